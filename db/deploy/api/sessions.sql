@@ -1,0 +1,110 @@
+-- Deploy galaxy-backend:api/sessions to pg
+-- requires: backend/sessions
+-- requires: backend/pages
+
+BEGIN;
+SET LOCAL ROLE backend_owner;
+
+CREATE FUNCTION api.session_get(p_device_session_id uuid) RETURNS text
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_session device_sessions%ROWTYPE;
+BEGIN
+    SELECT * INTO v_session FROM device_sessions WHERE device_session_id = p_device_session_id;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'session_not_found', 'There is no such session.');
+    END IF;
+    RETURN session_json(v_session)::text;
+END;
+$$;
+COMMENT ON FUNCTION api.session_get(uuid) IS
+    'The session that the gateway checks on every client request; a revoked one says so. GX404 session_not_found.';
+
+CREATE FUNCTION api.session_revoke(p_device_session_id uuid, p_body jsonb) RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_session device_sessions%ROWTYPE := session_revoke(p_device_session_id, coalesce(p_body ->> 'reason', 'logout'));
+BEGIN
+    IF v_session.device_session_id IS NULL THEN
+        PERFORM fail(404, 'session_not_found', 'There is no such session.');
+    END IF;
+    RETURN session_json(v_session)::text;
+END;
+$$;
+COMMENT ON FUNCTION api.session_revoke(uuid, jsonb) IS
+    'Revokes a session for the gateway; again changes nothing. GX404 session_not_found.';
+
+CREATE FUNCTION api.session_revoke_all(p_user_id uuid, p_body jsonb) RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM accounts AS a WHERE a.user_id = p_user_id) THEN
+        PERFORM fail(404, 'account_not_found', 'There is no such account.');
+    END IF;
+    RETURN json_build_object('revoked', session_revoke_all(p_user_id, coalesce(p_body ->> 'reason', 'logout')))::text;
+END;
+$$;
+COMMENT ON FUNCTION api.session_revoke_all(uuid, jsonb) IS
+    'Revokes every session of a person for the gateway, with one invalidation. GX404 account_not_found.';
+
+CREATE FUNCTION api.my_session_list(p_user_id uuid, p_limit integer, p_cursor text) RETURNS text
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_account accounts%ROWTYPE := account_require(p_user_id);
+    v_list text := 'my_session_list:' || p_user_id;
+    v_before uuid := cursor_read(v_list, p_cursor)::uuid;
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    SELECT array_agg(r.item ORDER BY r.id DESC), array_agg(r.id::text ORDER BY r.id DESC) INTO v_items, v_keys
+      FROM (SELECT s.device_session_id AS id,
+                   session_json(s)::jsonb || jsonb_build_object('last_seen_at', ts(s.last_seen_at)) AS item
+              FROM device_sessions AS s
+             WHERE s.user_id = v_account.user_id AND (v_before IS NULL OR s.device_session_id < v_before)
+             ORDER BY s.device_session_id DESC
+             LIMIT p_limit + 1) AS r;
+    RETURN page(v_list, v_items, v_keys, p_limit);
+END;
+$$;
+COMMENT ON FUNCTION api.my_session_list(uuid, integer, text) IS
+    'The caller''s sessions, newest first. GX400 invalid_cursor, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
+
+CREATE FUNCTION api.my_session_revoke(p_user_id uuid, p_device_session_id uuid) RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_account accounts%ROWTYPE := account_require(p_user_id);
+BEGIN
+    -- Somebody else's is not there.
+    IF NOT EXISTS (SELECT FROM device_sessions AS s
+                    WHERE s.device_session_id = p_device_session_id AND s.user_id = v_account.user_id) THEN
+        PERFORM fail(404, 'session_not_found', 'There is no such session.');
+    END IF;
+    RETURN session_json(session_revoke(p_device_session_id, 'revoked_by_user'))::text;
+END;
+$$;
+COMMENT ON FUNCTION api.my_session_revoke(uuid, uuid) IS
+    'Revokes one of the caller''s own sessions; again changes nothing. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, session_not_found.';
+
+CREATE FUNCTION api.my_session_revoke_all(p_user_id uuid) RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_account accounts%ROWTYPE := account_require(p_user_id);
+BEGIN
+    RETURN json_build_object('revoked', session_revoke_all(v_account.user_id, 'revoked_by_user'))::text;
+END;
+$$;
+COMMENT ON FUNCTION api.my_session_revoke_all(uuid) IS
+    'Revokes every session of the caller. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
+
+COMMIT;

@@ -1,0 +1,37 @@
+-- Deploy galaxy-backend:backend/jobs to pg
+-- requires: backend/queue
+
+-- Why: an effect is committed with its cause, so the function that changes state also defers the job. The context of the
+-- request goes with it (request id, W3C traceparent), so that a trace and the logs go on in another process.
+
+BEGIN;
+SET LOCAL ROLE backend_owner;
+
+CREATE FUNCTION backend.request_id() RETURNS text
+LANGUAGE sql STABLE SECURITY INVOKER
+RETURN nullif(current_setting('backend.request_id', true), '');
+COMMENT ON FUNCTION backend.request_id() IS 'The id of the request or job that this transaction serves; null for none.';
+
+CREATE FUNCTION backend.traceparent() RETURNS text
+LANGUAGE sql STABLE SECURITY INVOKER
+RETURN nullif(current_setting('backend.traceparent', true), '');
+COMMENT ON FUNCTION backend.traceparent() IS 'The W3C trace context of the caller; null for none.';
+
+CREATE FUNCTION backend.job_defer(
+    p_queue text, p_task text, p_args jsonb DEFAULT '{}', p_lock text DEFAULT NULL, p_priority integer DEFAULT 0
+) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, procrastinate, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_context jsonb := jsonb_strip_nulls(jsonb_build_object('request_id', request_id(), 'traceparent', traceparent()));
+BEGIN
+    RETURN (procrastinate_defer_jobs_v1(ARRAY[
+        ROW(p_queue, p_task, p_priority, p_lock, NULL, p_args || jsonb_build_object('context', v_context), NULL)
+    ]::procrastinate_job_to_defer_v1[]))[1];
+END;
+$$;
+COMMENT ON FUNCTION backend.job_defer(text, text, jsonb, text, integer) IS
+    'Puts a job in the queue, in this transaction, with the request''s context in its argument "context"; returns the job''s id.';
+
+COMMIT;

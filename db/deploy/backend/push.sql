@@ -1,0 +1,144 @@
+-- Deploy galaxy-backend:backend/push to pg
+-- requires: backend/settings
+-- requires: backend/jobs
+-- requires: backend/invariants
+
+-- Why: an event exists if and only if its transaction committed, and every reader sees all of them in one order. A transaction
+-- cannot know its place in that order before it commits, so events are inserted without one (push_pending); the sequencer moves
+-- the committed ones to their place in the stream (push_events).
+
+BEGIN;
+SET LOCAL ROLE backend_owner;
+
+-- No foreign keys to people or sessions here: an event is a message that is on its way, lives for minutes, and must neither
+-- hold up nor be held up by the row that it speaks of.
+CREATE TABLE backend.push_pending (
+    pending_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    event_id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    device_session_id uuid,
+    kind text,
+    payload jsonb,
+    reason text,
+    request_id text,
+    trace_id text,
+    created_at timestamptz NOT NULL DEFAULT backend.now(),
+    CONSTRAINT push_pending_is_event_or_invalidation
+        CHECK ((kind IS NOT NULL AND payload IS NOT NULL AND reason IS NULL) OR (kind IS NULL AND payload IS NULL AND reason IS NOT NULL))
+) WITH (fillfactor = 100, autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 5000);
+COMMENT ON TABLE backend.push_pending IS
+    'Events that have no place in the stream yet. An event for a client has kind and payload; an invalidation of sessions has reason.';
+COMMENT ON COLUMN backend.push_pending.device_session_id IS 'Null: every device of the person.';
+
+CREATE TABLE backend.push_events (
+    position bigint PRIMARY KEY,
+    event_id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    device_session_id uuid,
+    kind text,
+    payload jsonb,
+    reason text,
+    request_id text,
+    trace_id text,
+    created_at timestamptz NOT NULL,
+    sequenced_at timestamptz NOT NULL DEFAULT backend.now(),
+    CONSTRAINT push_events_is_event_or_invalidation
+        CHECK ((kind IS NOT NULL AND payload IS NOT NULL AND reason IS NULL) OR (kind IS NULL AND payload IS NULL AND reason IS NOT NULL))
+);
+COMMENT ON TABLE backend.push_events IS 'The stream: committed events at their positions, kept for the freshness window and a minute.';
+
+CREATE TABLE backend.push_epoch (
+    is_only boolean PRIMARY KEY DEFAULT true CONSTRAINT push_epoch_has_one_row CHECK (is_only),
+    epoch bigint NOT NULL DEFAULT extract(epoch FROM clock_timestamp())::bigint,
+    head bigint NOT NULL DEFAULT 0,
+    purged_through bigint NOT NULL DEFAULT 0,
+    created_at timestamptz NOT NULL DEFAULT backend.now(),
+    CONSTRAINT push_epoch_head_is_not_behind_the_purge CHECK (head >= purged_through)
+);
+COMMENT ON TABLE backend.push_epoch IS 'One row: the epoch of the stream, the position given last, and the last one that retention has deleted.';
+INSERT INTO backend.push_epoch DEFAULT VALUES;
+
+CREATE TABLE backend.push_subscribers (
+    gateway_client_id text PRIMARY KEY CONSTRAINT push_subscribers_client_id_has_1_to_128_characters
+        CHECK (length(gateway_client_id) BETWEEN 1 AND 128),
+    connection_id uuid NOT NULL,
+    streamer_id uuid NOT NULL,
+    connected_at timestamptz NOT NULL DEFAULT backend.now(),
+    created_at timestamptz NOT NULL DEFAULT backend.now()
+);
+COMMENT ON TABLE backend.push_subscribers IS 'The newest stream of each gateway client; an older one of the same id has been replaced.';
+CREATE INDEX push_subscribers_by_streamer ON backend.push_subscribers (streamer_id);
+
+-- The keys of our advisory locks in one place: two integers, the first ours.
+CREATE FUNCTION backend.push_awake_key() RETURNS bigint
+LANGUAGE sql IMMUTABLE SECURITY INVOKER
+RETURN x'6a1a0001'::bigint;
+COMMENT ON FUNCTION backend.push_awake_key() IS 'Advisory lock: held exclusively by a sequencer while it is awake, so that writers need not notify.';
+
+CREATE FUNCTION backend.push_sequencer_key() RETURNS bigint
+LANGUAGE sql IMMUTABLE SECURITY INVOKER
+RETURN x'6a1a0002'::bigint;
+COMMENT ON FUNCTION backend.push_sequencer_key() IS 'Advisory lock: held by the transaction that gives positions.';
+
+-- Why: a NOTIFY makes writers queue for its lock through their fsync. While the sequencer is awake it holds the awake lock, and
+-- nobody needs to notify. The lock is given back at once, not at the end of the transaction: overlapping writers would otherwise
+-- keep the sequencer from ever taking it.
+CREATE FUNCTION backend.push_wake() RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF pg_try_advisory_lock_shared(push_awake_key()) THEN
+        PERFORM pg_advisory_unlock_shared(push_awake_key());
+        NOTIFY galaxy_push_pending;
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION backend.push_wake() IS 'Wakes the sequencer if it sleeps.';
+
+CREATE FUNCTION backend.push_client_event(
+    p_user_id uuid, p_device_session_id uuid, p_kind text, p_payload jsonb, p_event_id uuid, p_request_id text
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+BEGIN
+    INSERT INTO push_pending (event_id, user_id, device_session_id, kind, payload, request_id, trace_id)
+    VALUES (p_event_id, p_user_id, p_device_session_id, p_kind, p_payload, p_request_id, split_part(traceparent(), '-', 2));
+    PERFORM push_wake();
+END;
+$$;
+COMMENT ON FUNCTION backend.push_client_event(uuid, uuid, text, jsonb, uuid, text) IS
+    'An event for a person''s device (null: all of them) in this transaction.';
+
+CREATE FUNCTION backend.push_session_invalidation(p_user_id uuid, p_device_session_id uuid, p_reason text) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+BEGIN
+    INSERT INTO push_pending (event_id, user_id, device_session_id, reason, request_id, trace_id)
+    VALUES (uuid_v7(), p_user_id, p_device_session_id, p_reason, request_id(), split_part(traceparent(), '-', 2));
+    PERFORM push_wake();
+END;
+$$;
+COMMENT ON FUNCTION backend.push_session_invalidation(uuid, uuid, text) IS
+    'Tells the gateways, in this transaction, that a session (null: every session of the person) is no longer good.';
+
+-- Zero-padded to what a bigint can need, so that cursors compare byte by byte as their numbers do.
+CREATE FUNCTION backend.push_cursor(p_epoch bigint, p_position bigint) RETURNS text
+LANGUAGE sql IMMUTABLE SECURITY INVOKER
+RETURN lpad(p_epoch::text, 19, '0') || '-' || lpad(p_position::text, 19, '0');
+COMMENT ON FUNCTION backend.push_cursor(bigint, bigint) IS 'A position in the stream as the string that gateways keep.';
+
+CREATE VIEW backend.invariants_push AS
+SELECT 'push_event_is_beyond_the_head' AS invariant, e.position AS object_id, 'head ' || p.head AS details
+  FROM backend.push_events AS e, backend.push_epoch AS p
+ WHERE e.position > p.head
+UNION ALL
+SELECT 'push_stream_has_a_hole', e.position, 'the position before it is missing'
+  FROM backend.push_events AS e, backend.push_epoch AS p
+ WHERE e.position - 1 > p.purged_through
+   AND NOT EXISTS (SELECT FROM backend.push_events AS b WHERE b.position = e.position - 1);
+COMMENT ON VIEW backend.invariants_push IS 'What must never be seen in the push stream.';
+
+COMMIT;

@@ -1,0 +1,55 @@
+-- Deploy galaxy-backend:backend/settings to pg
+-- requires: backend/clock
+
+-- Why: numbers of rules come from the environment of the program that calls, as settings of its connection. A program that was
+-- broken into could set them too, so a table holds the default and the bounds, and what is outside is clamped.
+
+BEGIN;
+SET LOCAL ROLE backend_owner;
+
+CREATE TABLE backend.settings (
+    setting_name text PRIMARY KEY CONSTRAINT settings_name_is_lowercase CHECK (setting_name ~ '^[a-z][a-z0-9_]*$'),
+    default_value numeric NOT NULL,
+    min_value numeric NOT NULL,
+    max_value numeric NOT NULL,
+    unit text NOT NULL CONSTRAINT settings_unit_is_known CHECK (unit IN ('seconds', 'count', 'bytes')),
+    description text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT backend.now(),
+    CONSTRAINT settings_default_is_within_bounds CHECK (default_value BETWEEN min_value AND max_value)
+);
+COMMENT ON TABLE backend.settings IS
+    'Numbers of rules: a connection may set backend.<setting_name>; what it sets is clamped to the bounds here.';
+
+INSERT INTO backend.settings (setting_name, default_value, min_value, max_value, unit, description) VALUES
+    ('challenge_ttl', 600, 30, 3600, 'seconds', 'A login code can be confirmed for this long.'),
+    ('challenge_max_attempts', 5, 1, 10, 'count', 'So many codes are compared with one challenge.'),
+    ('challenge_throttle_window', 60, 0, 3600, 'seconds', 'Live challenges of an address are counted over this long.'),
+    ('challenge_throttle_max', 3, 1, 20, 'count', 'From so many on, the newest live challenge is used again and no mail is sent.'),
+    ('username_max_retries', 10, 1, 100, 'count', 'Tries to find a user_name that is free.'),
+    ('mail_max_attempts', 8, 1, 100, 'count', 'Tries to deliver a mail before it is a dead letter.'),
+    ('freshness_window', 300, 1, 86400, 'seconds', 'Push events are kept, and can be resumed from, this long.');
+
+CREATE FUNCTION backend.setting(p_name text) RETURNS numeric
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_setting settings%ROWTYPE;
+    v_given text := current_setting('backend.' || p_name, true);
+BEGIN
+    SELECT * INTO STRICT v_setting FROM settings WHERE setting_name = p_name;
+    IF v_given IS NULL OR v_given !~ '^[0-9]{1,15}(\.[0-9]{1,6})?$' THEN
+        RETURN v_setting.default_value;
+    END IF;
+    RETURN least(greatest(v_given::numeric, v_setting.min_value), v_setting.max_value);
+END;
+$$;
+COMMENT ON FUNCTION backend.setting(text) IS
+    'What the connection set, clamped to the bounds of backend.settings, else the default. NO_DATA_FOUND for a name that is not there.';
+
+CREATE FUNCTION backend.setting_interval(p_name text) RETURNS interval
+LANGUAGE sql STABLE SECURITY INVOKER
+RETURN make_interval(secs => backend.setting(p_name)::double precision);
+COMMENT ON FUNCTION backend.setting_interval(text) IS 'A setting of unit seconds, as an interval.';
+
+COMMIT;

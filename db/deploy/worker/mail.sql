@@ -1,0 +1,103 @@
+-- Deploy galaxy-backend:worker/mail to pg
+-- requires: backend/mail
+
+-- Why: a mail is sent under a lease, by one worker at a time. The attempt is written down before anything is sent; its number
+-- is the fence: what a worker reports after its lease was taken over is kept as the attempt's outcome, and moves nothing else.
+
+BEGIN;
+SET LOCAL ROLE backend_owner;
+
+CREATE FUNCTION worker.mail_claim(p_limit integer, p_lease_seconds numeric)
+RETURNS TABLE (
+    delivery_id uuid, attempt_no integer, template_id text, recipients text[], subject text, body_text text, body_html text
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_expired uuid;
+BEGIN
+    -- A code that can no longer be confirmed is not sent late. While a worker has it, its lease is let run out first.
+    FOR v_expired IN
+        UPDATE mail_deliveries AS d SET status = 'expired', lease_until = NULL
+         WHERE d.delivery_id IN (
+             SELECT e.delivery_id FROM mail_deliveries AS e
+              WHERE e.status IN ('pending', 'retrying') AND is_over(e.expires_at)
+                AND (e.lease_until IS NULL OR is_over(e.lease_until))
+              ORDER BY e.priority DESC, e.next_attempt_at LIMIT p_limit
+                FOR NO KEY UPDATE SKIP LOCKED)
+        RETURNING d.delivery_id
+    LOOP
+        PERFORM mail_erase(v_expired);
+    END LOOP;
+
+    RETURN QUERY
+    WITH due AS (
+        SELECT d.delivery_id FROM mail_deliveries AS d
+         WHERE d.status IN ('pending', 'retrying') AND d.next_attempt_at <= backend.now()
+           AND (d.lease_until IS NULL OR is_over(d.lease_until)) AND NOT is_over(d.expires_at)
+         ORDER BY d.priority DESC, d.next_attempt_at
+         LIMIT p_limit
+           FOR NO KEY UPDATE SKIP LOCKED
+    ), claimed AS (
+        UPDATE mail_deliveries AS d
+           SET attempts = d.attempts + 1, last_attempt_no = d.last_attempt_no + 1,
+               lease_until = backend.now() + make_interval(secs => p_lease_seconds::double precision)
+          FROM due
+         WHERE d.delivery_id = due.delivery_id
+        RETURNING d.delivery_id, d.last_attempt_no, d.template_id, d.payload_id, d.priority, d.next_attempt_at
+    ), attempt AS (
+        INSERT INTO mail_attempts (delivery_id, attempt_no)
+        SELECT c.delivery_id, c.last_attempt_no FROM claimed AS c
+    )
+    SELECT c.delivery_id, c.last_attempt_no, c.template_id,
+           ARRAY(SELECT r.address FROM mail_recipients AS r WHERE r.delivery_id = c.delivery_id ORDER BY r.address),
+           p.subject, p.body_text, p.body_html
+      FROM claimed AS c JOIN mail_payloads AS p USING (payload_id)
+     ORDER BY c.priority DESC, c.next_attempt_at;
+END;
+$$;
+COMMENT ON FUNCTION worker.mail_claim(integer, numeric) IS
+    'At most so many mails that are due, the most urgent first, each with an attempt begun and a lease. Raises nothing of its own.';
+
+CREATE FUNCTION worker.mail_report(p_delivery_id uuid, p_attempt_no integer, p_outcome text, p_error text) RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_delivery mail_deliveries%ROWTYPE;
+    v_status text;
+BEGIN
+    SELECT * INTO v_delivery FROM mail_deliveries AS d WHERE d.delivery_id = p_delivery_id FOR NO KEY UPDATE;
+    UPDATE mail_attempts AS a SET outcome = p_outcome, error = left(p_error, 1000), finished_at = backend.now()
+     WHERE a.delivery_id = p_delivery_id AND a.attempt_no = p_attempt_no AND a.finished_at IS NULL;
+    IF NOT FOUND OR v_delivery.last_attempt_no <> p_attempt_no OR v_delivery.status NOT IN ('pending', 'retrying') THEN
+        RETURN v_delivery.status;
+    END IF;
+    v_status := CASE
+        WHEN p_outcome = 'sent' THEN 'sent'
+        WHEN p_outcome = 'transient' AND v_delivery.attempts < setting('mail_max_attempts') THEN 'retrying'
+        ELSE 'dead_lettered'
+    END;
+    UPDATE mail_deliveries AS d
+       SET status = v_status, lease_until = NULL,
+           -- 5 s, 10 s, 20 s, … to an hour, and up to half less, so that what failed together does not come back together.
+           next_attempt_at = CASE v_status
+               WHEN 'retrying' THEN backend.now()
+                   + make_interval(secs => least(3600, 5 * 2 ^ (v_delivery.attempts - 1)) * (0.5 + random() / 2))
+               ELSE d.next_attempt_at
+           END
+     WHERE d.delivery_id = p_delivery_id;
+    IF v_status = 'dead_lettered' THEN
+        INSERT INTO mail_dead_letters (delivery_id, reason) VALUES (p_delivery_id, left(coalesce(p_error, p_outcome), 1000));
+    END IF;
+    IF v_status <> 'retrying' THEN
+        PERFORM mail_erase(p_delivery_id);
+    END IF;
+    RETURN v_status;
+END;
+$$;
+COMMENT ON FUNCTION worker.mail_report(uuid, integer, text, text) IS
+    'What came of an attempt: sent, transient or permanent; returns the delivery''s status then. 23514 for another outcome.';
+
+COMMIT;

@@ -1,0 +1,69 @@
+-- Deploy galaxy-backend:worker/maintenance to pg
+-- requires: backend/auth
+-- requires: backend/push
+
+-- Why: growth is bounded by what is live, not by age. Each function deletes one batch and returns its size; a job calls it until
+-- a batch is not full.
+
+BEGIN;
+SET LOCAL ROLE backend_owner;
+
+CREATE FUNCTION worker.challenges_purge(p_limit integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    DELETE FROM auth_challenges AS c
+     WHERE c.challenge_id IN (
+         SELECT o.challenge_id FROM auth_challenges AS o
+          WHERE o.expires_at < backend.now() - interval '1 day'
+          ORDER BY o.expires_at LIMIT p_limit
+            FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+COMMENT ON FUNCTION worker.challenges_purge(integer) IS
+    'Deletes at most so many challenges that expired over a day ago; returns how many. Raises nothing of its own.';
+
+CREATE FUNCTION worker.push_events_purge(p_limit integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_kept_since timestamptz := backend.now() - setting_interval('freshness_window') - interval '1 minute';
+    v_through bigint;
+    v_count integer;
+BEGIN
+    -- The oldest, without a hole: up to the first that is still wanted.
+    WITH oldest AS MATERIALIZED (
+        SELECT e.position, e.sequenced_at FROM push_events AS e ORDER BY e.position LIMIT p_limit
+    )
+    SELECT max(o.position) INTO v_through FROM oldest AS o
+     WHERE NOT EXISTS (SELECT FROM oldest AS w WHERE w.position <= o.position AND w.sequenced_at > v_kept_since);
+    IF v_through IS NULL THEN
+        RETURN 0;
+    END IF;
+    DELETE FROM push_events AS e WHERE e.position <= v_through;
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    -- Last, because the sequencer waits for this row from here to the commit.
+    UPDATE push_epoch SET purged_through = greatest(purged_through, v_through);
+    RETURN v_count;
+END;
+$$;
+COMMENT ON FUNCTION worker.push_events_purge(integer) IS
+    'Deletes at most so many of the oldest events that have left the window and a minute; returns how many. Raises nothing of its own.';
+
+CREATE FUNCTION worker.invariants_list() RETURNS TABLE (invariant text, object_id text, details text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY SELECT i.invariant, i.object_id, i.details FROM invariants AS i;
+END;
+$$;
+COMMENT ON FUNCTION worker.invariants_list() IS 'Every violation of what must always hold. Raises nothing of its own.';
+
+COMMIT;

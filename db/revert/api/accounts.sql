@@ -1,0 +1,9 @@
+-- Revert galaxy-backend:api/accounts from pg
+
+BEGIN;
+SET LOCAL ROLE backend_owner;
+
+DROP FUNCTION api.account_internal_get(uuid);
+DROP FUNCTION api.my_account_get(uuid);
+
+COMMIT;

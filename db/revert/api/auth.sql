@@ -1,0 +1,9 @@
+-- Revert galaxy-backend:api/auth from pg
+
+BEGIN;
+SET LOCAL ROLE backend_owner;
+
+DROP FUNCTION api.email_code_confirm(jsonb, bytea, text);
+DROP FUNCTION api.email_code_send(jsonb, text, bytea);
+
+COMMIT;

@@ -1,0 +1,9 @@
+-- Revert galaxy-backend:worker/mail from pg
+
+BEGIN;
+SET LOCAL ROLE backend_owner;
+
+DROP FUNCTION worker.mail_report(uuid, integer, text, text);
+DROP FUNCTION worker.mail_claim(integer, numeric);
+
+COMMIT;
