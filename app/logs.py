@@ -14,11 +14,15 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from opentelemetry import trace
 
-_bound: contextvars.ContextVar[Mapping[str, object]] = contextvars.ContextVar("log_fields", default={})
+_bound: contextvars.ContextVar[Mapping[str, object]] = contextvars.ContextVar(
+    "log_fields",
+    default=MappingProxyType({}),
+)
 
 # What a LogRecord has by itself; all else on it came through `extra=`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

@@ -1,0 +1,281 @@
+"""The contract as the router: operations of the OpenAPI document, their validators, and the SQL calls that they name.
+
+An operation's `operationId` is the name of the function in schema `api` that serves it. Path and query parameters become
+arguments `p_<name>`, the checked identity `p_user_id` or `p_admin`, the body `p_body`; what else a function may ask for is in
+CONTEXT and in `app.secrets`. The real signatures are read from the catalog, and whatever does not fit stops the start.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jsonschema_rs
+import psycopg
+import yaml
+
+from app import secrets
+from app.database import Statement
+
+DOCUMENT = Path(__file__).parent / "openapi" / "openapi.yaml"
+PREFIX = "/api/v1/"
+
+# Arguments that a function may ask for and the app knows of any request.
+CONTEXT = ("p_source_ip", "p_source_country")
+
+_METHODS = ("get", "put", "post", "delete", "patch")
+
+Problem = dict[str, str]
+
+
+class ContractError(Exception):
+    """The document and the database do not fit together."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class Schema:
+    """A compiled JSON Schema (2020-12) of the document."""
+
+    def __init__(self, schema: Mapping[str, Any], components: Mapping[str, Any]) -> None:
+        # Values are masked: a problem is shown to the caller and must never carry a secret elsewhere.
+        self._validator = jsonschema_rs.Draft202012Validator(
+            {**schema, "components": components}, validate_formats=True, mask="the value"
+        )
+
+    def problems(self, value: Any, path: str = "") -> list[Problem]:
+        """Return what is wrong with a value, as `{path, problem}`; nothing when it is right."""
+        if self._validator.is_valid(value):
+            return []
+        return [
+            {"path": ".".join([*([path] if path else []), *map(str, e.instance_path)]), "problem": e.message}
+            for e in self._validator.iter_errors(value)
+        ]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A path or query parameter."""
+
+    name: str
+    place: str
+    type: str
+    item_type: str | None
+    is_required: bool
+    default: Any
+    schema: Schema
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation of the document, as the app serves it."""
+
+    name: str
+    method: str
+    path: str
+    group: str
+    """public, user, internal, admin, or probe."""
+    parameters: Mapping[str, Parameter]
+    body: Schema | None
+    is_body_required: bool
+    success_status: int
+    has_etag: bool
+    is_hot: bool
+    secrets: str | None
+    uniform_time: float
+    """Seconds: the answer leaves at the next multiple of it. 0 for at once."""
+    handler: str | None
+
+
+class Call(NamedTuple):
+    """How an operation calls its function: the statement, and the names of its arguments in order."""
+
+    statement: Statement
+    arguments: tuple[str, ...]
+    returns_reply: bool
+
+
+def load_document(path: Path = DOCUMENT) -> dict[str, Any]:
+    """Read the OpenAPI document."""
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert isinstance(document, dict)
+    return document
+
+
+def operations(document: Mapping[str, Any]) -> list[Operation]:
+    """Return the operations of a document. Raises ContractError when two share a name."""
+    found = [
+        _operation(document, path, method, item[method], item.get("parameters", ()))
+        for path, item in document["paths"].items()
+        for method in _METHODS
+        if method in item
+    ]
+    names = [o.name for o in found]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise ContractError(f"operationId {name} is used twice" for name in twice)
+    return found
+
+
+def _resolve(document: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, Any]:
+    while "$ref" in node:
+        target: Any = document
+        for part in node["$ref"].removeprefix("#/").split("/"):
+            target = target[part]
+        node = target
+    return node
+
+
+def _operation(
+    document: Mapping[str, Any], path: str, method: str, node: Mapping[str, Any], shared: Iterable[Mapping[str, Any]]
+) -> Operation:
+    components = document.get("components", {})
+    parameters = [_parameter(document, _resolve(document, p)) for p in (*shared, *node.get("parameters", ()))]
+    body = _resolve(document, node["requestBody"]) if "requestBody" in node else None
+    successes = sorted(int(s) for s in node["responses"] if s.startswith("2"))
+    answer = _resolve(document, node["responses"][str(successes[0])])
+    return Operation(
+        name=node["operationId"],
+        method=method.upper(),
+        path=path,
+        group=path.removeprefix(PREFIX).split("/")[0] if path.startswith(PREFIX) else "probe",
+        parameters={p.name: p for p in parameters},
+        body=Schema(body["content"]["application/json"]["schema"], components) if body else None,
+        is_body_required=bool(body and body.get("required", False)),
+        success_status=successes[0],
+        has_etag="ETag" in answer.get("headers", {}),
+        is_hot=bool(node.get("x-hot", False)),
+        secrets=node.get("x-secrets"),
+        uniform_time=node.get("x-uniform-time-ms", 0) / 1000,
+        handler=node.get("x-handler"),
+    )
+
+
+def _parameter(document: Mapping[str, Any], node: Mapping[str, Any]) -> Parameter:
+    schema = _resolve(document, node["schema"])
+    return Parameter(
+        name=node["name"],
+        place=node["in"],
+        type=schema.get("type", "string"),
+        item_type=_resolve(document, schema["items"]).get("type", "string") if "items" in schema else None,
+        is_required=node.get("required", False),
+        default=schema.get("default"),
+        schema=Schema(schema, document.get("components", {})),
+    )
+
+
+_CATALOG = """
+    SELECT p.proname::text, p.proargnames, p.proargtypes::oid[]::int8[],
+           ARRAY(SELECT pg_catalog.format_type(t, NULL) FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY AS u (t, n) ORDER BY n),
+           p.provolatile::text, p.prorettype::regtype::text, p.proretset,
+           pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
+      FROM pg_catalog.pg_proc AS p
+     WHERE p.pronamespace = 'api'::regnamespace
+"""
+
+
+class _Function(NamedTuple):
+    name: str
+    arguments: list[str] | None
+    type_oids: list[int]
+    type_names: list[str]
+    volatility: str
+    returns: str
+    is_set: bool
+    may_execute: bool
+
+
+def bind(all_operations: Iterable[Operation], connection: psycopg.Connection[Any]) -> dict[str, Call]:
+    """Return the call of each operation that a function serves, from the catalog's real signatures.
+
+    Raises ContractError with a sentence for every function or argument that is missing or too many.
+    """
+    functions: dict[str, _Function] = {}
+    problems: list[str] = []
+    for row in connection.execute(_CATALOG).fetchall():
+        function = _Function(*row)
+        if function.name in functions:
+            problems.append(f"function api.{function.name} is there twice: an operation must name one")
+        functions[function.name] = function
+    calls: dict[str, Call] = {}
+    for operation in all_operations:
+        if operation.handler is not None:
+            continue
+        candidate = functions.get(operation.name)
+        where = f"{operation.method} {operation.path} (operationId {operation.name})"
+        if candidate is None:
+            problems.append(f"{where}: function api.{operation.name} does not exist")
+            continue
+        misfits = _misfits(operation, candidate)
+        problems += [f"{where}: {m}" for m in misfits]
+        if not misfits:
+            calls[operation.name] = _call(candidate)
+    if problems:
+        raise ContractError(problems)
+    return calls
+
+
+def _given(operation: Operation) -> set[str]:
+    given = {f"p_{name}" for name in operation.parameters}
+    if operation.body is not None:
+        given.add("p_body")
+    if operation.group == "user":
+        given.add("p_user_id")
+    if operation.group == "admin":
+        given.add("p_admin")
+    if operation.secrets is not None:
+        given |= set(secrets.PROVIDERS[operation.secrets].arguments)
+    return given
+
+
+def _misfits(operation: Operation, function: _Function) -> list[str]:
+    arguments = set(function.arguments or ())
+    given = _given(operation)
+    found = [f"api.{function.name} has no argument {a}" for a in sorted(given - arguments)]
+    found += [
+        f"api.{function.name} asks for {a}, which nothing in the operation gives"
+        for a in sorted(arguments - given - set(CONTEXT))
+    ]
+    if operation.group == "user" and "user_id" in operation.parameters:
+        found.append("a parameter user_id would stand for the caller's identity")
+    if operation.group == "admin" and "admin" in operation.parameters:
+        found.append("a parameter admin would stand for the caller's identity")
+    if function.returns not in ("text", "api.reply") or function.is_set:
+        found.append(f"api.{function.name} returns {function.returns}, not text or api.reply")
+    if not function.may_execute:
+        found.append(f"this login may not execute api.{function.name}")
+    if operation.method == "GET" and function.volatility == "v":
+        found.append(f"api.{function.name} serves a GET and must be STABLE")
+    return found
+
+
+def _call(function: _Function) -> Call:
+    names = tuple(function.arguments or ())
+    is_read = function.volatility != "v"
+    # A command first sets the request's context, in the same statement: the fences keep the order of evaluation.
+    offset = 0 if is_read else 2
+    call = "api.{}({})".format(
+        function.name,
+        ", ".join(f"{n} => ${i + offset + 1}" for i, n in enumerate(names)),
+    )
+    source = (
+        ""
+        if is_read
+        else " FROM (SELECT set_config('backend.request_id', $1, true), set_config('backend.traceparent', $2, true) OFFSET 0) c"
+    )
+    returns_reply = function.returns == "api.reply"
+    sql = (
+        f"SELECT (r).status, (r).body, (r).location FROM (SELECT {call} AS r{source} OFFSET 0) AS q"  # noqa: S608
+        if returns_reply
+        else f"SELECT {call}{source}"
+    )
+    text_oid = 25
+    types = (*([text_oid] * offset), *function.type_oids)
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", function.name):
+        raise ContractError([f"api.{function.name} is not a name of the contract's kind"])
+    return Call(Statement(function.name, sql, types, is_read), names, returns_reply)

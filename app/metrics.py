@@ -1,0 +1,28 @@
+"""The one place where metrics are declared: instruments of OpenTelemetry's API.
+
+They cost next to nothing until a program gives them somewhere to go (`app.telemetry`). Labels are of small, closed sets:
+`path` is a route's template, never what was asked for.
+"""
+
+from opentelemetry import metrics
+
+_meter = metrics.get_meter("galaxy")
+
+http_requests_total = _meter.create_counter(
+    "http_requests_total", description="Answered requests, by group, method, path (template) and status."
+)
+http_request_duration_seconds = _meter.create_histogram(
+    "http_request_duration_seconds", unit="s", description="From the request's first byte in the app to its last out."
+)
+db_pool_acquires_total = _meter.create_counter("db_pool_acquires_total", description="Connections taken for a call.")
+grpc_push_subscribers = _meter.create_up_down_counter("grpc_push_subscribers", description="Open push streams.")
+grpc_push_events_total = _meter.create_counter("grpc_push_events_total", description="Events sent to subscribers, by kind.")
+grpc_push_dropped_total = _meter.create_counter(
+    "grpc_push_dropped_total", description="Events that left the window before a subscriber read them."
+)
+push_commit_to_send_seconds = _meter.create_histogram(
+    "push_commit_to_send_seconds", unit="s", description="From an event's transaction to its sending."
+)
+mail_attempts_total = _meter.create_counter("mail_attempts_total", description="Attempts to send, by outcome.")
+mail_dead_letters_total = _meter.create_counter("mail_dead_letters_total", description="Mails given up.")
+jobs_total = _meter.create_counter("jobs_total", description="Jobs run, by task and outcome.")

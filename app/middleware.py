@@ -1,0 +1,63 @@
+"""Around every request: its id and trace, the headers of every answer, one line in the log, the metrics."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import falcon
+from opentelemetry.trace import SpanKind
+
+from app import context, logs, metrics, telemetry
+from app.contract import Operation
+
+log = logging.getLogger("galaxy.api")
+
+
+class Requests:
+    """Falcon middleware. Sets `request_id` and `traceparent` on the request's context."""
+
+    def __init__(self, operations: Mapping[tuple[str, str], Operation]) -> None:
+        """`operations` by method and path template."""
+        self._operations = operations
+
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        held = contextlib.ExitStack()
+        req.context.held = held
+        req.context.started = time.monotonic()
+        req.context.request_id = context.request_id(req.get_header("X-Request-ID"))
+        req.context.traceparent = held.enter_context(
+            telemetry.span(f"{req.method}", req.get_header("traceparent"), SpanKind.SERVER)
+        )
+        held.enter_context(logs.bind(request_id=req.context.request_id))
+
+    def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: Any, _succeeded: bool) -> None:
+        resp.set_header("X-Request-ID", req.context.request_id)
+        duration = time.monotonic() - req.context.started
+        template = req.uri_template or ""
+        operation = self._operations.get((req.method, template))
+        group = operation.group if operation else "none"
+        labels: dict[str, str | int] = {
+            "group": group,
+            "method": req.method if req.method in falcon.HTTP_METHODS else "other",
+            "path": template,
+            "status": resp.status_code,
+        }
+        metrics.http_requests_total.add(1, labels)
+        metrics.http_request_duration_seconds.record(duration, labels)
+        # What the gateway asks on every client request, and what a probe asks, is a line only when it goes wrong.
+        is_quiet = operation is not None and (operation.is_hot or group == "probe") and resp.status_code < 400
+        log.log(
+            logging.DEBUG if is_quiet else logging.INFO,
+            "request",
+            extra={
+                **labels,
+                "operation": operation.name if operation else None,
+                "duration_ms": round(duration * 1000, 3),
+                "code": getattr(req.context, "code", None),
+            },
+        )
+        req.context.held.close()

@@ -1,0 +1,260 @@
+"""The responder of every operation that a SQL function serves: check the shape, find out who calls, call, pass the bytes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+import falcon
+import psycopg
+
+from app import context, identity, secrets
+from app.contract import Call, Operation, Parameter
+from app.database import Database, Value
+from app.errors import ApiError, ConstraintError, error_body, from_database, internal, invalid
+from app.geo import Geo
+
+MAX_BODY_BYTES = 64 * 1024
+_MAX_PARAMETERS = 50
+
+
+@dataclass(frozen=True)
+class Services:
+    """What responders work with, made once per process."""
+
+    database: Database
+    constraints: Mapping[str, ConstraintError]
+    administrators: identity.Administrators
+    geo: Geo
+    trusted_proxies: tuple[context.Network, ...]
+    internal_token: str | None
+    pepper: bytes
+
+
+class Responder:
+    """Serves one operation with one call of one function."""
+
+    def __init__(self, operation: Operation, call: Call, services: Services) -> None:
+        self._operation = operation
+        self._call = call
+        self._services = services
+        self._provider = secrets.PROVIDERS[operation.secrets] if operation.secrets else None
+
+    def __call__(self, req: falcon.Request, resp: falcon.Response, **path: str) -> None:
+        """Falcon's responder. Raises ApiError."""
+        if self._operation.uniform_time == 0:
+            self._answer(req, resp, path)
+            return
+        started = time.monotonic()
+        try:
+            self._answer(req, resp, path)
+        finally:
+            # How long it took must not tell what was found.
+            elapsed = time.monotonic() - started
+            time.sleep(-elapsed % self._operation.uniform_time)
+
+    def _answer(self, req: falcon.Request, resp: falcon.Response, path: Mapping[str, str]) -> None:
+        arguments = self._arguments(req, path)
+        try:
+            columns = self._services.database.call(self._operation.name, self._parameters(req, arguments, self._call.arguments))
+        except psycopg.Error as error:
+            raise from_database(error, self._services.constraints) from None
+        if self._call.returns_reply:
+            self._reply(req, resp, columns)
+            return
+        resp.status = _status(self._operation.success_status)
+        self._send(req, resp, columns[0])
+
+    def _arguments(self, req: falcon.Request, path: Mapping[str, str]) -> dict[str, Value]:
+        """The arguments of the function, by name, in the order of the checks: shape, then identity."""
+        operation = self._operation
+        arguments: dict[str, Value] = {}
+        problems: list[dict[str, str]] = []
+        query = _query(req.query_string)
+        problems += [{"path": n, "problem": "is not a parameter"} for n in query if n not in operation.parameters]
+        for parameter in operation.parameters.values():
+            given = [path[parameter.name]] if parameter.place == "path" else query.get(parameter.name, [])
+            value, found = _parameter_value(parameter, given)
+            problems += found
+            arguments[f"p_{parameter.name}"] = value
+        if problems:
+            raise invalid(problems)
+        if operation.body is not None:
+            arguments.update(self._body(req))
+        arguments.update(self._identity(req))
+        return arguments
+
+    def _body(self, req: falcon.Request) -> dict[str, Value]:
+        operation = self._operation
+        assert operation.body is not None
+        raw = read_body(req)
+        if not raw and not operation.is_body_required:
+            return {"p_body": None}
+        check_content_type(req.content_type)
+        body = parse_json(raw)
+        problems = operation.body.problems(body)
+        if problems:
+            raise invalid(problems)
+        if self._provider is None:
+            return {"p_body": raw}
+        made = self._provider.make(body, self._services.pepper)
+        return {"p_body": json.dumps(body, ensure_ascii=False).encode(), **made}
+
+    def _identity(self, req: falcon.Request) -> dict[str, Value]:
+        match self._operation.group:
+            case "user":
+                return {"p_user_id": identity.user_id(req.get_header("X-User-ID")).encode()}
+            case "admin":
+                return {"p_admin": self._services.administrators.check(req.auth).encode()}
+            case "internal":
+                identity.check_internal(req.auth, self._services.internal_token)
+        return {}
+
+    def _parameters(self, req: falcon.Request, arguments: Mapping[str, Value], names: tuple[str, ...]) -> list[Value]:
+        values: list[Value] = []
+        if not self._call.statement.is_read:
+            values += [req.context.request_id.encode(), req.context.traceparent.encode()]
+        for name in names:
+            if name in arguments:
+                values.append(arguments[name])
+                continue
+            address = context.source_address(req.env, self._services.trusted_proxies)
+            found = address if name == "p_source_ip" else self._services.geo.country(address)
+            values.append(found.encode() if found else None)
+        return values
+
+    def _reply(self, req: falcon.Request, resp: falcon.Response, columns: list[Value]) -> None:
+        status, body, location = columns
+        if status is None:
+            raise internal()
+        code = int(status)
+        resp.status = _status(code)
+        if code >= 400:
+            # A refusal that had to leave something behind: returned, not raised, and told like any other.
+            refusal = json.loads(body or b"{}")
+            resp.data = error_body(refusal["code"], refusal["message"], refusal.get("details", {}), req.context.request_id)
+            resp.content_type = falcon.MEDIA_JSON
+            req.context.code = refusal["code"]
+            return
+        if location is not None:
+            resp.set_header("Location", location.decode())
+        self._send(req, resp, body)
+
+    def _send(self, req: falcon.Request, resp: falcon.Response, body: Value) -> None:
+        if body is None:
+            return
+        if self._operation.has_etag:
+            etag = '"' + hashlib.blake2b(body, digest_size=16).hexdigest() + '"'
+            resp.set_header("ETag", etag)
+            if _matches(req.get_header("If-None-Match"), etag):
+                resp.status = falcon.HTTP_304
+                return
+        resp.content_type = falcon.MEDIA_JSON
+        resp.data = body
+
+
+def _status(code: int) -> str:
+    return str(falcon.code_to_http_status(code))
+
+
+def _matches(header: str | None, etag: str) -> bool:
+    """Whether If-None-Match names the tag (RFC 9110: compared weakly)."""
+    if header is None:
+        return False
+    if header.strip() == "*":
+        return True
+    return etag in (tag.strip().removeprefix("W/") for tag in header.split(","))
+
+
+def check_content_type(content_type: str | None) -> None:
+    """Raise ApiError 415 for anything but application/json in UTF-8."""
+    media, _, options = (content_type or "").partition(";")
+    charset = re.sub(r"\s|\"", "", options.lower())
+    if media.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
+        raise ApiError(415, "unsupported_media_type", "The body must be application/json in UTF-8.")
+
+
+def read_body(req: falcon.Request) -> bytes:
+    """Return the request's body. Raises ApiError 413 over 64 KiB, 415 for one that is encoded."""
+    if req.get_header("Content-Encoding", default="identity").lower() != "identity":
+        raise ApiError(415, "unsupported_media_type", "The body must not be encoded.")
+    too_large = ApiError(413, "body_too_large", f"The body must not be over {MAX_BODY_BYTES} bytes.")
+    if (req.content_length or 0) > MAX_BODY_BYTES:
+        raise too_large
+    # One byte more than is allowed: a body in chunks does not say its length.
+    raw: bytes = req.env["wsgi.input"].read(MAX_BODY_BYTES + 1)
+    if len(raw) > MAX_BODY_BYTES:
+        raise too_large
+    return raw
+
+
+def parse_json(raw: bytes) -> Any:
+    """Return JSON that Postgres can hold as well. Raises ApiError 400 invalid_json."""
+    try:
+        value = json.loads(raw.decode("utf-8"), parse_constant=_refuse)
+        # Half a surrogate pair and NUL are JSON, and no text; only an escape can bring them in.
+        if b"\\u" in raw and "\\u0000" in json.dumps(value).replace("\\\\", ""):
+            raise ValueError("NUL")
+        if b"\\u" in raw:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError):
+        raise ApiError(400, "invalid_json", "The body is not JSON in UTF-8.") from None
+    return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+def _query(text: str) -> dict[str, list[str]]:
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS)
+    except ValueError:
+        raise invalid([{"path": "", "problem": "the query string is malformed"}]) from None
+    values: dict[str, list[str]] = {}
+    for name, value in pairs:
+        values.setdefault(name, []).append(value)
+    return values
+
+
+def _parameter_value(parameter: Parameter, given: list[str]) -> tuple[Value, list[dict[str, str]]]:
+    """The value of a parameter as Postgres takes it, and what is wrong with it."""
+    name = parameter.name
+    if not given:
+        if parameter.is_required:
+            return None, [{"path": name, "problem": "is required"}]
+        return _encode(parameter.default), []
+    if parameter.type == "array":
+        values = [_typed(parameter.item_type or "string", text) for text in given]
+        return _encode(values), parameter.schema.problems(values, name)
+    if len(given) > 1:
+        return None, [{"path": name, "problem": "is given more than once"}]
+    value = _typed(parameter.type, given[0])
+    problems = parameter.schema.problems(value, name)
+    return (None if problems else _encode(value)), problems
+
+
+def _typed(kind: str, text: str) -> Any:
+    """Text as the type of its schema; left as text, for the schema to refuse, where it is not of that type."""
+    if kind == "integer" and re.fullmatch(r"-?[0-9]{1,18}", text, re.ASCII):
+        return int(text)
+    if kind == "boolean" and text in ("true", "false"):
+        return text == "true"
+    return text
+
+
+def _encode(value: Any) -> Value:
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return b"true" if value else b"false"
+    if isinstance(value, list):
+        quoted = ('"' + str(v).replace("\\", "\\\\").replace('"', '\\"') + '"' for v in value)
+        return ("{" + ",".join(quoted) + "}").encode()
+    return str(value).encode()

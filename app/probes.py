@@ -1,0 +1,63 @@
+"""The hand-written resources at the root: probes and the contract itself."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import falcon
+
+from app import contract
+
+log = logging.getLogger("galaxy.api")
+
+Check = Callable[[], str]
+"""Returns ok, degraded or failed; an exception counts as failed."""
+
+
+class Probes:
+    """Responders by the name that `x-handler` gives."""
+
+    def __init__(self, checks: Mapping[str, Check], document: Mapping[str, Any]) -> None:
+        self._checks = checks
+        self._yaml = contract.DOCUMENT.read_bytes()
+        self._json = json.dumps(document, ensure_ascii=False).encode()
+
+    def responders(self) -> dict[str, Callable[..., None]]:
+        return {
+            "live": self.live,
+            "ready": self.ready,
+            "contract_yaml": self.contract_yaml,
+            "contract_json": self.contract_json,
+        }
+
+    def live(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        """200 while the process lives; asks nothing of anything."""
+        resp.data = b'{"status": "ok"}'
+        resp.content_type = falcon.MEDIA_JSON
+
+    def ready(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        """200 when nothing failed, else 503; names each check and its state. What is degraded takes nothing out."""
+        states = {name: self._state(name, check) for name, check in self._checks.items()}
+        is_ready = "failed" not in states.values()
+        resp.status = falcon.HTTP_200 if is_ready else falcon.HTTP_503
+        resp.data = json.dumps({"status": "ready" if is_ready else "not_ready", "checks": states}).encode()
+        resp.content_type = falcon.MEDIA_JSON
+
+    def contract_yaml(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        resp.data = self._yaml
+        resp.content_type = falcon.MEDIA_YAML
+
+    def contract_json(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        resp.data = self._json
+        resp.content_type = falcon.MEDIA_JSON
+
+    @staticmethod
+    def _state(name: str, check: Check) -> str:
+        try:
+            return check()
+        except Exception as error:
+            log.warning("readiness check failed", extra={"check": name, "error": type(error).__name__})
+            return "failed"
