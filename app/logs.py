@@ -74,6 +74,7 @@ def configure(service: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(_LEVELS[level])
-    # Procrastinate writes a job's arguments into its lines, psycopg a server's full message: both only when they matter.
-    for name in ("procrastinate", "psycopg", "httpx", "httpcore", "docker", "urllib3"):
+    for name in ("psycopg", "httpx", "httpcore", "docker", "urllib3"):
         logging.getLogger(name).setLevel(max(_LEVELS[level], logging.WARNING))
+    # Procrastinate writes a job's arguments and a failure's whole text into its lines; the job program has lines of its own.
+    logging.getLogger("procrastinate").setLevel(logging.CRITICAL)

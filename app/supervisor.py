@@ -23,11 +23,11 @@ from urllib.parse import quote
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from app import dsn
+from app import dsn, logs
 from app.config import Config
+from app.schema import EX_CONFIG
 
 ROOT = Path(__file__).resolve().parent.parent
-EX_CONFIG = 78  # of sysexits.h: trying again with the same configuration is pointless
 MARGIN = 2.0  # seconds that a program may take beyond its own budget, which it is expected to keep by itself
 
 log = logging.getLogger("galaxy.serve")
@@ -308,6 +308,7 @@ def _scrape_address(config: Config, offset: int) -> dict[str, str]:
 
 def main(config: Config) -> int:
     """Run the three programs until a signal, in development after a deploy; return the exit code."""
+    logs.configure(config.service_name, config.logging_level)
     if config.development and config.postgres_dsn_deploy is not None:
         try:
             deploy(config.postgres_dsn_deploy)

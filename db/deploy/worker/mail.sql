@@ -76,7 +76,7 @@ BEGIN
     END IF;
     v_status := CASE
         WHEN p_outcome = 'sent' THEN 'sent'
-        WHEN p_outcome = 'transient' AND v_delivery.attempts < setting('mail_max_attempts') THEN 'retrying'
+        WHEN p_outcome IN ('transient', 'outcome_unknown') AND v_delivery.attempts < setting('mail_max_attempts') THEN 'retrying'
         ELSE 'dead_lettered'
     END;
     UPDATE mail_deliveries AS d
@@ -98,6 +98,6 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION worker.mail_report(uuid, integer, text, text) IS
-    'What came of an attempt: sent, transient or permanent; returns the delivery''s status then. 23514 for another outcome.';
+    'What came of an attempt: sent, transient, permanent, or outcome_unknown where the relay''s answer was lost; returns the delivery''s status then. 23514 for another outcome.';
 
 COMMIT;

@@ -1,0 +1,66 @@
+-- Deploy galaxy-backend:worker/jobs to pg
+-- requires: backend/jobs
+
+-- Why: Procrastinate leaves two things to us: the jobs of a worker that died, which stay "doing" for ever, and those that are
+-- done with. Its times are the server's own, so these functions do not ask backend.now().
+
+BEGIN;
+SET LOCAL ROLE backend_owner;
+
+CREATE FUNCTION worker.jobs_rescue(p_seconds integer) RETURNS TABLE (job_id bigint, task_name text, is_given_up boolean)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, procrastinate, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_job procrastinate_jobs%ROWTYPE;
+BEGIN
+    -- The row is locked and looked at again: of two rescuers, the second must not take back what runs again already.
+    FOR v_job IN
+        SELECT j.* FROM procrastinate_jobs AS j
+         WHERE j.status = 'doing'
+           AND NOT EXISTS (SELECT FROM procrastinate_workers AS w
+                            WHERE w.id = j.worker_id
+                              AND w.last_heartbeat > transaction_timestamp() - make_interval(secs => p_seconds))
+         ORDER BY j.id
+           FOR NO KEY UPDATE OF j SKIP LOCKED
+    LOOP
+        job_id := v_job.id;
+        task_name := v_job.task_name;
+        -- What has taken a worker with it so often is not tried for ever; the sweeps still find what it was about.
+        is_given_up := v_job.attempts >= 10;
+        IF is_given_up THEN
+            PERFORM procrastinate_finish_job_v1(v_job.id, 'failed', false);
+        ELSE
+            PERFORM procrastinate_retry_job_v2(v_job.id, transaction_timestamp(), NULL, NULL, NULL);
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END;
+$$;
+COMMENT ON FUNCTION worker.jobs_rescue(integer) IS
+    'Puts the jobs of workers that have not been heard of for so many seconds back in the queue; one that was tried ten times fails. Raises nothing of its own.';
+
+CREATE FUNCTION worker.jobs_purge(p_limit integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, procrastinate, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    DELETE FROM procrastinate_jobs AS j
+     WHERE j.id IN (
+         SELECT o.id FROM procrastinate_jobs AS o
+          WHERE o.status IN ('succeeded', 'failed', 'cancelled', 'aborted')
+            AND NOT EXISTS (SELECT FROM procrastinate_events AS e
+                             WHERE e.job_id = o.id AND e.at > transaction_timestamp() - interval '1 day')
+            AND NOT EXISTS (SELECT FROM procrastinate_periodic_defers AS d WHERE d.job_id = o.id)
+          ORDER BY o.id LIMIT p_limit
+            FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+COMMENT ON FUNCTION worker.jobs_purge(integer) IS
+    'Deletes at most so many jobs that ended over a day ago; returns how many. Raises nothing of its own.';
+
+COMMIT;

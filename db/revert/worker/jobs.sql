@@ -1,0 +1,9 @@
+-- Revert galaxy-backend:worker/jobs from pg
+
+BEGIN;
+SET LOCAL ROLE backend_owner;
+
+DROP FUNCTION worker.jobs_purge(integer);
+DROP FUNCTION worker.jobs_rescue(integer);
+
+COMMIT;

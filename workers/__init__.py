@@ -1,0 +1,1 @@
+"""The job side: tasks, the SMTP client, the push streamer. The only place for asyncio."""

@@ -1,0 +1,39 @@
+"""What keeps the database small and honest: retention in batches, the jobs of dead workers, the invariants."""
+
+from __future__ import annotations
+
+import logging
+
+from workers.door import Door
+
+log = logging.getLogger("galaxy.worker")
+
+_BATCH = 1000
+
+WORKER_TIMEOUT = 30
+"""Seconds without a heartbeat after which a worker counts as dead."""
+
+_PURGES = ("challenges_purge", "push_events_purge", "jobs_purge")
+
+
+async def purge(door: Door) -> None:
+    """Delete what retention lets go, batch by batch."""
+    for function in _PURGES:
+        deleted = _BATCH
+        while deleted == _BATCH:
+            deleted = (await door.call(function, limit=_BATCH))[0][function]
+            if deleted:
+                log.debug("purged", extra={"function": function, "rows": deleted})
+
+
+async def rescue_jobs(door: Door) -> None:
+    """Put the jobs of dead workers back in the queue."""
+    for job in await door.call("jobs_rescue", seconds=WORKER_TIMEOUT):
+        level = logging.ERROR if job["is_given_up"] else logging.WARNING
+        log.log(level, "job of a dead worker", extra=dict(job))
+
+
+async def check_invariants(door: Door) -> None:
+    """Say what must not be."""
+    for violation in await door.call("invariants_list"):
+        log.error("invariant violated", extra=dict(violation))

@@ -1,0 +1,1 @@
+"""Tasks by area, each of them idempotent."""

@@ -1,0 +1,92 @@
+"""Task `mail_deliver`: send what is due in the outbox."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from app import metrics
+from app.config import Config
+from workers.door import Door
+from workers.smtp import SEND_TIMEOUT, Mail, Relay
+
+log = logging.getLogger("galaxy.worker")
+
+# A worker that dies gives its mail back after this long; it outlasts everything that an attempt may take.
+LEASE_SECONDS = int(SEND_TIMEOUT) + 10
+
+
+class MailDelivery:
+    """Sends due mail one by one over one connection, each under a lease of its own, until none is left.
+
+    One run at a time in a process: whoever is woken meanwhile makes the run that goes on look once more.
+    """
+
+    def __init__(self, config: Config, door: Door) -> None:
+        self._config = config
+        self._door = door
+        self._running = asyncio.Lock()
+        self._look_again = False
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Finish the mail that has been started, and no other."""
+        self._stopping = True
+
+    async def idle(self) -> None:
+        """Wait until no mail is being sent."""
+        async with self._running:
+            return
+
+    async def run(self) -> None:
+        """Send what is due. Raises psycopg.Error when the database cannot be asked; the sweep comes back."""
+        self._look_again = True
+        if self._running.locked():
+            return
+        async with self._running:
+            relay = Relay(self._config)
+            try:
+                while self._look_again and not self._stopping:
+                    self._look_again = False
+                    while not self._stopping and await self._send_next(relay):
+                        pass
+            finally:
+                await relay.quit()
+
+    async def _send_next(self, relay: Relay) -> bool:
+        claimed = await self._door.call("mail_claim", limit=1, lease_seconds=LEASE_SECONDS)
+        if not claimed:
+            return False
+        row = claimed[0]
+        mail = Mail(
+            delivery_id=str(row["delivery_id"]),
+            recipients=row["recipients"],
+            subject=row["subject"],
+            body_text=row["body_text"],
+            body_html=row["body_html"],
+        )
+        result = await relay.send(mail)
+        reported = await self._door.call(
+            "mail_report",
+            delivery_id=row["delivery_id"],
+            attempt_no=row["attempt_no"],
+            outcome=result.outcome,
+            error=result.error,
+        )
+        status = reported[0]["mail_report"]
+        metrics.mail_attempts_total.add(1, {"outcome": result.outcome})
+        fields = {
+            "delivery_id": mail.delivery_id,
+            "template_id": row["template_id"],
+            "attempt_no": row["attempt_no"],
+            "outcome": result.outcome,
+            "status": status,
+        }
+        if status == "dead_lettered":
+            metrics.mail_dead_letters_total.add(1)
+            log.error("mail dead-lettered", extra={**fields, "error": result.error})
+        elif result.outcome == "sent":
+            log.info("mail sent", extra=fields)
+        else:
+            log.warning("mail not sent", extra={**fields, "error": result.error})
+        return True
