@@ -10,8 +10,10 @@ import os
 import socket
 import struct
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import falcon
@@ -31,6 +33,7 @@ from app.identity import Administrators, hash_password
 from app.operations import Services
 from app.probes import Check, Probes
 from app.schema import EX_CONFIG, Refused, check_deployed, check_login
+from app.supervisor import spawn
 
 log = logging.getLogger("galaxy.api")
 
@@ -199,8 +202,9 @@ class _Logger(Logger):  # type: ignore[misc]
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, scrape_directory: Path | None) -> None:
         self._config = config
+        self._scrape_directory = scrape_directory
         self.request_deadline = config.http_read_timeout + config.http_write_timeout
         super().__init__()
 
@@ -231,7 +235,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
     def load(self) -> Callable[..., Any]:
         """In the worker, after the fork and before it accepts."""
         logs.configure(self._config.service_name, self._config.logging_level)
-        telemetry.configure(self._config, "api")
+        telemetry.configure(self._config, "api", self._scrape_directory)
         return build(self._config)
 
     def _after_start(self, worker: Worker) -> None:
@@ -273,7 +277,13 @@ def main(config: Config) -> int:
         log.error("Postgres cannot be asked", extra={"error": type(error).__name__, "sqlstate": error.sqlstate})
         return 1
     log.info("starting", extra={"operations": len(preflight.operations), "address": str(config.http_listen_addr)})
-    _Server(config).run()
+    if config.otel_metrics_exporter != "prometheus":
+        _Server(config, None).run()
+        return 0
+    with tempfile.TemporaryDirectory(prefix="galaxy-api-") as directory:
+        address = config.otel_prometheus_listen_addr
+        spawn([sys.executable, "-m", "app.scrape", address.host, str(address.port), directory])
+        _Server(config, Path(directory)).run()
     return 0
 
 

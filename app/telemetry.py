@@ -8,23 +8,31 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 from opentelemetry import metrics, propagate, trace
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, MetricExporter, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, MetricExporter, MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags
+from prometheus_client import start_http_server
 
+from app import scrape
 from app.config import Config
 
 _tracer = trace.get_tracer("galaxy")
 _is_recording = False
 
 
-def configure(config: Config, program: str) -> None:
-    """Install the exporters that the configuration names. Call it after a fork: they have threads."""
+def configure(config: Config, program: str, scrape_directory: Path | None = None) -> None:
+    """Install the exporters that the configuration names. Call it after a fork: they have threads.
+
+    With `prometheus`, a program of one process answers at the configured address; a process of many answers in
+    `scrape_directory`, and `app.scrape` sums up.
+    """
     global _is_recording
     resource = Resource.create({"service.name": config.service_name, "service.component": program})
     if config.otel_traces_exporter != "none":
@@ -32,10 +40,15 @@ def configure(config: Config, program: str) -> None:
         tracers.add_span_processor(BatchSpanProcessor(_span_exporter(config)))
         trace.set_tracer_provider(tracers)
         _is_recording = True
-    exporter = _metric_exporter(config)
-    if exporter is not None:
-        reader = PeriodicExportingMetricReader(exporter)
+    reader = _metric_reader(config)
+    if reader is not None:
         metrics.set_meter_provider(MeterProvider(metric_readers=[reader], resource=resource))
+    if config.otel_metrics_exporter == "prometheus":
+        if scrape_directory is not None:
+            scrape.serve_own(scrape_directory)
+        else:
+            address = config.otel_prometheus_listen_addr
+            start_http_server(address.port, addr=address.host or "0.0.0.0")  # noqa: S104 - as it is configured
 
 
 def _span_exporter(config: Config) -> SpanExporter:
@@ -50,11 +63,18 @@ def _span_exporter(config: Config) -> SpanExporter:
     return Http(endpoint=f"{config.otel_endpoint}/v1/traces" if config.otel_endpoint else None)
 
 
-def _metric_exporter(config: Config) -> MetricExporter | None:
-    if config.otel_metrics_exporter == "stdout":
-        return ConsoleMetricExporter()
-    if config.otel_metrics_exporter != "otlp":
-        return None
+def _metric_reader(config: Config) -> MetricReader | None:
+    match config.otel_metrics_exporter:
+        case "stdout":
+            return PeriodicExportingMetricReader(ConsoleMetricExporter())
+        case "otlp":
+            return PeriodicExportingMetricReader(_otlp_metric_exporter(config))
+        case "prometheus":
+            return PrometheusMetricReader(disable_target_info=True, scope_info_enabled=False)
+    return None
+
+
+def _otlp_metric_exporter(config: Config) -> MetricExporter:
     if config.otel_protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as Grpc
 

@@ -1,0 +1,35 @@
+"""A gateway's push client that prints what it receives as JSON lines, first how the stream began. For `make demo`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from dev.push_client import PushClient
+
+
+def main() -> None:
+    """Subscribe for ever: TARGET CLIENT_ID CURSOR, the token in INTERNAL_TOKEN."""
+    target, client_id, cursor = sys.argv[1:]
+    with PushClient(target, client_id, os.environ.get("INTERNAL_TOKEN"), cursor) as client:
+        client.connect()
+        print(json.dumps({"resume": client.resume}), flush=True)
+        for event in client:
+            told = event.session_invalidation if event.HasField("session_invalidation") else event.client_event
+            print(
+                json.dumps(
+                    {
+                        "cursor": event.cursor,
+                        "user_id": told.user_id,
+                        "device_session_id": told.device_session_id,
+                        "kind": getattr(told, "kind", ""),
+                        "reason": getattr(told, "reason", ""),
+                    }
+                ),
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
