@@ -291,7 +291,7 @@ def programs(config: Config) -> list[Program]:
             name=name,
             command=[sys.executable, "-m", "app", name],
             stop_timeout=budget + MARGIN,
-            environment={**os.environ, **_scrape_address(config, offset)},
+            environment={**os.environ, **_scrape_address(config, offset), "GALAXY_SUPERVISED": "1"},
         )
         for name, budget, offset in kinds
     ]

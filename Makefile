@@ -1,0 +1,63 @@
+# `make help` lists what there is to do. Each target that needs it sets up the machine and .venv first (dev/setup.sh).
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help setup run test demo reset lock lint format typecheck proto schema config bench pgtap
+
+PY := .venv/bin/python
+# The same on every machine: no address of a package index and no path gets into a lock file.
+COMPILE = CUSTOM_COMPILE_COMMAND="make lock" ../.venv/bin/pip-compile --quiet $(if $(UPGRADE),--upgrade) \
+	--generate-hashes --strip-extras --allow-unsafe \
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+setup: ## Install what is missing: system packages, .venv
+	@dev/setup.sh
+
+run: setup ## Run the whole platform here, with embedded defaults; Ctrl-C stops it
+	@$(PY) -m dev.run
+
+demo: setup ## Play a whole story against what `make run` runs
+	@$(PY) -m dev.demo
+
+reset: setup ## Stop what `make run` runs and forget its data
+	@$(PY) -m dev.run reset
+
+test: lint typecheck ## Check everything: style, types, pgTAP, all tests
+	$(PY) -m pytest -n auto --dist loadgroup --durations=15 tests
+
+lint: setup ## Check the style
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: setup ## Correct the style
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+typecheck: setup ## Check the types
+	$(PY) -m mypy
+
+pgtap: setup ## Run pgTAP alone; FILES="pgtap/api/games.sql …" for some of it
+	@$(PY) -m dev.pgtap $(FILES)
+
+bench: setup ## Measure, and write bench/report.md
+	$(PY) -m bench
+
+lock: setup ## Pin what requirements/*.in name, with hashes; UPGRADE=1 takes newer versions
+	cd requirements && $(COMPILE) -o dev.txt dev.in
+	cd requirements && $(COMPILE) -c dev.txt -o run.txt run.in
+	cd requirements && $(COMPILE) -o bench.txt bench.in
+
+proto: setup ## Generate the code of proto/push/v1/push.proto
+	$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. proto/push/v1/push.proto
+
+schema: setup ## Write docs/schema.sql anew
+	$(PY) -m dev.schema docs/schema.sql
+
+config: setup ## Write docs/configuration.md and .env.example anew
+	$(PY) -m app.config markdown > docs/configuration.md
+	$(PY) -m app.config env > .env.example

@@ -1,0 +1,1 @@
+"""What a laptop, the tests and the benchmarks need and production does not."""

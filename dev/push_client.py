@@ -1,0 +1,154 @@
+"""A gateway's side of the push stream, as docs/push.md asks for it: one stream, resumed after every break.
+
+with PushClient("localhost:8081", "gateway-1", token) as client:
+    for event in client:
+        ...             # event is a push_pb2.PushEvent; client.cursor is its cursor
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from proto.push.v1 import push_pb2, push_pb2_grpc
+
+# Trying again would not help.
+_FINAL = {
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.INVALID_ARGUMENT,
+}
+
+_OPTIONS = [("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000)]
+
+
+class ReplacedError(Exception):
+    """A newer stream of the same gateway_client_id has replaced this one."""
+
+
+class ClosedError(Exception):
+    """The client has been closed."""
+
+
+class PushClient:
+    """An iterator over the events of the stream, for one thread; `close` may be called from any.
+
+    `cursor` is that of the event handed out last; a new client that is given it goes on there. `resume` says
+    how the present stream began: "exact", or "fresh", from now. When a stream begins fresh that is not the very
+    first one, events may have been missed: `gaps` counts that, and `on_gap` is called before the new stream's
+    first event. Iteration raises ReplacedError, and grpc.RpcError for a refusal that will stay (a wrong token
+    or id); after any other break it connects again.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        gateway_client_id: str,
+        token: str | None = None,
+        cursor: str = "",
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        on_gap: Callable[[], None] | None = None,
+        batched: bool = True,
+    ) -> None:
+        self.cursor = cursor
+        self.resume = ""
+        self.gaps = 0
+        self._gateway_client_id = gateway_client_id
+        self._metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
+        self._on_gap = on_gap
+        self._batched = batched
+        self._channel = (
+            grpc.insecure_channel(target, options=_OPTIONS)
+            if credentials is None
+            else grpc.secure_channel(target, credentials, options=_OPTIONS)
+        )
+        self._stub = push_pb2_grpc.PushStub(self._channel)  # type: ignore[no-untyped-call]
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._call: Any = None
+        self._received: deque[push_pb2.PushEvent] = deque()
+        self._is_first = not cursor
+        self._delay = 0.05
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[push_pb2.PushEvent]:
+        return self
+
+    def __next__(self) -> push_pb2.PushEvent:
+        while not self._received:
+            try:
+                self.connect()
+            except ClosedError:
+                raise StopIteration from None
+            try:
+                message = next(self._call)
+            except StopIteration:  # a stream never ends by itself, but a proxy may end it
+                self._call = None
+            except grpc.RpcError as error:
+                self._broken(error)
+            else:
+                self._delay = 0.05
+                self._received.extend(message.events if self._batched else (message,))
+        event = self._received.popleft()
+        self.cursor = event.cursor
+        return event
+
+    def connect(self) -> None:
+        """Wait for an open stream, whose `resume` is known, unless there is one.
+
+        Raises as iteration does, and ClosedError.
+        """
+        while self._call is None:
+            with self._lock:
+                if self._closed.is_set():
+                    raise ClosedError
+                method = self._stub.SubscribePushBatch if self._batched else self._stub.SubscribePush
+                call = self._call = method(
+                    push_pb2.GatewaySubscribeRequest(gateway_client_id=self._gateway_client_id, cursor=self.cursor),
+                    metadata=self._metadata,
+                )
+            resume = dict(call.initial_metadata()).get("galaxy-resume")
+            if resume is None:  # no stream of ours: the status says why
+                self._broken(call)
+            else:
+                self.resume = str(resume)
+                if self.resume == "fresh" and not self._is_first:
+                    self.gaps += 1
+                    if self._on_gap is not None:
+                        self._on_gap()
+                self._is_first = False
+
+    def close(self) -> None:
+        """End the stream; iteration stops."""
+        with self._lock:
+            self._closed.set()
+            if self._call is not None:
+                self._call.cancel()
+        self._channel.close()
+
+    def _broken(self, error: Any) -> None:
+        self._call = None
+        code = error.code()
+        if self._closed.is_set():
+            return
+        if code is grpc.StatusCode.ABORTED:
+            raise ReplacedError(error.details())
+        if code in _FINAL:
+            raise error
+        if code is grpc.StatusCode.UNIMPLEMENTED and self._batched:
+            self._batched = False  # an older server
+            return
+        self._closed.wait(self._delay * random.uniform(0.5, 1.0))  # noqa: S311
+        self._delay = min(self._delay * 2, 5.0)

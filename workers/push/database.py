@@ -1,0 +1,140 @@
+"""Connections that come back by themselves, and loops that live through the time without one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, LiteralString
+
+import psycopg
+
+log = logging.getLogger("galaxy.push")
+
+
+class DatabaseError(Exception):
+    """A statement has failed, and its connection is gone; the same call makes a new one."""
+
+
+class Backoff:
+    """How long to wait after each failure in a row: twice as long each time, up to `most` seconds."""
+
+    def __init__(self, first: float = 0.05, most: float = 2.0) -> None:
+        self._first = first
+        self._most = most
+        self._next = first
+
+    async def wait(self) -> None:
+        # Not all streamers at the same moment.
+        delay = self._next * random.uniform(0.5, 1.0)  # noqa: S311
+        self._next = min(self._next * 2, self._most)
+        await asyncio.sleep(delay)
+
+    def reset(self) -> None:
+        self._next = self._first
+
+
+class Database:
+    """One connection in autocommit, made when it is first needed, and made anew after any trouble.
+
+    Concurrent callers take turns. `timeout` (of a statement) and `lifetime` (of a connection) are seconds.
+    """
+
+    def __init__(self, conninfo: str, *, timeout: float, lifetime: float) -> None:
+        self._conninfo = conninfo
+        self._timeout = timeout
+        self._lifetime = lifetime
+        self._lock = asyncio.Lock()
+        self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+        self._expires_at = 0.0
+
+    async def fetch(self, query: LiteralString, *parameters: object) -> list[tuple[Any, ...]]:
+        """Run one statement and return its rows. Raises DatabaseError, whatever the reason."""
+        async with self._lock:
+            try:
+                connection = await self._connected()
+                # The server's statement_timeout ends a slow statement; this ends a connection that is dead.
+                async with asyncio.timeout(self._timeout + 1):
+                    # Not prepared, so that it works through any pooler.
+                    cursor = await connection.execute(query, parameters, prepare=False)
+                    return await cursor.fetchall()
+            except (psycopg.Error, TimeoutError) as error:
+                await self.close()
+                raise DatabaseError(describe(error)) from error
+            except BaseException:  # cancelled: the answer may still be on its way
+                await self.close()
+                raise
+
+    async def close(self) -> None:
+        """Close the connection, and with it give back its session's locks."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await connection.close()
+
+    async def _connected(self) -> psycopg.AsyncConnection[tuple[Any, ...]]:
+        now = asyncio.get_running_loop().time()
+        if self._connection is not None and now >= self._expires_at:
+            await self.close()
+        if self._connection is None:
+            self._connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
+            self._expires_at = now + self._lifetime
+        return self._connection
+
+
+class Watch:
+    """Runs `step` when it is woken, and by itself every `interval` seconds, for ever.
+
+    A step that meets DatabaseError is tried again; `is_well` tells whether the last one succeeded, and
+    `on_change` is called whenever that changes. `step` must bear being called from elsewhere as well.
+    """
+
+    def __init__(self, name: str, step: Callable[[], Awaitable[None]], interval: float, on_change: Callable[[], None]) -> None:
+        self._name = name
+        self._step = step
+        self._interval = interval
+        self._on_change = on_change
+        self._state: bool | None = None  # none before the first step
+        self._woken = asyncio.Event()
+
+    @property
+    def is_well(self) -> bool:
+        return self._state is True
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    async def run(self) -> None:
+        backoff = Backoff()
+        while True:
+            # Cleared before the step looks, so that what comes while it looks is looked at again.
+            self._woken.clear()
+            try:
+                await self._step()
+            except DatabaseError as trouble:
+                self._now_well(False, str(trouble))
+                await backoff.wait()
+                continue
+            backoff.reset()
+            self._now_well(True)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):
+                    await self._woken.wait()
+
+    def _now_well(self, is_well: bool, why: str = "") -> None:
+        if is_well is self._state:
+            return
+        if not is_well:
+            log.warning("trouble with the database", extra={"part": self._name, "error": why})
+        elif self._state is False:
+            log.info("the database is back", extra={"part": self._name})
+        self._state = is_well
+        self._on_change()
+
+
+def describe(error: BaseException) -> str:
+    """Return what may be logged of a database error: its kind and its first line, which holds no values."""
+    if isinstance(error, psycopg.Error) and error.diag.message_primary:
+        return f"{error.sqlstate} {error.diag.message_primary}"
+    return f"{type(error).__name__}: {error}".splitlines()[0]

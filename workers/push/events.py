@@ -1,0 +1,89 @@
+"""Events as they are read from the database, and as they are sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from proto.push.v1 import push_pb2
+
+# A gateway accepts messages of 4 MiB by default.
+BATCH_BYTES = 256 * 1024
+
+INVALIDATION = "session_invalidation"
+
+
+class Row(NamedTuple):
+    """A row of push.events_read() as text. Either `kind` and `payload` are None or `reason` is."""
+
+    position: int
+    cursor: str
+    event_id: str
+    user_id: str
+    device_session_id: str
+    kind: str | None
+    payload: str | None
+    reason: str | None
+    request_id: str
+    trace_id: str
+    created_at: float  # Unix seconds
+
+
+class Event(NamedTuple):
+    """An encoded event. Encoded once, for every subscriber.
+
+    `batch` is a PushEventBatch of this one event. Such messages put one after another are a PushEventBatch of
+    all their events (that is how Protocol Buffers define concatenation), so a batch costs no encoding.
+    """
+
+    position: int
+    kind: str
+    created_at: float
+    batch: bytes
+    offset: int  # where the PushEvent begins in `batch`
+
+    @property
+    def message(self) -> bytes:
+        return self.batch[self.offset :]
+
+
+def encode(row: Row) -> Event:
+    event = push_pb2.PushEvent(cursor=row.cursor)
+    if row.kind is not None and row.payload is not None:
+        event.client_event.user_id = row.user_id
+        event.client_event.device_session_id = row.device_session_id
+        event.client_event.kind = row.kind
+        event.client_event.payload = encode_payload(row.kind, row.payload)
+        event.client_event.event_id = row.event_id
+        event.client_event.request_id = row.request_id
+        event.client_event.trace_id = row.trace_id
+    else:
+        event.session_invalidation.device_session_id = row.device_session_id
+        event.session_invalidation.user_id = row.user_id
+        event.session_invalidation.reason = row.reason or ""
+    batch = push_pb2.PushEventBatch(events=[event]).SerializeToString()
+    return Event(row.position, row.kind or INVALIDATION, row.created_at, batch, len(batch) - event.ByteSize())
+
+
+def encode_payload(kind: str, payload_json: str) -> bytes:
+    """Return a client event's payload as it is sent: for every kind, the JSON text."""
+    return payload_json.encode()
+
+
+def singles(events: Iterable[Event]) -> Iterator[bytes]:
+    """A PushEvent message for each event."""
+    return (event.message for event in events)
+
+
+def batches(events: Iterable[Event]) -> Iterator[bytes]:
+    """PushEventBatch messages with all the events, each of BATCH_BYTES or one event."""
+    parts: list[bytes] = []
+    size = 0
+    for event in events:
+        if parts and size + len(event.batch) > BATCH_BYTES:
+            yield b"".join(parts)
+            parts, size = [], 0
+        parts.append(event.batch)
+        size += len(event.batch)
+    if parts:
+        yield b"".join(parts)

@@ -1,0 +1,42 @@
+"""Gives committed events their place in the stream. Every streamer has one; one at a time can work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from workers.push.database import Database
+
+# Events per transaction: enough to keep up with any burst, few enough to be quick.
+BATCH = 1000
+
+
+class Sequencer:
+    """Moves committed events into the stream; `on_moved` is called after each transaction that moved some.
+
+    The connection must reach Postgres itself, not a pooler: it holds a lock of its session while it is awake.
+    """
+
+    def __init__(self, database: Database, on_moved: Callable[[], None]) -> None:
+        self._database = database
+        self._on_moved = on_moved
+
+    async def sequence(self) -> None:
+        """Sequence until nothing is pending. Returns early while another streamer is at it.
+
+        Raises DatabaseError.
+        """
+        while await self._move():
+            # Writers need not notify while somebody holds the awake lock. Where another streamer holds it,
+            # that one goes on, and the one pass was enough.
+            if not (await self._database.fetch("SELECT push.sequencer_wake()"))[0][0]:
+                return
+            while await self._move():
+                pass
+            await self._database.fetch("SELECT push.sequencer_sleep()")
+            # Once more: whoever committed just before that has seen us awake and has not notified.
+
+    async def _move(self) -> int:
+        count: int = (await self._database.fetch("SELECT push.events_sequence(%s)", BATCH))[0][0]
+        if count:
+            self._on_moved()
+        return count

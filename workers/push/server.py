@@ -1,0 +1,238 @@
+"""The streamer program: wiring, start, signals, shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+
+import grpc
+import psycopg
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from app import dsn, logs, schema
+from app.config import Address, Config
+from workers.push import service
+from workers.push.database import Backoff, Database, DatabaseError, Watch
+from workers.push.listener import Listener
+from workers.push.sequencer import Sequencer
+from workers.push.stream import Stream
+from workers.push.subscribers import End, Subscribers
+
+log = logging.getLogger("galaxy.push")
+
+# Seconds between looks without being woken: for events, and for streams that were replaced elsewhere.
+POLL_INTERVAL = 0.05
+REPLACED_INTERVAL = 2.0
+
+SHUT_DOWN = End(grpc.StatusCode.UNAVAILABLE, "This streamer shuts down; resume elsewhere.")
+RESTARTED = End(grpc.StatusCode.UNAVAILABLE, "The stream has begun anew; subscribe again.")
+
+OPTIONS = [
+    # Two streamers on one port would share it without a word.
+    ("grpc.so_reuseport", 0),
+    # A gateway that has vanished without a word is noticed; gateways may ping us every ten seconds.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 9_000),
+    # A request is an id and a cursor.
+    ("grpc.max_receive_message_length", 64 * 1024),
+]
+
+
+class ListenError(Exception):
+    """The port cannot be opened."""
+
+
+def main(config: Config) -> int:
+    """Serve until SIGTERM or SIGINT, a second of which ends at once. Returns the exit code."""
+    logs.configure(config.service_name, config.logging_level)
+    return asyncio.run(_main(config))
+
+
+async def _main(config: Config) -> int:
+    try:
+        await Streamer(config).run()
+    except schema.Refused as refused:
+        log.error(str(refused))
+        return schema.EX_CONFIG
+    except ListenError as error:
+        log.error(str(error))
+        return 1
+    return 0
+
+
+class Streamer:
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        settings = {"statement_timeout": str(round(config.postgres_operation_timeout * 1000))}
+
+        def conninfo(given: str, part: str) -> str:
+            name = f"{config.service_name}-push-{part}"
+            return dsn.conninfo(given, application_name=name, settings=settings, connect_timeout="5")
+
+        def database(given: str, part: str) -> Database:
+            return Database(
+                conninfo(given, part),
+                timeout=config.postgres_operation_timeout,
+                lifetime=config.postgres_conn_max_lifetime,
+            )
+
+        # The sequencer takes the direct way as well: it holds a lock of its session.
+        self._databases = [
+            database(config.postgres_listen_dsn, "sequencer"),
+            database(config.postgres_dsn_push, "tail"),
+            database(config.postgres_dsn_push, "service"),
+        ]
+        direct, tail, self._database = self._databases
+
+        self._changed = asyncio.Event()
+        self._stream = Stream(tail, self._database, lambda: self._subscribers.end_all(RESTARTED))
+        self._subscribers = Subscribers(self._database)
+        self._sequencer = Sequencer(direct, lambda: self._follow.wake())
+        changed = self._changed.set
+        self._sequence = Watch("sequencer", self._sequencer.sequence, POLL_INTERVAL, changed)
+        self._follow = Watch("stream", self._stream.follow, POLL_INTERVAL, changed)
+        self._end_replaced = Watch("subscribers", self._subscribers.end_replaced, REPLACED_INTERVAL, changed)
+        self._listener = Listener(
+            conninfo(config.postgres_listen_dsn, "listener"),
+            self._database,
+            {
+                "galaxy_push_subscribers": self._end_replaced.wake,
+                "galaxy_push_pending": self._sequence.wake,
+                "galaxy_push_events": self._follow.wake,
+            },
+        )
+        self._service = service.PushService(self._stream, self._subscribers, config.internal_token, self._end_replaced.wake)
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self._server = grpc.aio.server(options=OPTIONS)
+
+    async def run(self) -> None:
+        """Serve until told to stop. Raises schema.Refused and ListenError."""
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, _on_signal, number, stop)
+        try:
+            await self._listen()
+            checking = asyncio.create_task(self._check_database())
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait((checking, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if checking.done():
+                checking.result()
+                await self._work(stop)
+            checking.cancel()
+        finally:
+            await self._server.stop(None)
+            for database in self._databases:
+                await database.close()
+        log.info("stopped")
+
+    async def _work(self, stop: asyncio.Event) -> None:
+        parts = (self._sequence, self._follow, self._end_replaced, self._listener)
+        # Whatever ends one of them is a fault of ours and ends the program.
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(part.run()) for part in parts]
+            tasks.append(group.create_task(self._report_health()))
+            await stop.wait()
+            await self._shut_down()
+            for task in tasks:
+                task.cancel()
+
+    async def _listen(self) -> None:
+        """Open the port. Probes are answered from here on, with NOT_SERVING."""
+        self._server.add_generic_rpc_handlers((self._service.handlers(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((service.NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        host, port = self._config.grpc_push_listen_addr
+        address = str(Address(host or "::", port))
+        credentials = self._credentials()
+        try:
+            if credentials is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise ListenError(f"cannot listen on {address} (BACKEND_GRPC_PUSH_LISTEN_ADDR): {error}") from error
+        await self._server.start()
+        log.info("listening", extra={"address": address, "port": port, "tls": credentials is not None})
+
+    def _credentials(self) -> grpc.ServerCredentials | None:
+        config = self._config
+        if config.grpc_push_tls_cert is None or config.grpc_push_tls_key is None:
+            return None
+        client_ca = config.grpc_push_tls_client_ca
+        try:
+            return grpc.ssl_server_credentials(
+                [(config.grpc_push_tls_key.read_bytes(), config.grpc_push_tls_cert.read_bytes())],
+                client_ca.read_bytes() if client_ca else None,
+                require_client_auth=client_ca is not None,
+            )
+        except OSError as error:
+            raise schema.Refused(f"a file of BACKEND_GRPC_PUSH_TLS_… cannot be read: {error}") from error
+
+    async def _check_database(self) -> None:
+        """Wait for the database. Raises schema.Refused when we must not work on it, or not as this login."""
+        backoff = Backoff()
+        while True:
+            try:
+                user, is_superuser, member_of = (await self._database.fetch(schema.LOGIN_QUERY))[0]
+                deployed = await self._deployed_changes()
+                break
+            except DatabaseError as trouble:
+                log.warning("waiting for the database", extra={"error": str(trouble)})
+                await backoff.wait()
+        problem = schema.login_problem(is_superuser, member_of, "backend_push", user)
+        if problem and not self._config.development:
+            raise schema.Refused(problem)
+        schema.check_deployed(deployed)
+
+    async def _deployed_changes(self) -> set[str]:
+        try:
+            return {row[0] for row in await self._database.fetch("SELECT push.schema_changes()")}
+        except DatabaseError as trouble:
+            # No such function, or not for us.
+            if isinstance(trouble.__cause__, psycopg.ProgrammingError):
+                return set()
+            raise
+
+    async def _report_health(self) -> None:
+        status = health_pb2.HealthCheckResponse
+        while True:
+            self._changed.clear()
+            is_well = self._sequence.is_well and self._follow.is_well
+            if is_well != self._service.is_open:
+                self._service.is_open = is_well
+                await self._set_health(status.SERVING if is_well else status.NOT_SERVING)
+                log.info("serving" if is_well else "not serving")
+            await self._changed.wait()
+
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in ("", service.NAME):
+            await self._health.set(name, status)
+
+    async def _shut_down(self) -> None:
+        timeout = self._config.grpc_push_shutdown_timeout
+        log.info("shutting down")
+        await self._health.enter_graceful_shutdown()
+        refusing = asyncio.create_task(self._server.stop(timeout))
+        try:
+            async with asyncio.timeout(timeout * 0.8):
+                await self._sequencer.sequence()
+                await self._subscribers.delivered((await self._stream.resume("")).position)
+        except (TimeoutError, DatabaseError):
+            log.warning("not everything committed could be sent in time; gateways resume elsewhere")
+        self._subscribers.end_all(SHUT_DOWN)
+        # The streams end by themselves now; probes that watch the health would stay.
+        await self._server.stop(min(1.0, timeout * 0.2))
+        await refusing
+        await self._subscribers.released()
+
+
+def _on_signal(number: int, stop: asyncio.Event) -> None:
+    if stop.is_set():
+        os._exit(128 + number)
+    stop.set()
