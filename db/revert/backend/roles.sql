@@ -1,21 +1,22 @@
 -- Revert galaxy-backend:backend/roles from pg
 
+-- Roles belong to the whole cluster. A login has nothing of its own, so what tells whether another database uses it is whether
+-- its door's role has anything there; the two go, or stay, together.
+
 BEGIN;
 
--- The grants that the schemas' change left to these roles in this database, so that nothing here holds them.
 DO $$
 DECLARE
-    v_role text;
+    v_door text;
 BEGIN
-    FOREACH v_role IN ARRAY ARRAY['galaxy_api', 'galaxy_worker', 'galaxy_push',
-                                  'backend_api', 'backend_worker', 'backend_push', 'backend_owner'] LOOP
+    FOREACH v_door IN ARRAY ARRAY['api', 'worker', 'push', 'owner'] LOOP
         BEGIN
-            EXECUTE format('DROP ROLE %I', v_role);
-        EXCEPTION
-            WHEN dependent_objects_still_exist THEN
-                RAISE NOTICE 'role % stays: another database uses it', v_role;
-            WHEN undefined_object THEN
-                RAISE NOTICE 'role % is gone already', v_role;
+            EXECUTE format('DROP ROLE IF EXISTS %I', 'backend_' || v_door);
+            IF v_door <> 'owner' THEN
+                EXECUTE format('DROP ROLE IF EXISTS %I', 'galaxy_' || v_door);
+            END IF;
+        EXCEPTION WHEN dependent_objects_still_exist THEN
+            RAISE NOTICE 'the roles of % stay: another database uses them', v_door;
         END;
     END LOOP;
 END;
