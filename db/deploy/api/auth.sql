@@ -40,7 +40,7 @@ BEGIN
         v_challenge_id := uuid_v7();
         INSERT INTO auth_challenges (challenge_id, email, code_hash, language, expires_at)
         VALUES (v_challenge_id, v_email, code_hash(v_challenge_id, p_code_hash),
-                lower(split_part(p_body ->> 'locale', '-', 1)), backend.now() + v_ttl);
+                lower(substring(p_body ->> 'locale' FROM '^([A-Za-z]{2,8})(?![A-Za-z])')), backend.now() + v_ttl);
         PERFORM mail_enqueue(
             'auth.login_code', v_challenge_id::text, ARRAY[v_email],
             jsonb_build_object('code', p_code, 'minutes', ceil(extract(epoch FROM v_ttl) / 60)::integer),

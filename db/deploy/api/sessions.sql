@@ -59,7 +59,7 @@ AS $$
 DECLARE
     v_account accounts%ROWTYPE := account_require(p_user_id);
     v_list text := 'my_session_list:' || p_user_id;
-    v_before uuid := cursor_read(v_list, p_cursor)::uuid;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
     v_items jsonb[];
     v_keys text[];
 BEGIN

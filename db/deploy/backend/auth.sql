@@ -18,6 +18,7 @@ CREATE TABLE backend.auth_challenges (
     expires_at timestamptz NOT NULL,
     consumed_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
+    updated_at timestamptz NOT NULL DEFAULT backend.now(),
     CONSTRAINT auth_challenges_expire_after_they_start CHECK (expires_at > created_at)
 );
 COMMENT ON TABLE backend.auth_challenges IS 'A code that was mailed, or asked for while it was throttled.';
@@ -28,6 +29,8 @@ COMMENT ON COLUMN backend.auth_challenges.requests IS 'How often a code was aske
 CREATE INDEX auth_challenges_by_email ON backend.auth_challenges (email, created_at);
 -- Retention.
 CREATE INDEX auth_challenges_by_expiry ON backend.auth_challenges (expires_at);
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.auth_challenges FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TABLE backend.blocked_emails (
     email text PRIMARY KEY CONSTRAINT blocked_emails_email_is_normalised CHECK (email = lower(email) AND length(email) <= 254),
@@ -42,8 +45,13 @@ LANGUAGE plpgsql IMMUTABLE SECURITY INVOKER
 SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_email text := lower(btrim(p_email, E' \t\r\n'));
+    v_given text := btrim(p_email, E' \t\r\n');
+    v_email text := lower(v_given);
 BEGIN
+    -- Before lower(), which makes ASCII of some letters that only look like it.
+    IF v_given ~ '[^\x21-\x7e]' THEN
+        RETURN NULL;
+    END IF;
     -- RFC 5321 without quoted local parts and address literals, which nobody registers with: dot-atoms on the left, a domain of
     -- two labels or more on the right, 64 and 253 octets at most.
     IF v_email ~ '^[a-z0-9!#$%&''*+/=?^_`{|}~-]+(\.[a-z0-9!#$%&''*+/=?^_`{|}~-]+)*@([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$'

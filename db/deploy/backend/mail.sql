@@ -52,10 +52,12 @@ CREATE TABLE backend.mail_payloads (
     body_html text,
     erased_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
+    updated_at timestamptz NOT NULL DEFAULT backend.now(),
     CONSTRAINT mail_payloads_erased_has_no_body
         CHECK ((erased_at IS NULL) = (body_text IS NOT NULL) AND (erased_at IS NULL) = (body_html IS NOT NULL))
 );
 COMMENT ON TABLE backend.mail_payloads IS 'What a mail says, as it was rendered.';
+CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_payloads FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TABLE backend.mail_deliveries (
     delivery_id uuid PRIMARY KEY DEFAULT backend.uuid_v7(),
@@ -104,10 +106,13 @@ CREATE TABLE backend.mail_attempts (
         CONSTRAINT mail_attempts_outcome_is_known CHECK (outcome IN ('sent', 'transient', 'permanent', 'outcome_unknown')),
     error text,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
+    updated_at timestamptz NOT NULL DEFAULT backend.now(),
     PRIMARY KEY (delivery_id, attempt_no)
 );
 COMMENT ON TABLE backend.mail_attempts IS
     'Every attempt. outcome_unknown while it goes on, and for ever if the worker died between the relay''s answer and its report.';
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_attempts FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TABLE backend.mail_dead_letters (
     delivery_id uuid PRIMARY KEY REFERENCES backend.mail_deliveries,

@@ -36,6 +36,22 @@ END;
 $$;
 COMMENT ON FUNCTION backend.cursor_read(text, text) IS 'The key in a cursor of this list; null for null. GX400 invalid_cursor.';
 
+CREATE FUNCTION backend.cursor_read_id(p_list text, p_cursor text) RETURNS uuid
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_key text := cursor_read(p_list, p_cursor);
+BEGIN
+    IF v_key !~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN
+        PERFORM fail(400, 'invalid_cursor', 'The cursor is not one of this list.');
+    END IF;
+    RETURN v_key::uuid;
+END;
+$$;
+COMMENT ON FUNCTION backend.cursor_read_id(text, text) IS
+    'The id in a cursor of a list that is ordered by ids; null for null. GX400 invalid_cursor.';
+
 CREATE FUNCTION backend.page(p_list text, p_items jsonb[], p_keys text[], p_limit integer) RETURNS text
 LANGUAGE sql STABLE SECURITY INVOKER
 RETURN json_build_object(

@@ -53,9 +53,11 @@ CREATE TABLE backend.push_epoch (
     head bigint NOT NULL DEFAULT 0,
     purged_through bigint NOT NULL DEFAULT 0,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
+    updated_at timestamptz NOT NULL DEFAULT backend.now(),
     CONSTRAINT push_epoch_head_is_not_behind_the_purge CHECK (head >= purged_through)
 );
 COMMENT ON TABLE backend.push_epoch IS 'One row: the epoch of the stream, the position given last, and the last one that retention has deleted.';
+CREATE TRIGGER touch BEFORE UPDATE ON backend.push_epoch FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 INSERT INTO backend.push_epoch DEFAULT VALUES;
 
 CREATE TABLE backend.push_subscribers (
@@ -64,10 +66,12 @@ CREATE TABLE backend.push_subscribers (
     connection_id uuid NOT NULL,
     streamer_id uuid NOT NULL,
     connected_at timestamptz NOT NULL DEFAULT backend.now(),
-    created_at timestamptz NOT NULL DEFAULT backend.now()
+    created_at timestamptz NOT NULL DEFAULT backend.now(),
+    updated_at timestamptz NOT NULL DEFAULT backend.now()
 );
 COMMENT ON TABLE backend.push_subscribers IS 'The newest stream of each gateway client; an older one of the same id has been replaced.';
 CREATE INDEX push_subscribers_by_streamer ON backend.push_subscribers (streamer_id);
+CREATE TRIGGER touch BEFORE UPDATE ON backend.push_subscribers FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 -- The keys of our advisory locks in one place: two integers, the first ours.
 CREATE FUNCTION backend.push_awake_key() RETURNS bigint
@@ -138,7 +142,11 @@ UNION ALL
 SELECT 'push_stream_has_a_hole', e.position, 'the position before it is missing'
   FROM backend.push_events AS e, backend.push_epoch AS p
  WHERE e.position - 1 > p.purged_through
-   AND NOT EXISTS (SELECT FROM backend.push_events AS b WHERE b.position = e.position - 1);
+   AND NOT EXISTS (SELECT FROM backend.push_events AS b WHERE b.position = e.position - 1)
+UNION ALL
+SELECT 'push_head_without_its_event', p.head, 'purged through ' || p.purged_through
+  FROM backend.push_epoch AS p
+ WHERE p.head > p.purged_through AND NOT EXISTS (SELECT FROM backend.push_events AS e WHERE e.position = p.head);
 COMMENT ON VIEW backend.invariants_push IS 'What must never be seen in the push stream.';
 
 COMMIT;

@@ -16,6 +16,7 @@ SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
     v_expired uuid;
+    v_given_up uuid;
 BEGIN
     -- A code that can no longer be confirmed is not sent late. While a worker has it, its lease is let run out first.
     FOR v_expired IN
@@ -29,6 +30,21 @@ BEGIN
         RETURNING d.delivery_id
     LOOP
         PERFORM mail_erase(v_expired);
+    END LOOP;
+
+    -- Every attempt counts, those too whose worker died: what takes its worker with it each time is not tried for ever.
+    FOR v_given_up IN
+        UPDATE mail_deliveries AS d SET status = 'dead_lettered', lease_until = NULL
+         WHERE d.delivery_id IN (
+             SELECT e.delivery_id FROM mail_deliveries AS e
+              WHERE e.status IN ('pending', 'retrying') AND e.attempts >= setting('mail_max_attempts')
+                AND (e.lease_until IS NULL OR is_over(e.lease_until))
+              ORDER BY e.priority DESC, e.next_attempt_at LIMIT p_limit
+                FOR NO KEY UPDATE SKIP LOCKED)
+        RETURNING d.delivery_id
+    LOOP
+        INSERT INTO mail_dead_letters (delivery_id, reason) VALUES (v_given_up, 'nothing is known of the last attempt');
+        PERFORM mail_erase(v_given_up);
     END LOOP;
 
     RETURN QUERY

@@ -12,6 +12,7 @@ BEGIN
     EXCEPTION WHEN SQLSTATE 'GX400' THEN
         NULL;
     END;
+    ASSERT backend.cursor_read_id('a', NULL) IS NULL, 'no cursor is a place';
     ASSERT backend.page('a', ARRAY['1', '2']::jsonb[], ARRAY['1', '2'], 2)::json ->> 'next_cursor' IS NULL, 'the last page goes on';
 END;
 $$;
