@@ -30,14 +30,24 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 
 
+def push(**fields: object) -> contextvars.Token[Mapping[str, object]]:
+    """Add fields to every line logged from here on in this thread or task; `pop` what it returns."""
+    return _bound.set({**_bound.get(), **fields})
+
+
+def pop(pushed: contextvars.Token[Mapping[str, object]]) -> None:
+    """Take away what `push` has added, in the same thread or task."""
+    _bound.reset(pushed)
+
+
 @contextlib.contextmanager
 def bind(**fields: object) -> Iterator[None]:
-    """Add fields to every line logged inside the block (in this thread or task)."""
-    token = _bound.set({**_bound.get(), **fields})
+    """Add fields to every line logged inside the block."""
+    pushed = push(**fields)
     try:
         yield
     finally:
-        _bound.reset(token)
+        pop(pushed)
 
 
 class JsonFormatter(logging.Formatter):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -25,14 +24,12 @@ class Requests:
         self._operations = operations
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
-        held = contextlib.ExitStack()
-        req.context.held = held
-        req.context.started = time.monotonic()
-        req.context.request_id = context.request_id(req.get_header("X-Request-ID"))
-        req.context.traceparent = held.enter_context(
-            telemetry.span(f"{req.method}", req.get_header("traceparent"), SpanKind.SERVER)
-        )
-        held.enter_context(logs.bind(request_id=req.context.request_id))
+        state = req.context
+        state.started = time.monotonic()
+        state.request_id = context.request_id(req.get_header("X-Request-ID"))
+        state.span = telemetry.begin(f"HTTP {req.method}", req.get_header("traceparent"), SpanKind.SERVER)
+        state.traceparent = state.span.traceparent
+        state.bound = logs.push(request_id=state.request_id, **state.span.log_fields)
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: Any, _succeeded: bool) -> None:
         resp.set_header("X-Request-ID", req.context.request_id)
@@ -50,14 +47,17 @@ class Requests:
         metrics.http_request_duration_seconds.record(duration, labels)
         # What the gateway asks on every client request, and what a probe asks, is a line only when it goes wrong.
         is_quiet = operation is not None and (operation.is_hot or group == "probe") and resp.status_code < 400
-        log.log(
-            logging.DEBUG if is_quiet else logging.INFO,
-            "request",
-            extra={
-                **labels,
-                "operation": operation.name if operation else None,
-                "duration_ms": round(duration * 1000, 3),
-                "code": getattr(req.context, "code", None),
-            },
-        )
-        req.context.held.close()
+        level = logging.DEBUG if is_quiet else logging.INFO
+        if log.isEnabledFor(level):
+            log.log(
+                level,
+                "request",
+                extra={
+                    **labels,
+                    "operation": operation.name if operation else None,
+                    "duration_ms": round(duration * 1000, 3),
+                    "code": getattr(req.context, "code", None),
+                },
+            )
+        logs.pop(req.context.bound)
+        req.context.span.end()

@@ -6,21 +6,22 @@ Without an exporter nothing is recorded, but every request still has a trace id,
 from __future__ import annotations
 
 import contextlib
-import secrets
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from opentelemetry import metrics, propagate, trace
+from opentelemetry import context, metrics, propagate, trace
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, MetricExporter, MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
-from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags
+from opentelemetry.trace import SpanKind
 from prometheus_client import start_http_server
 
-from app import scrape
+from app import logs, scrape
 from app.config import Config
 
 _tracer = trace.get_tracer("galaxy")
@@ -84,28 +85,46 @@ def _otlp_metric_exporter(config: Config) -> MetricExporter:
     return Http(endpoint=f"{config.otel_endpoint}/v1/metrics" if config.otel_endpoint else None)
 
 
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class Span:
+    """A span from `begin` to `end`; where nothing is recorded, only the ids that logs, jobs and events share."""
+
+    def __init__(self, name: str, traceparent: str | None, kind: SpanKind) -> None:
+        given = traceparent if traceparent is not None and _TRACEPARENT.fullmatch(traceparent) else None
+        self.log_fields: dict[str, object] = {}
+        """What lines inside it need; nothing where OpenTelemetry's own context has it."""
+        if not _is_recording:
+            # Most requests of an installation without exporters come this way: no more than making up two ids.
+            ids = os.urandom(24).hex() if given is None else ""
+            self.traceparent = given or f"00-{ids[:32]}-{ids[32:]}-00"
+            self.log_fields = {"otel_trace_id": self.traceparent[3:35], "otel_span_id": self.traceparent[36:52]}
+            return
+        parent = propagate.extract({"traceparent": given} if given else {})
+        self._span = _tracer.start_span(name, context=parent, kind=kind)
+        self._token = context.attach(trace.set_span_in_context(self._span))
+        current = self._span.get_span_context()
+        self.traceparent = f"00-{current.trace_id:032x}-{current.span_id:016x}-{current.trace_flags:02x}"
+
+    def end(self) -> None:
+        """End it, in the thread or task that began it."""
+        if not self.log_fields:
+            context.detach(self._token)
+            self._span.end()
+
+
+def begin(name: str, traceparent: str | None, kind: SpanKind = SpanKind.INTERNAL) -> Span:
+    """Begin a span under the W3C context given, or a new trace where none is or it is malformed."""
+    return Span(name, traceparent, kind)
+
+
 @contextlib.contextmanager
-def span(name: str, traceparent: str | None, kind: SpanKind = SpanKind.INTERNAL) -> Iterator[str]:
-    """Run a block in a span under the W3C context given, or in a new trace; yield the context to hand on."""
-    parent = propagate.extract({"traceparent": traceparent} if traceparent else {})
-    if _is_recording:
-        with _tracer.start_as_current_span(name, context=parent, kind=kind):
-            yield _current()
-        return
-    current = trace.get_current_span(parent)
-    if not current.get_span_context().is_valid:
-        current = NonRecordingSpan(
-            SpanContext(
-                int.from_bytes(secrets.token_bytes(16)) or 1,
-                int.from_bytes(secrets.token_bytes(8)) or 1,
-                is_remote=False,
-                trace_flags=TraceFlags(0),
-            )
-        )
-    with trace.use_span(current):
-        yield _current()
-
-
-def _current() -> str:
-    context = trace.get_current_span().get_span_context()
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+def span(name: str, traceparent: str | None) -> Iterator[Span]:
+    """Run a block, and its log lines, in a span."""
+    begun = begin(name, traceparent)
+    try:
+        with logs.bind(**begun.log_fields):
+            yield begun
+    finally:
+        begun.end()
