@@ -6,13 +6,16 @@ import asyncio
 import logging
 import os
 import signal
+import ssl
+import sys
 
 import grpc
 import psycopg
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from app import dsn, logs, schema
+from app import config as configuration
+from app import dsn, logs, schema, telemetry
 from app.config import Address, Config
 from workers.push import service
 from workers.push.database import Backoff, Database, DatabaseError, Watch
@@ -48,20 +51,24 @@ class ListenError(Exception):
 
 
 def main(config: Config) -> int:
-    """Serve until SIGTERM or SIGINT, a second of which ends at once. Returns the exit code."""
+    """Serve until SIGTERM or SIGINT, a second of which ends at once.
+
+    Returns 0 when told to stop, 78 when it must not be started as it is, 1 when the port cannot be opened.
+    """
     logs.configure(config.service_name, config.logging_level)
+    for warning in configuration.warnings(config):
+        log.warning(warning)
+    telemetry.configure(config, "push")
     return asyncio.run(_main(config))
 
 
 async def _main(config: Config) -> int:
     try:
         await Streamer(config).run()
-    except schema.Refused as refused:
-        log.error(str(refused))
-        return schema.EX_CONFIG
-    except ListenError as error:
-        log.error(str(error))
-        return 1
+    except (schema.Refused, ListenError) as error:
+        log.error("refusing to start", extra={"reason": str(error)})
+        sys.stderr.write(f"{error}\n")
+        return schema.EX_CONFIG if isinstance(error, schema.Refused) else 1
     return 0
 
 
@@ -84,7 +91,7 @@ class Streamer:
         # The sequencer takes the direct way as well: it holds a lock of its session.
         self._databases = [
             database(config.postgres_listen_dsn, "sequencer"),
-            database(config.postgres_dsn_push, "tail"),
+            database(config.postgres_dsn_push, "stream"),
             database(config.postgres_dsn_push, "service"),
         ]
         direct, tail, self._database = self._databases
@@ -162,17 +169,23 @@ class Streamer:
 
     def _credentials(self) -> grpc.ServerCredentials | None:
         config = self._config
-        if config.grpc_push_tls_cert is None or config.grpc_push_tls_key is None:
+        certificate, key, client_ca = config.grpc_push_tls_cert, config.grpc_push_tls_key, config.grpc_push_tls_client_ca
+        if certificate is None or key is None:
             return None
-        client_ca = config.grpc_push_tls_client_ca
         try:
+            # gRPC would say no more of a file that it cannot use than that the port cannot be opened.
+            check = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            check.load_cert_chain(certificate, key, password="")  # else it would ask the terminal for one
+            if client_ca is not None:
+                check.load_verify_locations(client_ca)
             return grpc.ssl_server_credentials(
-                [(config.grpc_push_tls_key.read_bytes(), config.grpc_push_tls_cert.read_bytes())],
+                [(key.read_bytes(), certificate.read_bytes())],
                 client_ca.read_bytes() if client_ca else None,
                 require_client_auth=client_ca is not None,
             )
-        except OSError as error:
-            raise schema.Refused(f"a file of BACKEND_GRPC_PUSH_TLS_… cannot be read: {error}") from error
+        except OSError as error:  # SSLError is one, too
+            names = "BACKEND_GRPC_PUSH_TLS_CERT, _KEY or _CLIENT_CA"
+            raise schema.Refused(f"{names} names a file that cannot be used: {error}") from error
 
     async def _check_database(self) -> None:
         """Wait for the database. Raises schema.Refused when we must not work on it, or not as this login."""

@@ -7,8 +7,8 @@ import hmac
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from typing import NoReturn
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from typing import Any, NoReturn
 
 import grpc
 
@@ -65,7 +65,8 @@ class PushService:
         except DatabaseError:
             await _unavailable(context)
         try:
-            end = await self._serve(subscriber, request.cursor, context, form)
+            sending = self._send(subscriber, await self._begin(subscriber, request.cursor, context), context, form)
+            end = await self._until_ended(subscriber, sending)
         except DatabaseError:
             await _unavailable(context)
         finally:
@@ -81,7 +82,8 @@ class PushService:
         if not self.is_open:
             await _unavailable(context)
 
-    async def _serve(self, subscriber: Subscriber, cursor: str, context: Context, form: Form) -> End:
+    async def _begin(self, subscriber: Subscriber, cursor: str, context: Context) -> Chunk:
+        """Find where the stream goes on, tell the gateway how, and return what it is sent first."""
         self._on_claim()
         resumption = await self._stream.resume(cursor)
         first = await self._stream.read(resumption.position)
@@ -98,9 +100,11 @@ class PushService:
         resume = "exact" if resumption.is_exact else "fresh"
         await context.send_initial_metadata((("galaxy-resume", resume),))
         log.info("subscribed", extra={"gateway_client_id": subscriber.gateway_client_id, "resume": resume})
+        return first
 
+    async def _until_ended(self, subscriber: Subscriber, send: Coroutine[Any, Any, NoReturn]) -> End:
         # A task of its own, because a write waits for as long as the gateway does not read.
-        sending = asyncio.create_task(self._send(subscriber, first, context, form))
+        sending = asyncio.create_task(send)
         try:
             await asyncio.wait((sending, subscriber.ended), return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
@@ -122,7 +126,7 @@ class PushService:
                 metrics.grpc_push_events_total.add(count, {"kind": kind})
             # The oldest stands for all; what is sent again after a resume says nothing.
             if chunk.events and chunk.events[0].created_at >= since:
-                metrics.push_commit_to_send_seconds.record(time.time() - chunk.events[0].created_at)
+                metrics.push_commit_to_send_seconds.record(max(0.0, time.time() - chunk.events[0].created_at))
             chunk = await self._stream.after(subscriber.position)
 
     def _count_lost(self, subscriber: Subscriber, chunk: Chunk) -> None:

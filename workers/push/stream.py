@@ -120,9 +120,8 @@ class Stream:
             # Nothing more for this subscriber: the tail finds the same next, and ends all streams.
             self._next_check_at = 0.0
             return Chunk([], position, 0)
-        if not rows:  # all that we knew of has been deleted
-            return Chunk([], head, head - position)
-        return Chunk([encode(row) for row in rows], rows[-1].position, rows[0].position - position - 1)
+        through = rows[-1].position if rows else head
+        return Chunk([encode(row) for row in rows], through, through - position - len(rows))
 
     async def _read_table(self, database: Database, position: int) -> list[Row]:
         rows = [
@@ -165,16 +164,16 @@ class Stream:
         self._on_restart()
 
     def _append(self, rows: list[Row]) -> None:
-        if rows[0].position != self.head + 1:  # we were away for longer than retention keeps events
-            self._clear_tail()
         for row in rows:
+            if row.position != self.head + 1:  # we were away for longer than retention keeps events
+                self._clear_tail()
             event = encode(row)
             self._tail[row.position] = event
             self._tail_bytes += len(event.batch)
-        self._head = rows[-1].position
+            self._head = row.position
         self._last_cursor = rows[-1].cursor
         while len(self._tail) > TAIL_EVENTS or self._tail_bytes > TAIL_BYTES:
-            oldest = self._tail.pop(self._head + 1 - len(self._tail))
+            oldest = self._tail.pop(self.head + 1 - len(self._tail))
             self._tail_bytes -= len(oldest.batch)
         self._advanced.set()
         self._advanced = asyncio.Event()

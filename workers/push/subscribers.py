@@ -66,6 +66,13 @@ class Subscribers:
         """Forget a stream that ends. The database is told without waiting for it."""
         del self._subscribers[subscriber.connection_id]
         metrics.grpc_push_subscribers.add(-1)
+        log.info(
+            "unsubscribed",
+            extra={
+                "gateway_client_id": subscriber.gateway_client_id,
+                "code": subscriber.ended.result().code.name if subscriber.ended.done() else None,
+            },
+        )
         release = asyncio.create_task(self._release(subscriber))
         self._releases.add(release)
         release.add_done_callback(self._releases.discard)

@@ -42,7 +42,7 @@ BEGIN
         SELECT e.position, e.sequenced_at FROM push_events AS e ORDER BY e.position LIMIT p_limit
     )
     SELECT max(o.position) INTO v_through FROM oldest AS o
-     WHERE NOT EXISTS (SELECT FROM oldest AS w WHERE w.position <= o.position AND w.sequenced_at > v_kept_since);
+     WHERE o.position < coalesce((SELECT min(w.position) FROM oldest AS w WHERE w.sequenced_at > v_kept_since), 9223372036854775807);
     IF v_through IS NULL THEN
         RETURN 0;
     END IF;
