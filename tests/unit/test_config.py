@@ -153,13 +153,9 @@ def test_every_variable_is_documented_with_its_default(name: str, default: str |
     assert re.search(f"^#?BACKEND_{name}={re.escape(default or '')}", config.env_example(), re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    "which, path", [("markdown", "docs/configuration.md"), ("env", ".env.example")], ids=["markdown", "env"]
-)
+@pytest.mark.parametrize("which, path", [("markdown", "docs/configuration.md"), ("env", ".env.example")], ids=["markdown", "env"])
 def test_the_printed_files_are_up_to_date(which: str, path: str) -> None:
-    printed = subprocess.run(
-        [sys.executable, "-m", "app.config", which], cwd=ROOT, capture_output=True, check=True
-    ).stdout
+    printed = subprocess.run([sys.executable, "-m", "app.config", which], cwd=ROOT, capture_output=True, check=True).stdout
     assert (ROOT / path).read_bytes() == printed, f"run: python -m app.config {which} > {path}"
 
 
@@ -385,13 +381,7 @@ def test_each_program_has_the_common_connection_unless_it_has_its_own() -> None:
     got = loaded(POSTGRES_DSN_PUSH=own)
     assert got.postgres_dsn_push == got.postgres_listen_dsn == own
     common = REQUIRED["BACKEND_POSTGRES_DSN"]
-    assert (
-        got.postgres_dsn
-        == got.postgres_dsn_api
-        == got.postgres_dsn_worker
-        == got.postgres_dsn_deploy
-        == common
-    )
+    assert got.postgres_dsn == got.postgres_dsn_api == got.postgres_dsn_worker == got.postgres_dsn_deploy == common
     assert loaded(POSTGRES_LISTEN_DSN=own).postgres_listen_dsn == own
 
 
@@ -580,9 +570,7 @@ def test_an_env_file_is_read(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "line", ["hunter2", "=hunter2", "A B=hunter2", "A='hunter2", 'A="hunter2" # no', "1A=hunter2"]
-)
+@pytest.mark.parametrize("line", ["hunter2", "=hunter2", "A B=hunter2", "A='hunter2", 'A="hunter2" # no', "1A=hunter2"])
 def test_a_bad_line_of_an_env_file_is_told_by_its_number(tmp_path: Path, line: str) -> None:
     path = tmp_path / ".env"
     path.write_text(f"A=1\n{line}\n")

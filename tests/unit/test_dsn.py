@@ -81,9 +81,7 @@ def test_several_problems_of_one_string_are_told_together() -> None:
     assert [problem.split()[0] for problem in problems] == ["does", "has", "has"]
 
 
-@pytest.mark.parametrize(
-    "password", ["hunter2", "hun/ter2", "hun@ter2", "hun?ter2", "hun ter2", "hun%ter2", "hun&ter2"]
-)
+@pytest.mark.parametrize("password", ["hunter2", "hun/ter2", "hun@ter2", "hun?ter2", "hun ter2", "hun%ter2", "hun&ter2"])
 @pytest.mark.parametrize(
     "form",
     [
@@ -123,9 +121,7 @@ def test_options_of_every_origin_are_kept_and_settings_come_last() -> None:
         settings={"backend.challenge_ttl": "600"},
         options="-c jit=off",
     )
-    assert conninfo_to_dict(text)["options"] == (
-        "-cwork_mem=1MB -c jit=off -c search_path=backend -c backend.challenge_ttl=600"
-    )
+    assert conninfo_to_dict(text)["options"] == ("-cwork_mem=1MB -c jit=off -c search_path=backend -c backend.challenge_ttl=600")
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
@@ -133,16 +129,11 @@ def test_a_setting_survives_the_servers_splitting(value: str) -> None:
     text = dsn.conninfo(URI, application_name="test", settings={"backend.a": value, "backend.b": "1"})
     options = str(conninfo_to_dict(text)["options"])
     # As pg_split_opts reads it: white space ends a word unless a backslash comes before.
-    words = [
-        re.sub(r"\\(.)", r"\1", w, flags=re.DOTALL)
-        for w in re.findall(r"(?:\\[\s\S]|[^\\ \t\n\r\f\v])+", options)
-    ]
+    words = [re.sub(r"\\(.)", r"\1", w, flags=re.DOTALL) for w in re.findall(r"(?:\\[\s\S]|[^\\ \t\n\r\f\v])+", options)]
     assert words == ["-c", f"backend.a={value}", "-c", "backend.b=1"]
 
 
-@pytest.mark.parametrize(
-    "name, value", [("a b", "1"), ("a=b", "1"), ("", "1"), ("-c", "1"), ("backend.a", "\0")]
-)
+@pytest.mark.parametrize("name, value", [("a b", "1"), ("a=b", "1"), ("", "1"), ("-c", "1"), ("backend.a", "\0")])
 def test_a_setting_that_cannot_be_sent_is_refused(name: str, value: str) -> None:
     with pytest.raises(ValueError, match="not a setting"):
         dsn.conninfo(URI, application_name="test", settings={name: value})
