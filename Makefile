@@ -55,8 +55,8 @@ lock: setup ## Pin what requirements/*.in name, with hashes; UPGRADE=1 takes new
 proto: setup ## Generate the code of proto/push/v1/push.proto
 	$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. proto/push/v1/push.proto
 
-schema: setup ## Write docs/schema.sql anew
-	$(PY) -m dev.schema docs/schema.sql
+schema: setup ## Write docs/schema.sql and docs/error_codes.md anew
+	$(PY) -m dev.schema_dump
 
 config: setup ## Write docs/configuration.md and .env.example anew
 	$(PY) -m app.config markdown > docs/configuration.md

@@ -54,7 +54,7 @@ COMMENT ON FUNCTION api.email_code_send(jsonb, text, bytea) IS
 
 CREATE FUNCTION api.email_code_confirm(p_body jsonb, p_code_hash bytea, p_source_country text) RETURNS api.reply
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = backend, procrastinate, pg_catalog, pg_temp
+SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
     v_challenge_id uuid := (p_body ->> 'challenge_id')::uuid;
@@ -100,6 +100,6 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION api.email_code_confirm(jsonb, bytea, text) IS
-    'Opens a device session for a right code, once; the account is made if it is the first. Returns 400 invalid_code, 403 account_blocked, sanctioned. GX400 invalid_request.';
+    'Opens a device session for a right code, once; the account is made if it is the first. Returns 400 invalid_code, 403 account_blocked, sanctioned. GX400 invalid_request, GX503 unavailable.';
 
 COMMIT;

@@ -229,14 +229,20 @@ LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
+    v_user_id uuid;
     v_account accounts%ROWTYPE;
 BEGIN
-    -- Locked: a session must not be opened while a block or a deletion goes on beside it.
-    SELECT a.* INTO v_account
-      FROM identities AS i JOIN accounts AS a USING (user_id)
-     WHERE i.provider = p_provider AND i.subject = p_subject
-       FOR NO KEY UPDATE OF a;
-    RETURN v_account;
+    LOOP
+        SELECT i.user_id INTO v_user_id FROM identities AS i WHERE i.provider = p_provider AND i.subject = p_subject;
+        EXIT WHEN NOT FOUND;
+        -- Locked: a session must not be opened while a block or a deletion goes on beside it.
+        SELECT * INTO v_account FROM accounts WHERE user_id = v_user_id FOR NO KEY UPDATE;
+        -- Whoever was waited for may have deleted the account, and freed the way in.
+        IF EXISTS (SELECT FROM identities AS i WHERE i.provider = p_provider AND i.subject = p_subject AND i.user_id = v_user_id) THEN
+            RETURN v_account;
+        END IF;
+    END LOOP;
+    RETURN NULL;
 END;
 $$;
 COMMENT ON FUNCTION backend.account_find(text, text) IS 'The account that a way in belongs to, locked; null for none.';

@@ -85,6 +85,9 @@ CREATE INDEX mail_deliveries_by_payload ON backend.mail_deliveries (payload_id);
 CREATE INDEX mail_deliveries_by_user ON backend.mail_deliveries (user_id) WHERE user_id IS NOT NULL;
 -- What is to be sent, in the order of sending; everything that is done with stays out of it.
 CREATE INDEX mail_deliveries_due ON backend.mail_deliveries (priority DESC, next_attempt_at) WHERE status IN ('pending', 'retrying');
+-- What is to be dropped.
+CREATE INDEX mail_deliveries_expiring ON backend.mail_deliveries (expires_at)
+    WHERE status IN ('pending', 'retrying') AND expires_at IS NOT NULL;
 CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.mail_deliveries
     FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('mail_delivery', 'status');
 CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_deliveries FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();

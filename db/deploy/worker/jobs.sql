@@ -14,7 +14,6 @@ AS $$
 DECLARE
     v_job procrastinate_jobs%ROWTYPE;
 BEGIN
-    -- The row is locked and looked at again: of two rescuers, the second must not take back what runs again already.
     FOR v_job IN
         SELECT j.* FROM procrastinate_jobs AS j
          WHERE j.status = 'doing'
@@ -24,6 +23,13 @@ BEGIN
          ORDER BY j.id
            FOR NO KEY UPDATE OF j SKIP LOCKED
     LOOP
+        -- Locked, and looked at again with fresh eyes: another rescuer may have given it to a worker that we did not see yet.
+        CONTINUE WHEN NOT EXISTS (
+            SELECT FROM procrastinate_jobs AS j
+             WHERE j.id = v_job.id AND j.status = 'doing'
+               AND NOT EXISTS (SELECT FROM procrastinate_workers AS w
+                                WHERE w.id = j.worker_id
+                                  AND w.last_heartbeat > transaction_timestamp() - make_interval(secs => p_seconds)));
         job_id := v_job.id;
         task_name := v_job.task_name;
         -- What has taken a worker with it so often is not tried for ever; the sweeps still find what it was about.

@@ -16,61 +16,54 @@ SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
     v_expired uuid;
-    v_given_up uuid;
+    v_delivery mail_deliveries%ROWTYPE;
+    v_max_attempts numeric := setting('mail_max_attempts');
+    v_claimed integer := 0;
 BEGIN
     -- A code that can no longer be confirmed is not sent late. While a worker has it, its lease is let run out first.
     FOR v_expired IN
         UPDATE mail_deliveries AS d SET status = 'expired', lease_until = NULL
          WHERE d.delivery_id IN (
              SELECT e.delivery_id FROM mail_deliveries AS e
-              WHERE e.status IN ('pending', 'retrying') AND is_over(e.expires_at)
+              WHERE e.status IN ('pending', 'retrying') AND e.expires_at <= backend.now()
                 AND (e.lease_until IS NULL OR is_over(e.lease_until))
-              ORDER BY e.priority DESC, e.next_attempt_at LIMIT p_limit
+              ORDER BY e.expires_at LIMIT p_limit
                 FOR NO KEY UPDATE SKIP LOCKED)
         RETURNING d.delivery_id
     LOOP
         PERFORM mail_erase(v_expired);
     END LOOP;
 
-    -- Every attempt counts, those too whose worker died: what takes its worker with it each time is not tried for ever.
-    FOR v_given_up IN
-        UPDATE mail_deliveries AS d SET status = 'dead_lettered', lease_until = NULL
-         WHERE d.delivery_id IN (
-             SELECT e.delivery_id FROM mail_deliveries AS e
-              WHERE e.status IN ('pending', 'retrying') AND e.attempts >= setting('mail_max_attempts')
-                AND (e.lease_until IS NULL OR is_over(e.lease_until))
-              ORDER BY e.priority DESC, e.next_attempt_at LIMIT p_limit
-                FOR NO KEY UPDATE SKIP LOCKED)
-        RETURNING d.delivery_id
-    LOOP
-        INSERT INTO mail_dead_letters (delivery_id, reason) VALUES (v_given_up, 'nothing is known of the last attempt');
-        PERFORM mail_erase(v_given_up);
-    END LOOP;
-
-    RETURN QUERY
-    WITH due AS (
-        SELECT d.delivery_id FROM mail_deliveries AS d
+    WHILE v_claimed < p_limit LOOP
+        SELECT * INTO v_delivery FROM mail_deliveries AS d
          WHERE d.status IN ('pending', 'retrying') AND d.next_attempt_at <= backend.now()
            AND (d.lease_until IS NULL OR is_over(d.lease_until)) AND NOT is_over(d.expires_at)
          ORDER BY d.priority DESC, d.next_attempt_at
-         LIMIT p_limit
-           FOR NO KEY UPDATE SKIP LOCKED
-    ), claimed AS (
+         LIMIT 1
+           FOR NO KEY UPDATE SKIP LOCKED;
+        EXIT WHEN NOT FOUND;
+        IF v_delivery.attempts >= v_max_attempts THEN
+            -- Every attempt counts, those too whose worker died: what takes its worker with it each time is not tried for ever.
+            UPDATE mail_deliveries AS d SET status = 'dead_lettered', lease_until = NULL WHERE d.delivery_id = v_delivery.delivery_id;
+            INSERT INTO mail_dead_letters (delivery_id, reason)
+            VALUES (v_delivery.delivery_id, 'nothing is known of the last attempt');
+            PERFORM mail_erase(v_delivery.delivery_id);
+            CONTINUE;
+        END IF;
         UPDATE mail_deliveries AS d
            SET attempts = d.attempts + 1, last_attempt_no = d.last_attempt_no + 1,
                lease_until = backend.now() + make_interval(secs => p_lease_seconds::double precision)
-          FROM due
-         WHERE d.delivery_id = due.delivery_id
-        RETURNING d.delivery_id, d.last_attempt_no, d.template_id, d.payload_id, d.priority, d.next_attempt_at
-    ), attempt AS (
-        INSERT INTO mail_attempts (delivery_id, attempt_no)
-        SELECT c.delivery_id, c.last_attempt_no FROM claimed AS c
-    )
-    SELECT c.delivery_id, c.last_attempt_no, c.template_id,
-           ARRAY(SELECT r.address FROM mail_recipients AS r WHERE r.delivery_id = c.delivery_id ORDER BY r.address),
-           p.subject, p.body_text, p.body_html
-      FROM claimed AS c JOIN mail_payloads AS p USING (payload_id)
-     ORDER BY c.priority DESC, c.next_attempt_at;
+         WHERE d.delivery_id = v_delivery.delivery_id
+        RETURNING d.last_attempt_no INTO attempt_no;
+        INSERT INTO mail_attempts (delivery_id, attempt_no) VALUES (v_delivery.delivery_id, attempt_no);
+        SELECT p.subject, p.body_text, p.body_html INTO STRICT subject, body_text, body_html
+          FROM mail_payloads AS p WHERE p.payload_id = v_delivery.payload_id;
+        delivery_id := v_delivery.delivery_id;
+        template_id := v_delivery.template_id;
+        recipients := ARRAY(SELECT r.address FROM mail_recipients AS r WHERE r.delivery_id = v_delivery.delivery_id ORDER BY r.address);
+        v_claimed := v_claimed + 1;
+        RETURN NEXT;
+    END LOOP;
 END;
 $$;
 COMMENT ON FUNCTION worker.mail_claim(integer, numeric) IS

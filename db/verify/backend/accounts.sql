@@ -21,6 +21,15 @@ BEGIN
     ASSERT backend.account_json(v_account) -> 'entitlement' ->> 'tier' = 'free', 'a new account is not free';
     ASSERT (backend.account_require(v_account.user_id)).user_id = v_account.user_id, 'an account cannot be found';
     PERFORM FROM backend.invariants_accounts;
+    PERFORM 'backend.entitlement_records'::regclass;
+    PERFORM 'backend.sanction_code'::regtype;
+    PERFORM 'backend.sanction_records'::regclass;
+    PERFORM 'backend.limit_code'::regtype;
+    PERFORM 'backend.limit_records'::regclass;
+    PERFORM 'backend.is_over(timestamptz)'::regprocedure;
+    PERFORM 'backend.is_sanctioned(uuid, text)'::regprocedure;
+    PERFORM 'backend.identity_lock(text, text)'::regprocedure;
+    PERFORM 'backend.account_find(text, text)'::regprocedure;
 END;
 $$;
 

@@ -18,6 +18,7 @@ BEGIN
     ASSERT (v_code, v_detail, v_hint) = ('teapot', 'Short and stout.', '{"a": 1}'), 'backend.fail() says something else';
     ASSERT (backend.refusal(400, 'a', 'b')).status = 400, 'backend.refusal() does not answer';
     PERFORM FROM backend.constraint_errors;
+    PERFORM 'api.reply'::regtype;
 END;
 $$;
 

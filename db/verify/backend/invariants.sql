@@ -9,6 +9,7 @@ CREATE VIEW backend.invariants_verify AS SELECT 'verify' AS invariant, 'x' AS ob
 DO $$
 BEGIN
     ASSERT (SELECT count(*) = 1 FROM backend.invariants WHERE invariant = 'verify'), 'a violation is not listed';
+    PERFORM 'backend.invariants_collect()'::regprocedure;
 END;
 $$;
 

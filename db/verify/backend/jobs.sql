@@ -11,6 +11,7 @@ BEGIN
     v_job_id := backend.job_defer('verify', 'verify', '{"a": 1}');
     ASSERT (SELECT j.args = '{"a": 1, "context": {"request_id": "verify-request"}}'
               FROM procrastinate.procrastinate_jobs AS j WHERE j.id = v_job_id), 'a job does not carry its context';
+    PERFORM 'backend.traceparent()'::regprocedure;
 END;
 $$;
 

@@ -19,6 +19,10 @@ BEGIN
     ASSERT NOT EXISTS (SELECT FROM backend.mail_payloads AS p JOIN backend.mail_deliveries AS d USING (payload_id)
                         WHERE d.delivery_id = v_delivery_id AND p.body_text IS NOT NULL), 'a secret mail keeps its body';
     PERFORM FROM backend.invariants_mail;
+    PERFORM 'backend.mail_templates'::regclass;
+    PERFORM 'backend.mail_recipients'::regclass;
+    PERFORM 'backend.mail_dead_letters'::regclass;
+    PERFORM 'backend.html_escape(text)'::regprocedure;
 END;
 $$;
 

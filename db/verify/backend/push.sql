@@ -16,6 +16,10 @@ BEGIN
     ASSERT EXISTS (SELECT FROM backend.push_pending WHERE reason = 'logout'), 'an invalidation is not pending';
     ASSERT backend.push_cursor(1, 9) < backend.push_cursor(1, 10), 'cursors do not grow';
     PERFORM FROM backend.invariants_push;
+    PERFORM 'backend.push_awake_key()'::regprocedure;
+    PERFORM 'backend.push_sequencer_key()'::regprocedure;
+    PERFORM 'backend.push_wake()'::regprocedure;
+    PERFORM 'backend.push_client_event(uuid, uuid, text, jsonb, uuid, text)'::regprocedure;
 END;
 $$;
 

@@ -23,6 +23,7 @@ BEGIN
         NULL;
     END;
     PERFORM FROM backend.invariants_sessions;
+    PERFORM 'backend.session_json(backend.device_sessions)'::regprocedure;
 END;
 $$;
 
