@@ -30,6 +30,9 @@ class Requests:
         state.span = telemetry.begin(f"HTTP {req.method}", req.get_header("traceparent"), SpanKind.SERVER)
         state.traceparent = state.span.traceparent
         state.bound = logs.push(request_id=state.request_id, **state.span.log_fields)
+        if req.path.startswith("//"):
+            # Falcon's router would look past the slashes.
+            raise falcon.HTTPRouteNotFound
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: Any, _succeeded: bool) -> None:
         resp.set_header("X-Request-ID", req.context.request_id)

@@ -12,12 +12,12 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import falcon
-import psycopg
+from gunicorn.http.errors import ParseException
 
 from app import context, identity, secrets
 from app.contract import Call, Operation, Parameter
 from app.database import Database, Value
-from app.errors import ApiError, ConstraintError, error_body, from_database, internal, invalid
+from app.errors import ApiError, ConstraintError, error_body, headers_of, internal, invalid
 from app.geo import Geo
 
 MAX_BODY_BYTES = 64 * 1024
@@ -45,6 +45,7 @@ class Responder:
         self._call = call
         self._services = services
         self._provider = secrets.PROVIDERS[operation.secrets] if operation.secrets else None
+        self._query_names = {p.name for p in operation.parameters.values() if p.place == "query"}
 
     def __call__(self, req: falcon.Request, resp: falcon.Response, **path: str) -> None:
         """Falcon's responder. Raises ApiError."""
@@ -61,10 +62,7 @@ class Responder:
 
     def _answer(self, req: falcon.Request, resp: falcon.Response, path: Mapping[str, str]) -> None:
         arguments = self._arguments(req, path)
-        try:
-            columns = self._services.database.call(self._operation.name, self._parameters(req, arguments, self._call.arguments))
-        except psycopg.Error as error:
-            raise from_database(error, self._services.constraints) from None
+        columns = self._services.database.call(self._operation.name, self._parameters(req, arguments, self._call.arguments))
         if self._call.returns_reply:
             self._reply(req, resp, columns)
             return
@@ -77,7 +75,7 @@ class Responder:
         arguments: dict[str, Value] = {}
         problems: list[dict[str, str]] = []
         query = _query(req.query_string)
-        problems += [{"path": n, "problem": "is not a parameter"} for n in query if n not in operation.parameters]
+        problems += [{"path": n, "problem": "is not a parameter"} for n in query if n not in self._query_names]
         for parameter in operation.parameters.values():
             given = [path[parameter.name]] if parameter.place == "path" else query.get(parameter.name, [])
             value, found = _parameter_value(parameter, given)
@@ -140,10 +138,15 @@ class Responder:
             refusal = json.loads(body or b"{}")
             resp.data = error_body(refusal["code"], refusal["message"], refusal.get("details", {}), req.context.request_id)
             resp.content_type = falcon.MEDIA_JSON
+            for name, value in headers_of(code, refusal.get("details")).items():
+                resp.set_header(name, value)
             req.context.code = refusal["code"]
             return
         if location is not None:
-            resp.set_header("Location", location.decode())
+            place = location.decode()
+            if not place.isascii() or not place.isprintable():
+                raise internal()
+            resp.set_header("Location", place)
         self._send(req, resp, body)
 
     def _send(self, req: falcon.Request, resp: falcon.Response, body: Value) -> None:
@@ -187,10 +190,16 @@ def read_body(req: falcon.Request) -> bytes:
     too_large = ApiError(413, "body_too_large", f"The body must not be over {MAX_BODY_BYTES} bytes.")
     if (req.content_length or 0) > MAX_BODY_BYTES:
         raise too_large
-    # One byte more than is allowed: a body in chunks does not say its length.
-    raw: bytes = req.env["wsgi.input"].read(MAX_BODY_BYTES + 1)
+    try:
+        # One byte more than is allowed: a body in chunks does not say its length.
+        raw: bytes = req.env["wsgi.input"].read(MAX_BODY_BYTES + 1)
+    except (ParseException, OSError):
+        raise invalid([{"path": "", "problem": "the body is malformed, or ends early"}]) from None
     if len(raw) > MAX_BODY_BYTES:
         raise too_large
+    # Whoever was cut off within a body has not asked for anything.
+    if len(raw) < (req.content_length or 0):
+        raise invalid([{"path": "", "problem": "the body ends early"}])
     return raw
 
 
@@ -226,6 +235,9 @@ def _query(text: str) -> dict[str, list[str]]:
 def _parameter_value(parameter: Parameter, given: list[str]) -> tuple[Value, list[dict[str, str]]]:
     """The value of a parameter as Postgres takes it, and what is wrong with it."""
     name = parameter.name
+    # NUL is no text for Postgres; the other is what a path's bytes become that are not UTF-8.
+    if any("\0" in text or "\ufffd" in text for text in given):
+        return None, [{"path": name, "problem": "is not text"}]
     if not given:
         if parameter.is_required:
             return None, [{"path": name, "problem": "is required"}]

@@ -17,7 +17,7 @@ from psycopg_pool import PoolTimeout
 from app import config as configuration
 from app import logs, metrics, telemetry
 from app.config import Config
-from app.schema import EX_CONFIG, Refused, check_deployed, check_login
+from app.schema import EX_CONFIG, Refused, check_deployed, check_login, deployed_changes
 from workers import maintenance
 from workers.door import Door, conninfo
 from workers.loops import every
@@ -155,7 +155,7 @@ def main(config: Config) -> int:
     try:
         with psycopg.connect(conninfo(config, "galaxy-worker"), autocommit=True) as connection:
             check_login(connection, DOOR, config.development)
-            check_deployed(row[0] for row in connection.execute("SELECT worker.schema_changes()"))
+            check_deployed(deployed_changes(connection, "worker"))
     except Refused as error:
         log.error("refusing to start", extra={"reason": str(error)})
         sys.stderr.write(f"{error}\n")
