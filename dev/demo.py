@@ -23,7 +23,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 ROOT = Path(__file__).resolve().parent.parent
-ENDPOINTS = ROOT / ".dev" / "endpoints.json"
+ENDPOINTS = Path(os.environ.get("GALAXY_DEV_DIR") or ROOT / ".dev") / "endpoints.json"
 PATIENCE = 30.0
 
 T = TypeVar("T")

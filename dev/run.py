@@ -33,7 +33,7 @@ from app.supervisor import ROOT, spawn
 from dev import geo_sample
 from dev.cluster import Cluster, ClusterError
 
-DEV = ROOT / ".dev"
+DEV = Path(os.environ.get("GALAXY_DEV_DIR") or ROOT / ".dev")
 DATABASE = "galaxy"
 PATIENCE = 120  # seconds until the service must be ready for the first time
 GRACE = 90  # seconds that `serve` may take to stop; its programs have budgets of their own

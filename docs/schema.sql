@@ -756,10 +756,13 @@ BEGIN
     IF FOUND THEN
         RETURN v_delivery_id;
     END IF;
+    IF coalesce(cardinality(p_recipients), 0) = 0 THEN
+        RAISE EXCEPTION 'a mail needs a recipient' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     INSERT INTO mail_payloads (subject, body_text, body_html)
     VALUES (
         -- A line break of a value must not begin another header.
-        left(regexp_replace(mail_render(v_template.subject, p_values, false), '[\x01-\x1f\x7f]+', ' ', 'g'), 500),
+        left(regexp_replace(mail_render(v_template.subject, p_values, false), '[\x01-\x1f\x7f-\x9f\u2028\u2029]+', ' ', 'g'), 500),
         mail_render(v_template.body_text, p_values, false),
         mail_render(v_template.body_html, p_values, true)
     )
@@ -781,7 +784,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION backend.mail_enqueue(p_template_id text, p_idempotency_key text, p_recipients text[], p_values jsonb, p_user_id uuid, p_expires_at timestamp with time zone) IS 'Stores a mail in this transaction and wakes a worker; the same template and key again is the same mail. 22023 when a value is missing.';
+COMMENT ON FUNCTION backend.mail_enqueue(p_template_id text, p_idempotency_key text, p_recipients text[], p_values jsonb, p_user_id uuid, p_expires_at timestamp with time zone) IS 'Stores a mail in this transaction and wakes a worker; the same template and key again is the same mail. 22023 when a value or the recipient is missing, 23514 for what is not an address.';
 
 CREATE TABLE backend.mail_deliveries (
     delivery_id uuid DEFAULT backend.uuid_v7() NOT NULL,
@@ -819,7 +822,7 @@ CREATE TABLE backend.mail_payloads (
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     CONSTRAINT mail_payloads_erased_has_no_body CHECK ((((erased_at IS NULL) = (body_text IS NOT NULL)) AND ((erased_at IS NULL) = (body_html IS NOT NULL)))),
-    CONSTRAINT mail_payloads_subject_is_one_line CHECK (((subject !~ '[\x01-\x1f\x7f]'::text) AND (length(subject) <= 500)))
+    CONSTRAINT mail_payloads_subject_is_one_line CHECK (((subject !~ '[\x01-\x1f\x7f-\x9f\u2028\u2029]'::text) AND (length(subject) <= 500)))
 );
 
 COMMENT ON TABLE backend.mail_payloads IS 'What a mail says, as it was rendered.';
@@ -1390,7 +1393,7 @@ BEGIN
              SELECT e.delivery_id FROM mail_deliveries AS e
               WHERE e.status IN ('pending', 'retrying') AND e.expires_at <= backend.now()
                 AND (e.lease_until IS NULL OR is_over(e.lease_until))
-              ORDER BY e.expires_at LIMIT p_limit
+              ORDER BY e.expires_at LIMIT greatest(p_limit, 100)
                 FOR NO KEY UPDATE SKIP LOCKED)
         RETURNING d.delivery_id
     LOOP
@@ -1411,6 +1414,15 @@ BEGIN
             INSERT INTO mail_dead_letters (delivery_id, reason)
             VALUES (v_delivery.delivery_id, 'nothing is known of the last attempt');
             PERFORM mail_erase(v_delivery.delivery_id);
+            -- The worker is told, so that an operator is.
+            delivery_id := v_delivery.delivery_id;
+            template_id := v_delivery.template_id;
+            attempt_no := NULL;
+            recipients := NULL;
+            subject := NULL;
+            body_text := NULL;
+            body_html := NULL;
+            RETURN NEXT;
             CONTINUE;
         END IF;
         UPDATE mail_deliveries AS d
@@ -1430,7 +1442,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION worker.mail_claim(p_limit integer, p_lease_seconds numeric) IS 'At most so many mails that are due, the most urgent first, each with an attempt begun and a lease. Raises nothing of its own.';
+COMMENT ON FUNCTION worker.mail_claim(p_limit integer, p_lease_seconds numeric) IS 'At most so many mails that are due, the most urgent first, each with an attempt begun and a lease; and those that were given up on the way, without an attempt_no. Raises nothing of its own.';
 
 CREATE FUNCTION worker.mail_report(p_delivery_id uuid, p_attempt_no integer, p_outcome text, p_error text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1684,7 +1696,7 @@ CREATE TABLE backend.mail_recipients (
     delivery_id uuid NOT NULL,
     address text NOT NULL,
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT mail_recipients_address_is_one_line CHECK (((address !~ '[\x01-\x20\x7f]'::text) AND (length(address) <= 254)))
+    CONSTRAINT mail_recipients_address_is_plain CHECK (((address ~ '^[A-Za-z0-9!#$%&''*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$'::text) AND (length(address) <= 254)))
 );
 
 COMMENT ON TABLE backend.mail_recipients IS 'To whom a mail goes.';

@@ -65,7 +65,7 @@ SELECT push.events_sequence(10) \g /dev/null
 SELECT results_eq(
     'SELECT position, reason FROM backend.push_events WHERE position > 5 ORDER BY position',
     $$VALUES (6::bigint, 'reason-1'), (7, 'reason-2'), (8, 'reason-3')$$, 'places are given in the order of writing');
-CREATE TEMPORARY TABLE moved ON COMMIT DROP AS SELECT * FROM backend.push_events;
+CREATE TEMPORARY TABLE moved AS SELECT * FROM backend.push_events;
 DELETE FROM backend.push_events;
 INSERT INTO backend.push_events SELECT * FROM moved ORDER BY position DESC;
 SELECT results_eq(

@@ -47,7 +47,7 @@ INSERT INTO backend.mail_templates (template_id, subject, body_text, body_html, 
 
 CREATE TABLE backend.mail_payloads (
     payload_id uuid PRIMARY KEY DEFAULT backend.uuid_v7(),
-    subject text NOT NULL CONSTRAINT mail_payloads_subject_is_one_line CHECK (subject !~ '[\x01-\x1f\x7f]' AND length(subject) <= 500),
+    subject text NOT NULL CONSTRAINT mail_payloads_subject_is_one_line CHECK (subject !~ '[\x01-\x1f\x7f-\x9f\u2028\u2029]' AND length(subject) <= 500),
     body_text text,
     body_html text,
     erased_at timestamptz,
@@ -94,7 +94,8 @@ CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_deliveries FOR EACH ROW EXECU
 
 CREATE TABLE backend.mail_recipients (
     delivery_id uuid NOT NULL REFERENCES backend.mail_deliveries,
-    address text NOT NULL CONSTRAINT mail_recipients_address_is_one_line CHECK (address !~ '[\x01-\x20\x7f]' AND length(address) <= 254),
+    address text NOT NULL CONSTRAINT mail_recipients_address_is_plain
+        CHECK (address ~ '^[A-Za-z0-9!#$%&''*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$' AND length(address) <= 254),
     created_at timestamptz NOT NULL DEFAULT backend.now(),
     PRIMARY KEY (delivery_id, address)
 );
@@ -175,10 +176,13 @@ BEGIN
     IF FOUND THEN
         RETURN v_delivery_id;
     END IF;
+    IF coalesce(cardinality(p_recipients), 0) = 0 THEN
+        RAISE EXCEPTION 'a mail needs a recipient' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     INSERT INTO mail_payloads (subject, body_text, body_html)
     VALUES (
         -- A line break of a value must not begin another header.
-        left(regexp_replace(mail_render(v_template.subject, p_values, false), '[\x01-\x1f\x7f]+', ' ', 'g'), 500),
+        left(regexp_replace(mail_render(v_template.subject, p_values, false), '[\x01-\x1f\x7f-\x9f\u2028\u2029]+', ' ', 'g'), 500),
         mail_render(v_template.body_text, p_values, false),
         mail_render(v_template.body_html, p_values, true)
     )
@@ -200,7 +204,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION backend.mail_enqueue(text, text, text[], jsonb, uuid, timestamptz) IS
-    'Stores a mail in this transaction and wakes a worker; the same template and key again is the same mail. 22023 when a value is missing.';
+    'Stores a mail in this transaction and wakes a worker; the same template and key again is the same mail. 22023 when a value or the recipient is missing, 23514 for what is not an address.';
 
 CREATE FUNCTION backend.mail_erase(p_delivery_id uuid) RETURNS void
 LANGUAGE sql VOLATILE SECURITY INVOKER

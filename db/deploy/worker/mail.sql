@@ -27,7 +27,7 @@ BEGIN
              SELECT e.delivery_id FROM mail_deliveries AS e
               WHERE e.status IN ('pending', 'retrying') AND e.expires_at <= backend.now()
                 AND (e.lease_until IS NULL OR is_over(e.lease_until))
-              ORDER BY e.expires_at LIMIT p_limit
+              ORDER BY e.expires_at LIMIT greatest(p_limit, 100)
                 FOR NO KEY UPDATE SKIP LOCKED)
         RETURNING d.delivery_id
     LOOP
@@ -48,6 +48,15 @@ BEGIN
             INSERT INTO mail_dead_letters (delivery_id, reason)
             VALUES (v_delivery.delivery_id, 'nothing is known of the last attempt');
             PERFORM mail_erase(v_delivery.delivery_id);
+            -- The worker is told, so that an operator is.
+            delivery_id := v_delivery.delivery_id;
+            template_id := v_delivery.template_id;
+            attempt_no := NULL;
+            recipients := NULL;
+            subject := NULL;
+            body_text := NULL;
+            body_html := NULL;
+            RETURN NEXT;
             CONTINUE;
         END IF;
         UPDATE mail_deliveries AS d
@@ -67,7 +76,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION worker.mail_claim(integer, numeric) IS
-    'At most so many mails that are due, the most urgent first, each with an attempt begun and a lease. Raises nothing of its own.';
+    'At most so many mails that are due, the most urgent first, each with an attempt begun and a lease; and those that were given up on the way, without an attempt_no. Raises nothing of its own.';
 
 CREATE FUNCTION worker.mail_report(p_delivery_id uuid, p_attempt_no integer, p_outcome text, p_error text) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
