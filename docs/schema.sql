@@ -768,8 +768,8 @@ BEGIN
     )
     RETURNING payload_id INTO v_payload_id;
     -- Two at once with one key: the second waits here for the first, and then finds its mail.
-    INSERT INTO mail_deliveries (template_id, idempotency_key, payload_id, user_id, priority, expires_at)
-    VALUES (p_template_id, p_idempotency_key, v_payload_id, p_user_id, v_template.priority, p_expires_at)
+    INSERT INTO mail_deliveries (template_id, idempotency_key, payload_id, user_id, priority, expires_at, request_id, traceparent)
+    VALUES (p_template_id, p_idempotency_key, v_payload_id, p_user_id, v_template.priority, p_expires_at, request_id(), traceparent())
     ON CONFLICT ON CONSTRAINT mail_deliveries_one_per_template_and_key DO NOTHING
     RETURNING delivery_id INTO v_delivery_id;
     IF v_delivery_id IS NULL THEN
@@ -799,6 +799,8 @@ CREATE TABLE backend.mail_deliveries (
     next_attempt_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     lease_until timestamp with time zone,
     expires_at timestamp with time zone,
+    request_id text,
+    traceparent text,
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     updated_at timestamp with time zone DEFAULT backend.now() NOT NULL
 );
@@ -812,6 +814,10 @@ COMMENT ON COLUMN backend.mail_deliveries.last_attempt_no IS 'Rises for ever; th
 COMMENT ON COLUMN backend.mail_deliveries.lease_until IS 'A worker has it until then.';
 
 COMMENT ON COLUMN backend.mail_deliveries.expires_at IS 'From then on it is dropped, not sent late.';
+
+COMMENT ON COLUMN backend.mail_deliveries.request_id IS 'The request that caused it; null for none.';
+
+COMMENT ON COLUMN backend.mail_deliveries.traceparent IS 'The W3C trace context of that request.';
 
 CREATE TABLE backend.mail_payloads (
     payload_id uuid DEFAULT backend.uuid_v7() NOT NULL,
@@ -1376,7 +1382,7 @@ $$;
 
 COMMENT ON FUNCTION worker.jobs_rescue(p_seconds integer) IS 'Puts the jobs of workers that have not been heard of for so many seconds back in the queue; one that was tried ten times fails. Raises nothing of its own.';
 
-CREATE FUNCTION worker.mail_claim(p_limit integer, p_lease_seconds numeric) RETURNS TABLE(delivery_id uuid, attempt_no integer, template_id text, recipients text[], subject text, body_text text, body_html text)
+CREATE FUNCTION worker.mail_claim(p_limit integer, p_lease_seconds numeric) RETURNS TABLE(delivery_id uuid, attempt_no integer, template_id text, recipients text[], subject text, body_text text, body_html text, request_id text, traceparent text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
@@ -1408,6 +1414,8 @@ BEGIN
          LIMIT 1
            FOR NO KEY UPDATE SKIP LOCKED;
         EXIT WHEN NOT FOUND;
+        request_id := v_delivery.request_id;
+        traceparent := v_delivery.traceparent;
         IF v_delivery.attempts >= v_max_attempts THEN
             -- Every attempt counts, those too whose worker died: what takes its worker with it each time is not tried for ever.
             UPDATE mail_deliveries AS d SET status = 'dead_lettered', lease_until = NULL WHERE d.delivery_id = v_delivery.delivery_id;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import sys
@@ -40,6 +41,7 @@ def job_app(config: Config, delivery: MailDelivery) -> procrastinate.App:
         min_size=1,
         max_size=max(4, config.postgres_max_conns // 2),
         max_lifetime=config.postgres_conn_max_lifetime,
+        timeout=config.postgres_operation_timeout,
     )
     app = procrastinate.App(connector=connector)
 
@@ -76,11 +78,15 @@ async def in_context(call_next: Callable[[], Awaitable[Any]], context: JobContex
             log.debug("job done", extra={"outcome": outcome})
 
 
-async def _run_queue(config: Config, app: procrastinate.App) -> None:
-    """Run Procrastinate's worker until cancelled; it ends when the database goes, and begins again."""
-    while True:
+async def _run_queue(config: Config, app: procrastinate.App, stop: asyncio.Event) -> None:
+    """Run Procrastinate's worker until cancelled; it ends when the database goes, and begins again.
+
+    Cancelled while the database is away, it ends with that trouble in place of the cancellation: so `stop` must be set before.
+    """
+    while not stop.is_set():
         try:
-            async with app.open_async():
+            try:
+                await app.open_async()
                 await app.run_worker_async(
                     queues=list(QUEUES),
                     name="galaxy",
@@ -91,23 +97,32 @@ async def _run_queue(config: Config, app: procrastinate.App) -> None:
                     stalled_worker_timeout=maintenance.WORKER_TIMEOUT,
                     worker_middleware=[in_context],
                 )
+            finally:
+                # Also when it was the opening that was cut short: its pool would keep the process alive.
+                await app.close_async()
             log.warning("the job queue's worker has ended by itself")
         except (procrastinate.exceptions.ProcrastinateException, psycopg.Error, PoolTimeout, OSError) as error:
             log.warning("the job queue cannot be worked on", extra={"error": type(error).__name__})
-        await asyncio.sleep(1)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), 1)
 
 
 async def _serve(config: Config) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
+    def end_at_once(reason: str) -> None:
+        log.warning(f"stopped at once {reason}")
+        logging.shutdown()
+        sys.stdout.flush()
+        signal.raise_signal(signal.SIGKILL)
+
     def on_signal() -> None:
         if stop.is_set():
-            log.warning("stopped at once by a second signal")
-            logging.shutdown()
-            sys.stdout.flush()
-            signal.raise_signal(signal.SIGKILL)
+            end_at_once("by a second signal")
         stop.set()
+        # Should anything resist being cancelled; whoever supervises us does not wait longer either.
+        loop.call_later(config.shutdown_timeout + 1, end_at_once, "because it takes too long")
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
@@ -116,7 +131,7 @@ async def _serve(config: Config) -> None:
     await door.open()
     delivery = MailDelivery(config, door)
     tasks: list[asyncio.Task[None]] = [
-        asyncio.create_task(_run_queue(config, job_app(config, delivery)), name="queue"),
+        asyncio.create_task(_run_queue(config, job_app(config, delivery), stop), name="queue"),
         *(
             asyncio.create_task(every(interval, name, sweep), name=name)
             for interval, name, sweep in (
@@ -130,16 +145,23 @@ async def _serve(config: Config) -> None:
     log.info("working", extra={"queues": list(QUEUES)})
     stopping: asyncio.Task[bool] = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    stop.set()
     # A mail that has been started is finished and reported before anything is cancelled.
     delivery.stop()
     log.info("stopping")
-    try:
-        async with asyncio.timeout(config.shutdown_timeout):
-            await delivery.idle()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-    except TimeoutError:
+    until = loop.time() + config.shutdown_timeout
+    idle = asyncio.create_task(delivery.idle())
+    await asyncio.wait([idle], timeout=config.shutdown_timeout)
+    unfinished = set(tasks)
+    while unfinished:
+        for task in unfinished:
+            task.cancel()
+        # Again after a while: a cancellation can get lost in the pools, which catch it as they catch trouble.
+        left = until - loop.time()
+        _, unfinished = await asyncio.wait(unfinished, timeout=max(0.0, min(1.0, left)))
+        if left <= 0:
+            break
+    if unfinished or not idle.done():
         log.warning("stopped with work unfinished; its leases give it back")
     await door.close()
     for task in tasks:

@@ -378,6 +378,28 @@ def test_a_run_with_nothing_to_send_does_not_knock(relay: FaultyRelay, deliver: 
 # -- where it comes from
 
 
+def test_each_line_about_a_mail_has_the_request_that_caused_it(
+    connection: psycopg.Connection[Any], worker: Callable[..., Program], relay: FaultyRelay
+) -> None:
+    """One run sends the mail of many requests, and a sweep any of it."""
+    caused = {
+        enqueue(
+            connection,
+            f"{number}",
+            request_id=f"request-{number}",
+            traceparent=f"00-{number:032x}-{number:016x}-01",
+        ): number
+        for number in range(1, 4)
+    }
+    program = worker()
+    relay.wait(3)
+    lines = until(lambda: len(found := program.logged("mail sent")) == 3 and found)
+    assert lines
+    assert {line["delivery_id"]: (line["request_id"], line["otel_trace_id"]) for line in lines} == {
+        one: (f"request-{number}", f"{number:032x}") for one, number in caused.items()
+    }
+
+
 def test_a_job_has_the_request_that_deferred_it(
     connection: psycopg.Connection[Any], worker: Callable[..., Program], relay: FaultyRelay
 ) -> None:

@@ -122,6 +122,20 @@ def test_a_stop_with_nothing_to_do_is_quick(worker: StartWorker, number: signal.
     assert program.errors() == ""
 
 
+def test_a_stop_while_it_begins_is_as_quick(database: Database, relay: FaultyRelay, start_program: StartProgram) -> None:
+    """A connection of the job queue's that is being made then must not keep the process alive."""
+
+    def stop_at_once() -> None:
+        program = start_worker(start_program, database, relay)
+        until(lambda: program.logged("working"), pause=0.001)
+        program.process.terminate()
+        assert program.wait(10) == 0
+        assert program.errors() == ""
+
+    for _ in range(3):
+        stop_at_once()
+
+
 def test_a_second_signal_ends_it_at_once(connection: psycopg.Connection[Any], relay: FaultyRelay, worker: StartWorker) -> None:
     relay.fail("CONTENT", Trouble.STALL)
     one = enqueue(connection)

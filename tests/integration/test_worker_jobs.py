@@ -160,6 +160,19 @@ def test_a_job_that_runs_again_already_is_not_taken_back(database: Database, con
     assert {job_state(connection, job)[1] for job in jobs} == {1}
 
 
+def test_a_worker_that_others_took_for_dead_goes_on(
+    connection: psycopg.Connection[Any], database: Database, relay: FaultyRelay, start_program: StartProgram
+) -> None:
+    """Suspended for a while, say. Its row is gone, and with it its right to fetch jobs: it must get another."""
+    program = start_program("worker", database, BACKEND_SMTP_PORT=str(relay.port), BACKEND_MAIL_WORKER_INTERVAL="1h")
+    enqueue(connection, "1")
+    relay.wait(1)
+    connection.execute("DELETE FROM procrastinate_workers")
+    enqueue(connection, "2")
+    relay.wait(2)
+    assert program.process.poll() is None
+
+
 # -- retention
 
 

@@ -7,9 +7,10 @@ import logging
 import time
 
 import psycopg
+from psycopg.rows import DictRow
 from psycopg_pool import PoolTimeout
 
-from app import metrics
+from app import logs, metrics, telemetry
 from app.config import Config
 from workers.door import Door
 from workers.smtp import SEND_TIMEOUT, Mail, Relay, Result
@@ -55,30 +56,38 @@ class MailDelivery:
                     self._look_again = False
                     while not self._stopping and await self._send_next(relay):
                         pass
-                finally:
-                    await relay.quit()
+                except BaseException:
+                    # Perhaps in the middle of a mail, where nothing can be said.
+                    relay.close()
+                    raise
+                await relay.quit()
 
     async def _send_next(self, relay: Relay) -> bool:
         claimed = await self._door.call("mail_claim", limit=1, lease_seconds=LEASE_SECONDS)
         for row in claimed:
-            fields = {"delivery_id": str(row["delivery_id"]), "template_id": row["template_id"]}
-            if row["attempt_no"] is None:
-                metrics.mail_dead_letters_total.add(1)
-                log.error("mail dead-lettered", extra={**fields, "error": "nothing is known of the last attempt"})
-                continue
-            mail = Mail(fields["delivery_id"], row["recipients"], row["subject"], row["body_text"], row["body_html"])
-            result = await relay.send(mail)
-            status = await self._report(row["delivery_id"], row["attempt_no"], result)
-            metrics.mail_attempts_total.add(1, {"outcome": result.outcome})
-            fields |= {"attempt_no": row["attempt_no"], "outcome": result.outcome, "status": status}
-            if status == "dead_lettered":
-                metrics.mail_dead_letters_total.add(1)
-                log.error("mail dead-lettered", extra={**fields, "error": result.error})
-            elif result.outcome == "sent":
-                log.info("mail sent", extra=fields)
-            else:
-                log.warning("mail not sent", extra={**fields, "error": result.error})
+            # Not the run's context: it sends the mail of many requests.
+            with telemetry.span("mail", row["traceparent"]), logs.bind(request_id=row["request_id"]):
+                await self._handle(relay, row)
         return bool(claimed)
+
+    async def _handle(self, relay: Relay, row: DictRow) -> None:
+        fields = {"delivery_id": str(row["delivery_id"]), "template_id": row["template_id"]}
+        if row["attempt_no"] is None:
+            metrics.mail_dead_letters_total.add(1)
+            log.error("mail dead-lettered", extra={**fields, "error": "nothing is known of the last attempt"})
+            return
+        mail = Mail(fields["delivery_id"], row["recipients"], row["subject"], row["body_text"], row["body_html"])
+        result = await relay.send(mail)
+        status = await self._report(row["delivery_id"], row["attempt_no"], result)
+        metrics.mail_attempts_total.add(1, {"outcome": result.outcome})
+        fields |= {"attempt_no": row["attempt_no"], "outcome": result.outcome, "status": status}
+        if status == "dead_lettered":
+            metrics.mail_dead_letters_total.add(1)
+            log.error("mail dead-lettered", extra={**fields, "error": result.error})
+        elif result.outcome == "sent":
+            log.info("mail sent", extra=fields)
+        else:
+            log.warning("mail not sent", extra={**fields, "error": result.error})
 
     async def _report(self, delivery_id: object, attempt_no: int, result: Result) -> str:
         """Write down what came of an attempt, if need be when the database is back: what was sent must not be sent again."""

@@ -72,6 +72,8 @@ CREATE TABLE backend.mail_deliveries (
     next_attempt_at timestamptz NOT NULL DEFAULT backend.now(),
     lease_until timestamptz,
     expires_at timestamptz,
+    request_id text,
+    traceparent text,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
     updated_at timestamptz NOT NULL DEFAULT backend.now(),
     CONSTRAINT mail_deliveries_one_per_template_and_key UNIQUE (template_id, idempotency_key)
@@ -81,6 +83,8 @@ COMMENT ON COLUMN backend.mail_deliveries.attempts IS 'Since it was enqueued, or
 COMMENT ON COLUMN backend.mail_deliveries.last_attempt_no IS 'Rises for ever; the fencing number of the lease.';
 COMMENT ON COLUMN backend.mail_deliveries.lease_until IS 'A worker has it until then.';
 COMMENT ON COLUMN backend.mail_deliveries.expires_at IS 'From then on it is dropped, not sent late.';
+COMMENT ON COLUMN backend.mail_deliveries.request_id IS 'The request that caused it; null for none.';
+COMMENT ON COLUMN backend.mail_deliveries.traceparent IS 'The W3C trace context of that request.';
 CREATE INDEX mail_deliveries_by_payload ON backend.mail_deliveries (payload_id);
 CREATE INDEX mail_deliveries_by_user ON backend.mail_deliveries (user_id) WHERE user_id IS NOT NULL;
 -- What is to be sent, in the order of sending; everything that is done with stays out of it.
@@ -188,8 +192,8 @@ BEGIN
     )
     RETURNING payload_id INTO v_payload_id;
     -- Two at once with one key: the second waits here for the first, and then finds its mail.
-    INSERT INTO mail_deliveries (template_id, idempotency_key, payload_id, user_id, priority, expires_at)
-    VALUES (p_template_id, p_idempotency_key, v_payload_id, p_user_id, v_template.priority, p_expires_at)
+    INSERT INTO mail_deliveries (template_id, idempotency_key, payload_id, user_id, priority, expires_at, request_id, traceparent)
+    VALUES (p_template_id, p_idempotency_key, v_payload_id, p_user_id, v_template.priority, p_expires_at, request_id(), traceparent())
     ON CONFLICT ON CONSTRAINT mail_deliveries_one_per_template_and_key DO NOTHING
     RETURNING delivery_id INTO v_delivery_id;
     IF v_delivery_id IS NULL THEN

@@ -9,7 +9,8 @@ SET LOCAL ROLE backend_owner;
 
 CREATE FUNCTION worker.mail_claim(p_limit integer, p_lease_seconds numeric)
 RETURNS TABLE (
-    delivery_id uuid, attempt_no integer, template_id text, recipients text[], subject text, body_text text, body_html text
+    delivery_id uuid, attempt_no integer, template_id text, recipients text[], subject text, body_text text, body_html text,
+    request_id text, traceparent text
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = backend, pg_catalog, pg_temp
@@ -42,6 +43,8 @@ BEGIN
          LIMIT 1
            FOR NO KEY UPDATE SKIP LOCKED;
         EXIT WHEN NOT FOUND;
+        request_id := v_delivery.request_id;
+        traceparent := v_delivery.traceparent;
         IF v_delivery.attempts >= v_max_attempts THEN
             -- Every attempt counts, those too whose worker died: what takes its worker with it each time is not tried for ever.
             UPDATE mail_deliveries AS d SET status = 'dead_lettered', lease_until = NULL WHERE d.delivery_id = v_delivery.delivery_id;
