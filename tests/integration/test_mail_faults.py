@@ -118,7 +118,7 @@ def test_a_stop_with_nothing_to_do_is_quick(worker: StartWorker, number: signal.
     begun = time.monotonic()
     program.process.send_signal(number)
     assert program.wait() == 0
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 25
     assert program.errors() == ""
 
 
@@ -146,7 +146,7 @@ def test_a_second_signal_ends_it_at_once(connection: psycopg.Connection[Any], re
     begun = time.monotonic()
     program.process.send_signal(signal.SIGTERM)
     assert program.wait() != 0
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 25
     assert program.logged("stopped at once by a second signal")
     assert delivery(connection, one).outcomes == ["outcome_unknown"]
 
@@ -160,7 +160,7 @@ def test_a_stop_takes_no_longer_than_it_may(connection: psycopg.Connection[Any],
     begun = time.monotonic()
     program.process.send_signal(signal.SIGTERM)
     assert program.wait() == 0
-    assert time.monotonic() - begun < 8
+    assert time.monotonic() - begun < 20
     assert program.logged("stopped with work unfinished")
     assert program.errors() == ""
 
@@ -304,7 +304,7 @@ def test_postgres_restarted_while_a_worker_works(relay: FaultyRelay, start_progr
         cluster.stop()
         begun = time.monotonic()
         assert program.stop() == 0
-        assert time.monotonic() - begun < 15
+        assert time.monotonic() - begun < 25
         assert program.errors() == ""
         cluster.start()
     assert len({r.message_id for r in relay.received}) == 4
