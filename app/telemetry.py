@@ -107,6 +107,11 @@ class Span:
         current = self._span.get_span_context()
         self.traceparent = f"00-{current.trace_id:032x}-{current.span_id:016x}-{current.trace_flags:02x}"
 
+    def set_attribute(self, name: str, value: str) -> None:
+        """Note something with the span, if it is recorded."""
+        if not self.log_fields:
+            self._span.set_attribute(name, value)
+
     def end(self) -> None:
         """End it, in the thread or task that began it."""
         if not self.log_fields:

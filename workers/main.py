@@ -59,9 +59,11 @@ async def in_context(call_next: Callable[[], Awaitable[Any]], context: JobContex
     task = context.job.task_name
     outcome = "failed"
     with (
-        telemetry.span(f"job {task}", origin.get("traceparent")),
+        telemetry.span(f"job {task}", origin.get("traceparent")) as span,
         logs.bind(request_id=origin.get("request_id"), job_id=context.job.id, task=task),
     ):
+        if origin.get("request_id"):
+            span.set_attribute("request_id", str(origin["request_id"]))
         try:
             result = await call_next()
             outcome = "succeeded"
