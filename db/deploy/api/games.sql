@@ -10,10 +10,10 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = backend, procrastinate, pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_account accounts%ROWTYPE := account_require(p_user_id);
     v_game games%ROWTYPE;
     v_limit integer;
 BEGIN
+    PERFORM account_require(p_user_id);
     PERFORM account_lock(p_user_id);
     PERFORM sanction_refuse(p_user_id, 'private_game_create_block');
     v_limit := account_limit(p_user_id, 'max_owned_private_games');

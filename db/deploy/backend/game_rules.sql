@@ -1,5 +1,4 @@
 -- Deploy galaxy-backend:backend/game_rules to pg
--- requires: backend/games
 -- requires: backend/runtime
 -- requires: backend/notifications
 -- requires: backend/sessions
@@ -91,7 +90,7 @@ DECLARE
     v_name text := btrim(normalize(p_body ->> 'game_name', NFC));
     v_version text := coalesce(p_body ->> 'target_engine_version', engine_version_newest());
     v_ends_at timestamptz := (p_body ->> 'enrollment_ends_at')::timestamptz;
-    v_problems jsonb := '[]';
+    v_problems jsonb := jsonb_build_array();
     v_game games%ROWTYPE;
 BEGIN
     IF v_name = '' THEN

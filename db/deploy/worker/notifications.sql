@@ -1,5 +1,6 @@
 -- Deploy galaxy-backend:worker/notifications to pg
 -- requires: backend/notifications
+-- requires: backend/games
 
 BEGIN;
 SET LOCAL ROLE backend_owner;
