@@ -27,6 +27,7 @@ from app import contract, dsn, logs, telemetry
 from app.application import create_app
 from app.config import Config
 from app.database import Database, Statement
+from app.engines import ENGINE_ACCESS, Engines
 from app.errors import ConstraintError, error_body
 from app.geo import Geo
 from app.identity import Administrators, hash_password
@@ -93,13 +94,21 @@ def build(config: Config) -> falcon.App[falcon.Request, falcon.Response]:
         pepper=(config.auth_pepper or "").encode(),
     )
     probes = Probes(_checks(config, database), preflight.document)
-    return create_app(preflight.operations, preflight.calls, services, probes.responders(), config.cors_allowed_origins)
+    engines = Engines(
+        services,
+        call_timeout=min(config.engine_call_timeout, config.http_write_timeout - 1),
+        probe_timeout=min(config.engine_probe_timeout, config.http_write_timeout - 1),
+        # Engines that hang must leave threads for everything else.
+        at_once=max(1, config.http_threads // 2),
+    )
+    handlers = {**probes.handlers(), **engines.handlers()}
+    return create_app(preflight.operations, preflight.calls, services, handlers, config.cors_allowed_origins)
 
 
 _TEXT = 25
 _CREDENTIAL = Statement("administrator_credential", "SELECT api.administrator_credential($1)", (_TEXT,), True)
 _CHANGES = Statement("schema_changes", "SELECT array_to_string(ARRAY(SELECT api.schema_changes()), ' ')", (), True)
-_INTERNAL_STATEMENTS = (_CREDENTIAL, _CHANGES)
+_INTERNAL_STATEMENTS = (_CREDENTIAL, _CHANGES, ENGINE_ACCESS)
 
 
 def _find_hash(database: Database, name: str) -> str | None:

@@ -37,42 +37,16 @@ class Services:
     pepper: bytes
 
 
-class Responder:
-    """Serves one operation with one call of one function."""
+class Reader:
+    """Reads the arguments of an operation from a request, in the order of the checks: shape, then identity."""
 
-    def __init__(self, operation: Operation, call: Call, services: Services) -> None:
+    def __init__(self, operation: Operation, services: Services) -> None:
         self._operation = operation
-        self._call = call
         self._services = services
         self._provider = secrets.PROVIDERS[operation.secrets] if operation.secrets else None
 
-    def __call__(self, req: falcon.Request, resp: falcon.Response, **path: str) -> None:
-        """Falcon's responder. Raises ApiError."""
-        if self._operation.uniform_time == 0:
-            self._answer(req, resp, path)
-            return
-        started = time.monotonic()
-        try:
-            self._answer(req, resp, path)
-        finally:
-            # How long it took must not tell what was found.
-            elapsed = time.monotonic() - started
-            time.sleep(-elapsed % self._operation.uniform_time)
-
-    def _answer(self, req: falcon.Request, resp: falcon.Response, path: Mapping[str, str]) -> None:
-        arguments = self._arguments(req, path)
-        try:
-            columns = self._services.database.call(self._operation.name, self._parameters(req, arguments, self._call.arguments))
-        except psycopg.Error as error:
-            raise from_database(error, self._services.constraints) from None
-        if self._call.returns_reply:
-            self._reply(req, resp, columns)
-            return
-        resp.status = _status(self._operation.success_status)
-        self._send(req, resp, columns[0])
-
-    def _arguments(self, req: falcon.Request, path: Mapping[str, str]) -> dict[str, Value]:
-        """The arguments of the function, by name, in the order of the checks: shape, then identity."""
+    def arguments(self, req: falcon.Request, path: Mapping[str, str]) -> dict[str, Value]:
+        """Return the arguments by name, as Postgres takes them. Raises ApiError."""
         operation = self._operation
         arguments: dict[str, Value] = {}
         problems: list[dict[str, str]] = []
@@ -116,10 +90,46 @@ class Responder:
                 identity.check_internal(req.auth, self._services.internal_token)
         return {}
 
+
+class Responder:
+    """Serves one operation with one call of one function."""
+
+    def __init__(self, operation: Operation, call: Call, services: Services) -> None:
+        self._operation = operation
+        self._call = call
+        self._services = services
+        self._reader = Reader(operation, services)
+
+    def __call__(self, req: falcon.Request, resp: falcon.Response, **path: str) -> None:
+        """Falcon's responder. Raises ApiError."""
+        if self._operation.uniform_time == 0:
+            self._answer(req, resp, path)
+            return
+        started = time.monotonic()
+        try:
+            self._answer(req, resp, path)
+        finally:
+            # How long it took must not tell what was found.
+            elapsed = time.monotonic() - started
+            time.sleep(-elapsed % self._operation.uniform_time)
+
+    def _answer(self, req: falcon.Request, resp: falcon.Response, path: Mapping[str, str]) -> None:
+        arguments = self._reader.arguments(req, path)
+        try:
+            columns = self._services.database.call(self._operation.name, self._parameters(req, arguments, self._call.arguments))
+        except psycopg.Error as error:
+            raise from_database(error, self._services.constraints) from None
+        if self._call.returns_reply:
+            self._reply(req, resp, columns)
+            return
+        resp.status = _status(self._operation.success_status)
+        self._send(req, resp, columns[0])
+
     def _parameters(self, req: falcon.Request, arguments: Mapping[str, Value], names: tuple[str, ...]) -> list[Value]:
         values: list[Value] = []
         if not self._call.statement.is_read:
-            values += [req.context.request_id.encode(), req.context.traceparent.encode()]
+            address = context.source_address(req.env, self._services.trusted_proxies)
+            values += [req.context.request_id.encode(), req.context.traceparent.encode(), (address or "").encode()]
         for name in names:
             if name in arguments:
                 values.append(arguments[name])

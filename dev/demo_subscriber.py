@@ -25,6 +25,7 @@ def main() -> None:
                         "device_session_id": told.device_session_id,
                         "kind": getattr(told, "kind", ""),
                         "reason": getattr(told, "reason", ""),
+                        "payload": json.loads(told.payload) if event.HasField("client_event") else {},
                     }
                 ),
                 flush=True,

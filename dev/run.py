@@ -35,6 +35,7 @@ from dev.cluster import Cluster, ClusterError
 
 DEV = ROOT / ".dev"
 DATABASE = "galaxy"
+ENGINE_VERSION = "1.0.0"
 PATIENCE = 120  # seconds until the service must be ready for the first time
 GRACE = 90  # seconds that `serve` may take to stop; its programs have budgets of their own
 LARGEST_LOG = 20 << 20
@@ -226,6 +227,15 @@ def ask(url: str, *, login: tuple[str, str] | None = None, body: Mapping[str, ob
         return 0, str(error).encode()
 
 
+def register_engine(places: Mapping[str, object]) -> None:
+    """Register the development engine, so that a first game needs no set-up."""
+    login = (str(places["admin_user"]), str(places["admin_password"]))
+    body = {"version": ENGINE_VERSION, "image_ref": f"dev-engine:{ENGINE_VERSION}"}
+    status, answer = ask(f"{places['http_url']}/api/v1/admin/engine-versions", login=login, body=body)
+    if status not in (201, 409):
+        say(f"The development engine could not be registered: {status} {answer.decode(errors='replace')}")
+
+
 # -- the run
 
 
@@ -297,6 +307,8 @@ class Platform:
     def announce(self) -> None:
         assert self.serve is not None
         first = self.announced is None
+        if first:
+            register_engine(self.places)
         write_json(DEV / "endpoints.json", {**self.places, "serve_pid": self.serve.pid})
         self.announced = self.serve.pid
         say(summary(self.places) if first else "serve is ready again")

@@ -1,0 +1,146 @@
+"""The hand-written operations between a player and a game's engine.
+
+The database says whether the caller may, where the engine is, and as which race they speak; nothing that the caller sends can
+change that. What the engine answers goes to the client as it came; a refusal of the engine's goes inside our error.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import falcon
+import httpx
+import psycopg
+
+from app.contract import Operation
+from app.database import Statement, Value
+from app.errors import ApiError, from_database, unavailable
+from app.operations import Reader, Services
+
+_UUID, _BOOL = 2950, 16
+ENGINE_ACCESS = Statement("engine_access", "SELECT api.engine_access($1, $2, $3)", (_UUID, _UUID, _BOOL), True)
+
+_LARGEST_ANSWER = 4 << 20
+# How long a request waits for others that wait for engines.
+_PATIENCE = 0.5
+
+
+class _Request(NamedTuple):
+    """A call of an engine; its body and its query get the caller's race."""
+
+    method: str
+    path: str
+    is_command: bool
+    race_field: str
+
+
+_REQUESTS = {
+    "engine_commands": _Request("PUT", "/api/v1/command", True, "actor"),
+    "engine_orders_store": _Request("PUT", "/api/v1/order", True, "actor"),
+    "engine_orders_get": _Request("GET", "/api/v1/order", False, "player"),
+    "engine_report_get": _Request("GET", "/api/v1/report", False, "player"),
+}
+
+
+class Engines:
+    """Makes the responders of the engine operations; one per process, with one pool of connections."""
+
+    def __init__(self, services: Services, *, call_timeout: float, probe_timeout: float, at_once: int) -> None:
+        """Timeouts in seconds, each for a whole exchange; at most `at_once` requests wait for engines at the same time."""
+        self._services = services
+        self._timeouts = {True: call_timeout, False: probe_timeout}
+        self._places = threading.BoundedSemaphore(at_once)
+        # A connection for each call: one that is kept may be closed by the engine just when it is used again.
+        self._http = httpx.Client(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+
+    def handlers(self) -> dict[str, Callable[[Operation], Callable[..., None]]]:
+        """Return what makes the responders, by the name that `x-handler` gives."""
+        return {name: self._maker(request) for name, request in _REQUESTS.items()}
+
+    def _maker(self, request: _Request) -> Callable[[Operation], Callable[..., None]]:
+        def make(operation: Operation) -> Callable[..., None]:
+            reader = Reader(operation, self._services)
+
+            def respond(req: falcon.Request, resp: falcon.Response, **path: str) -> None:
+                arguments = reader.arguments(req, path)
+                access = self._access(arguments, request.is_command)
+                if not self._places.acquire(timeout=_PATIENCE):
+                    raise unavailable()
+                try:
+                    status, content = self._exchange(request, access, arguments)
+                finally:
+                    self._places.release()
+                resp.status = falcon.code_to_http_status(operation.success_status)
+                resp.content_type = falcon.MEDIA_JSON
+                if status == 204:
+                    content = json.dumps({"turn": int(arguments.get("p_turn") or 0), "commands": []}).encode()
+                resp.data = content
+
+            return respond
+
+        return make
+
+    def _access(self, arguments: Mapping[str, Value], is_command: bool) -> dict[str, Any]:
+        parameters = [arguments["p_user_id"], arguments["p_game_id"], b"true" if is_command else b"false"]
+        try:
+            (found,) = self._services.database.call(ENGINE_ACCESS.name, parameters)
+        except psycopg.Error as error:
+            raise from_database(error, self._services.constraints) from None
+        access: dict[str, Any] = json.loads(found or b"{}")
+        return access
+
+    def _exchange(self, request: _Request, access: dict[str, Any], arguments: Mapping[str, Value]) -> tuple[int, bytes]:
+        """Ask the engine; return the status and body of an answer that is good. Raises ApiError."""
+        race = {request.race_field: access["race_name"]}
+        seconds = self._timeouts[request.is_command]
+        if request.is_command:
+            given: dict[str, Any] = {"json": {**json.loads(arguments["p_body"] or b"{}"), **race}}
+        else:
+            given = {"params": {**race, "turn": (arguments["p_turn"] or b"").decode()}}
+        deadline = time.monotonic() + seconds
+        content = bytearray()
+        try:
+            with self._http.stream(
+                request.method,
+                access["endpoint"] + request.path,
+                headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+                timeout=seconds,
+                **given,
+            ) as answer:
+                for part in answer.iter_raw():
+                    content += part
+                    if len(content) > _LARGEST_ANSWER:
+                        raise _failed()
+                    # httpx times each read; an answer that trickles must end as well.
+                    if time.monotonic() > deadline:
+                        raise _timed_out()
+        except httpx.TimeoutException:
+            raise _timed_out() from None
+        except httpx.HTTPError:
+            raise _failed() from None
+        body = _json(bytes(content))
+        if 400 <= answer.status_code < 500:
+            raise ApiError(answer.status_code, "engine_rejected", "The game's engine refused.", {"engine": body})
+        is_good = 200 <= answer.status_code < 300 and (answer.status_code == 204 or body is not None)
+        if not is_good:
+            raise _failed()
+        return answer.status_code, bytes(content)
+
+
+def _json(content: bytes) -> Any:
+    try:
+        return json.loads(content.decode())
+    except (ValueError, RecursionError):
+        return None
+
+
+def _failed() -> ApiError:
+    return ApiError(502, "engine_error", "The game's engine failed.")
+
+
+def _timed_out() -> ApiError:
+    return ApiError(504, "engine_timeout", "The game's engine did not answer in time.")

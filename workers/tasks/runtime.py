@@ -1,0 +1,191 @@
+"""Tasks `runtime_start`, `turn_run`, `runtime_remove`, and the reconciler.
+
+Each begins with a claim that gives a lease and ends with a report that names it: whatever a worker dies at, the lease runs out
+and the sweep sends another, and what the first one still says counts for nothing. The engine is asked before it is told: an
+earlier attempt may have got through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from typing import Any
+
+from app import metrics
+from app.config import Config
+from workers.door import Door
+from workers.runtime.driver import ConfigInvalid, Driver, DriverError, ImagePullFailed, Observed, Spec
+from workers.runtime.engine_client import (
+    EngineClient,
+    EngineError,
+    EngineNotInitialised,
+    EngineRejected,
+    EngineTimeout,
+    EngineUnreachable,
+    State,
+)
+
+log = logging.getLogger("galaxy.worker")
+
+_HEALTH_POLL = 0.1
+
+
+class RuntimeTasks:
+    """What the job program does with engines, over one driver and one client."""
+
+    def __init__(self, config: Config, door: Door, driver: Driver, client: EngineClient) -> None:
+        self._config = config
+        self._door = door
+        self._driver = driver
+        self._client = client
+        # A lease outlasts the two calls that a turn may take, or a start: taken over no sooner than both are over.
+        self._lease_seconds = round(2 * config.engine_call_timeout + config.engine_probe_timeout + 10)
+
+    async def start(self, game_id: str) -> None:
+        """Start a game's engine and tell it the races. Raises psycopg.Error; the sweep comes back."""
+        claimed = await self._door.call("runtime_start_claim", game_id=game_id, lease_seconds=self._lease_seconds)
+        if not claimed:
+            return
+        lease = claimed[0]
+        spec = Spec(game_id, lease["generation"], lease["engine_version"], lease["image_ref"])
+        fields = {"game_id": game_id, "generation": spec.generation, "lease": lease["lease_number"]}
+        try:
+            await self._driver.pull(spec.image_ref)
+            observed = await self._driver.start(spec)
+            state = await self._initialise(observed, lease["races"])
+        except (DriverError, EngineError) as error:
+            metrics.runtime_container_ops_total.add(1, {"op": "start", "outcome": "failed"})
+            log.error("engine not started", extra={**fields, "error": _text(error)})
+            await self._door.call(
+                "runtime_start_failed",
+                game_id=game_id,
+                lease_number=lease["lease_number"],
+                kind=_start_failure(error),
+                error=_text(error),
+            )
+            return
+        metrics.runtime_container_ops_total.add(1, {"op": "start", "outcome": "done"})
+        await self._door.call(
+            "runtime_started",
+            game_id=game_id,
+            lease_number=lease["lease_number"],
+            container_id=observed.container_id,
+            endpoint=observed.endpoint,
+            turn=state.turn,
+            players=_players(state),
+        )
+        log.info("engine started", extra=fields)
+
+    async def _initialise(self, observed: Observed, races: list[str]) -> State:
+        assert observed.endpoint is not None
+        deadline = time.monotonic() + self._config.engine_call_timeout
+        while True:
+            try:
+                await self._client.healthz(observed.endpoint)
+                break
+            except EngineError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(_HEALTH_POLL)
+        state = await self._client.init(observed.endpoint, observed.game_id, races)
+        if {p.race_name for p in state.player} != set(races):
+            raise ConfigInvalid("the engine plays other races than those of the game")
+        return state
+
+    async def turn(self, game_id: str) -> None:
+        """Compute the turn that a game was asked for. Raises psycopg.Error; the sweep comes back."""
+        claimed = await self._door.call("turn_claim", game_id=game_id, lease_seconds=self._lease_seconds)
+        if not claimed:
+            return
+        lease = claimed[0]
+        fields = {"game_id": game_id, "lease": lease["lease_number"]}
+        try:
+            state = await self._client.status(lease["endpoint"], game_id)
+            if state.turn <= lease["current_turn"] and not state.finished:
+                state = await self._client.turn(lease["endpoint"], game_id)
+        except EngineError as error:
+            kind = "engine_unreachable" if isinstance(error, EngineUnreachable | EngineTimeout) else "generation_failed"
+            log.error("turn not computed", extra={**fields, "kind": kind, "error": _text(error)})
+            await self._door.call(
+                "turn_failed", game_id=game_id, lease_number=lease["lease_number"], kind=kind, error=_text(error)
+            )
+            return
+        reported = await self._door.call(
+            "turn_report",
+            game_id=game_id,
+            lease_number=lease["lease_number"],
+            turn=state.turn,
+            is_finished=state.finished,
+            players=_players(state),
+        )
+        log.info("turn computed", extra={**fields, "turn": state.turn, "outcome": reported[0]["turn_report"]})
+
+    async def remove(self, game_id: str) -> None:
+        """Take away the engine of a game that is over. Raises psycopg.Error; the sweep comes back."""
+        claimed = await self._door.call("runtime_remove_claim", game_id=game_id, lease_seconds=self._lease_seconds)
+        if not claimed:
+            return
+        try:
+            await self._driver.stop(game_id, self._config.runtime_stop_grace_period)
+            await self._driver.remove(game_id)
+        except DriverError as error:
+            # The lease runs out, and the sweep sends another.
+            metrics.runtime_container_ops_total.add(1, {"op": "remove", "outcome": "failed"})
+            log.error("engine not removed", extra={"game_id": game_id, "error": _text(error)})
+            return
+        metrics.runtime_container_ops_total.add(1, {"op": "remove", "outcome": "done"})
+        await self._door.call("runtime_removed", game_id=game_id, lease_number=claimed[0]["lease_number"])
+        log.info("engine removed", extra={"game_id": game_id})
+
+    async def sweep(self) -> None:
+        """Put into the queue what is due, and what a lost job has left."""
+        await self._door.call("turns_defer", limit=1000)
+        await self._door.call("runtimes_unsettled_defer", limit=1000)
+
+    async def reconcile(self) -> None:
+        """Hold what is recorded against what is there: engines that are wanted are adopted, or started again over their state."""
+        for record in await self._door.call("runtimes_list"):
+            if record["wanted"] == "running" and record["status"] != "starting":
+                await self._reconcile_one(record)
+
+    async def _reconcile_one(self, record: dict[str, Any]) -> None:
+        game_id = str(record["game_id"])
+        spec = Spec(game_id, record["generation"], record["engine_version"], record["image_ref"])
+        try:
+            observed = await self._driver.inspect(game_id)
+            if observed is None or not observed.is_running or observed.endpoint is None:
+                observed = await self._driver.start(spec)
+                log.warning("engine started again", extra={"game_id": game_id})
+            assert observed.endpoint is not None
+            await self._client.healthz(observed.endpoint)
+        except (DriverError, EngineError) as error:
+            metrics.runtime_health_probes_total.add(1, {"outcome": "failed"})
+            log.warning("engine not well", extra={"game_id": game_id, "error": _text(error)})
+            return
+        metrics.runtime_health_probes_total.add(1, {"outcome": "ok"})
+        await self._door.call(
+            "runtime_observed",
+            game_id=game_id,
+            generation=observed.generation,
+            container_id=observed.container_id,
+            endpoint=observed.endpoint,
+        )
+
+
+def _players(state: State) -> str:
+    return json.dumps([player.to_json() for player in state.player])
+
+
+def _start_failure(error: Exception) -> str:
+    match error:
+        case ImagePullFailed():
+            return "image_pull_failed"
+        case ConfigInvalid() | EngineRejected() | EngineNotInitialised():
+            return "start_config_invalid"
+    return "container_start_failed"
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:500]
