@@ -25,7 +25,7 @@ import psycopg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 ROOT = Path(__file__).resolve().parent.parent
-ENDPOINTS = ROOT / ".dev" / "endpoints.json"
+ENDPOINTS = Path(os.environ.get("GALAXY_DEV_DIR") or ROOT / ".dev") / "endpoints.json"
 PATIENCE = 30.0
 # A schedule's smallest step is a minute, and a forced turn skips one.
 SCHEDULE_PATIENCE = 150.0
@@ -65,8 +65,9 @@ def wait_for(what: str, ask: Callable[[], T | None], patience: float = PATIENCE)
 class Platform:
     """What `make run` started, as a gateway sees it."""
 
-    def __init__(self) -> None:
-        self.places: dict[str, Any] = json.loads(ENDPOINTS.read_text())
+    def __init__(self, places: dict[str, Any]) -> None:
+        """`places` is what endpoints.json says."""
+        self.places = places
         self.internal = {"Authorization": f"Bearer {self.places['internal_token']}"}
 
     def request(self, method: str, path: str, status: int, **rest: Any) -> Any:
@@ -378,7 +379,7 @@ def main(arguments: list[str]) -> None:
         _give_up("the platform is not running: start it with `make run`, in another terminal")
     started = time.monotonic()
     try:
-        platform = Platform()
+        platform = Platform(json.loads(ENDPOINTS.read_text()))
         signed_in_devices(platform)
         game_in_play(platform, hurry="--hurry" in arguments)
     except (StoryError, httpx.HTTPError) as error:

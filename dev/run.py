@@ -33,7 +33,7 @@ from app.supervisor import ROOT, spawn
 from dev import geo_sample
 from dev.cluster import Cluster, ClusterError
 
-DEV = ROOT / ".dev"
+DEV = Path(os.environ.get("GALAXY_DEV_DIR") or ROOT / ".dev")
 DATABASE = "galaxy"
 ENGINE_VERSION = "1.0.0"
 PATIENCE = 120  # seconds until the service must be ready for the first time

@@ -69,7 +69,7 @@ async def _serve(config: Config, driver: Driver) -> None:
                 (config.notification_worker_interval, "notifications", notifications.run),
                 (_TURN_SWEEP_SECONDS, "runtime", runtime.sweep),
                 (config.runtime_reconcile_interval, "reconcile", runtime.reconcile),
-                (10.0, "jobs", lambda: maintenance.rescue_jobs(door)),
+                (5.0, "jobs", lambda: maintenance.rescue_jobs(door)),
                 (60.0, "purge", lambda: maintenance.purge(door)),
                 (60.0, "invariants", lambda: maintenance.check_invariants(door)),
             )

@@ -122,6 +122,7 @@ async def _run_worker(config: Config, app: procrastinate.App, queues: tuple[str,
         install_signal_handlers=False,
         fetch_job_polling_interval=_POLL_SECONDS,
         shutdown_graceful_timeout=config.shutdown_timeout,
+        update_heartbeat_interval=maintenance.HEARTBEAT,
         stalled_worker_timeout=maintenance.WORKER_TIMEOUT,
         worker_middleware=[in_context],
     )

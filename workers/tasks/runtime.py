@@ -101,12 +101,14 @@ class RuntimeTasks:
             return
         lease = claimed[0]
         fields = {"game_id": game_id, "lease": lease["lease_number"]}
+        spec = Spec(game_id, lease["generation"], lease["engine_version"], lease["image_ref"])
         try:
-            state = await self._client.status(lease["endpoint"], game_id)
+            endpoint, state = await self._status(spec, lease["endpoint"])
             if state.turn <= lease["current_turn"] and not state.finished:
-                state = await self._client.turn(lease["endpoint"], game_id)
-        except EngineError as error:
-            kind = "engine_unreachable" if isinstance(error, EngineUnreachable | EngineTimeout) else "generation_failed"
+                state = await self._client.turn(endpoint, game_id)
+        except (DriverError, EngineError) as error:
+            is_unreachable = isinstance(error, DriverError | EngineUnreachable | EngineTimeout)
+            kind = "engine_unreachable" if is_unreachable else "generation_failed"
             log.error("turn not computed", extra={**fields, "kind": kind, "error": _text(error)})
             await self._door.call(
                 "turn_failed", game_id=game_id, lease_number=lease["lease_number"], kind=kind, error=_text(error)
@@ -121,6 +123,17 @@ class RuntimeTasks:
             players=_players(state),
         )
         log.info("turn computed", extra={**fields, "turn": state.turn, "outcome": reported[0]["turn_report"]})
+
+    async def _status(self, spec: Spec, endpoint: str) -> tuple[str, State]:
+        """Return where the engine is, and its state; one that is not there is started again over its state, once."""
+        try:
+            return endpoint, await self._client.status(endpoint, spec.game_id)
+        except EngineUnreachable:
+            observed = await self._driver.start(spec)
+            log.warning("engine started again", extra={"game_id": spec.game_id})
+        assert observed.endpoint is not None
+        await self._door.call("runtime_moved", game_id=spec.game_id, generation=spec.generation, endpoint=observed.endpoint)
+        return observed.endpoint, await self._client.status(observed.endpoint, spec.game_id)
 
     async def remove(self, game_id: str) -> None:
         """Take away the engine of a game that is over. Raises psycopg.Error; the sweep comes back."""

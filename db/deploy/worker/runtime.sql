@@ -131,7 +131,7 @@ COMMENT ON FUNCTION worker.turns_defer(integer) IS
     'Puts the turns that are due into the queue, each once, at most so many; returns how many. Raises nothing of its own.';
 
 CREATE FUNCTION worker.turn_claim(p_game_id uuid, p_lease_seconds integer)
-RETURNS TABLE (lease_number bigint, endpoint text, current_turn integer)
+RETURNS TABLE (lease_number bigint, current_turn integer, generation integer, engine_version text, image_ref text, endpoint text)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = backend, procrastinate, pg_catalog, pg_temp
 AS $$
@@ -159,8 +159,11 @@ BEGIN
     INSERT INTO runtime_operation_log (game_id, operation, generation, lease_number)
     VALUES (p_game_id, 'turn', v_runtime.generation, v_runtime.lease_number);
     lease_number := v_runtime.lease_number;
-    endpoint := v_runtime.endpoint;
     current_turn := v_runtime.current_turn;
+    generation := v_runtime.generation;
+    engine_version := v_runtime.engine_version;
+    image_ref := v_runtime.image_ref;
+    endpoint := v_runtime.endpoint;
     RETURN NEXT;
 END;
 $$;
@@ -320,6 +323,19 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION worker.runtimes_list() IS 'Every engine that is recorded, for the reconciler. Raises nothing of its own.';
+
+CREATE FUNCTION worker.runtime_moved(p_game_id uuid, p_generation integer, p_endpoint text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+BEGIN
+    UPDATE runtime_records AS r SET endpoint = p_endpoint, last_observed_at = backend.now()
+     WHERE r.game_id = p_game_id AND r.generation = p_generation AND r.wanted = 'running';
+    RETURN FOUND;
+END;
+$$;
+COMMENT ON FUNCTION worker.runtime_moved(uuid, integer, text) IS
+    'The engine of a generation is reached there now. False when it is not the one that is wanted. Raises nothing of its own.';
 
 CREATE FUNCTION worker.runtime_observed(p_game_id uuid, p_generation integer, p_container_id text, p_endpoint text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER

@@ -4,6 +4,7 @@ BEGIN;
 SET LOCAL ROLE backend_owner;
 
 DROP FUNCTION worker.runtime_observed(uuid, integer, text, text);
+DROP FUNCTION worker.runtime_moved(uuid, integer, text);
 DROP FUNCTION worker.runtimes_list();
 DROP FUNCTION worker.runtime_removed(uuid, bigint);
 DROP FUNCTION worker.runtime_remove_claim(uuid, integer);

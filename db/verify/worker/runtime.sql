@@ -18,6 +18,7 @@ BEGIN
         'worker.runtime_remove_claim(uuid, integer)',
         'worker.runtime_removed(uuid, bigint)',
         'worker.runtimes_list()',
+        'worker.runtime_moved(uuid, integer, text)',
         'worker.runtime_observed(uuid, integer, text, text)'
     ] LOOP
         ASSERT (SELECT p.prosecdef AND p.proowner = 'backend_owner'::regrole
