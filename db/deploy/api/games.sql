@@ -53,7 +53,7 @@ AS $$
 DECLARE
     v_account accounts%ROWTYPE := account_require(p_user_id);
     v_list text := 'my_game_list:' || p_user_id;
-    v_before uuid := cursor_read(v_list, p_cursor)::uuid;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
     v_items jsonb[];
     v_keys text[];
 BEGIN
@@ -156,7 +156,7 @@ AS $$
 DECLARE
     v_game games%ROWTYPE;
     v_list text := 'game_history_list:' || p_game_id;
-    v_after uuid := cursor_read(v_list, p_cursor)::uuid;
+    v_after uuid := cursor_read_id(v_list, p_cursor);
     v_items jsonb[];
     v_keys text[];
 BEGIN

@@ -60,7 +60,7 @@ AS $$
 DECLARE
     v_game games%ROWTYPE;
     v_list text := 'invite_list:' || p_game_id;
-    v_before uuid := cursor_read(v_list, p_cursor)::uuid;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
     v_items jsonb[];
     v_keys text[];
 BEGIN

@@ -11,7 +11,7 @@ SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
     v_list text := 'membership_list:' || p_game_id;
-    v_before uuid := cursor_read(v_list, p_cursor)::uuid;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
     v_items jsonb[];
     v_keys text[];
 BEGIN

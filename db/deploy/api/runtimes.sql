@@ -11,7 +11,7 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_before uuid := cursor_read('runtime_list', p_cursor)::uuid;
+    v_before uuid := cursor_read_id('runtime_list', p_cursor);
     v_items jsonb[];
     v_keys text[];
 BEGIN
