@@ -35,7 +35,7 @@ _TURN_SWEEP_SECONDS = 1.0
 def driver_of(config: Config) -> Driver:
     """Return the runtime driver that the configuration names. Raises Refused."""
     if config.runtime_driver == "process":
-        return ProcessDriver(config.game_state_root, stack=config.stack_label)
+        return ProcessDriver(config.game_state_root, stack=config.stack_label, stop_grace=config.runtime_stop_grace_period)
     raise Refused(f"BACKEND_RUNTIME_DRIVER={config.runtime_driver} is not in this version; process is")
 
 

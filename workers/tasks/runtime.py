@@ -16,7 +16,7 @@ from typing import Any
 from app import metrics
 from app.config import Config
 from workers.door import Door
-from workers.runtime.driver import ConfigInvalid, Driver, DriverError, ImagePullFailed, Observed, Spec
+from workers.runtime.driver import ConfigInvalid, Driver, DriverError, DriverUnavailable, ImagePullFailed, Observed, Spec
 from workers.runtime.engine_client import (
     EngineClient,
     EngineError,
@@ -55,6 +55,10 @@ class RuntimeTasks:
             await self._driver.pull(spec.image_ref)
             observed = await self._driver.start(spec)
             state = await self._initialise(observed, lease["races"])
+        except DriverUnavailable as error:
+            # It passes: the lease runs out, and the sweep sends another.
+            log.warning("engine not started yet", extra={**fields, "error": _text(error)})
+            return
         except (DriverError, EngineError) as error:
             metrics.runtime_container_ops_total.add(1, {"op": "start", "outcome": "failed"})
             log.error("engine not started", extra={**fields, "error": _text(error)})
