@@ -7,7 +7,7 @@ SET LOCAL ROLE backend_owner;
 
 CREATE FUNCTION api.game_create(p_user_id uuid, p_body jsonb) RETURNS api.reply
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = backend, procrastinate, pg_catalog, pg_temp
+SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
     v_game games%ROWTYPE;
@@ -32,7 +32,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION api.game_create(uuid, jsonb) IS
-    'Creates a private game of the caller, with a seat for them if a race name is given. GX400 invalid_request, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, GX422 limit_reached, eligibility_denied, invalid_name, name_taken, engine_version_unavailable.';
+    'Creates a private game of the caller, with a seat for them if a race name is given. GX400 invalid_request, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, GX409 already_member, GX422 limit_reached, eligibility_denied, game_full, invalid_name, name_taken, engine_version_unavailable.';
 
 CREATE FUNCTION api.game_get(p_user_id uuid, p_game_id uuid) RETURNS text
 LANGUAGE plpgsql STABLE SECURITY DEFINER

@@ -82,7 +82,7 @@ COMMENT ON FUNCTION api.invite_list(uuid, uuid, integer, text) IS
 
 CREATE FUNCTION api.invite_redeem(p_user_id uuid, p_game_id uuid, p_invite_id uuid, p_body jsonb, p_code_hash bytea) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = backend, procrastinate, pg_catalog, pg_temp
+SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
     v_invite_id uuid;
@@ -100,7 +100,7 @@ COMMENT ON FUNCTION api.invite_redeem(uuid, uuid, uuid, jsonb, bytea) IS
 
 CREATE FUNCTION api.invite_redeem_by_code(p_user_id uuid, p_body jsonb, p_code_hash bytea) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = backend, procrastinate, pg_catalog, pg_temp
+SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
     v_invite_id uuid;

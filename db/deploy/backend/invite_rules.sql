@@ -19,7 +19,7 @@ COMMENT ON FUNCTION backend.invite_json(backend.invites) IS 'The invite object o
 
 CREATE FUNCTION backend.invite_redeem(p_invite_id uuid, p_user_id uuid, p_race_name text) RETURNS backend.memberships
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
-SET search_path = backend, procrastinate, pg_catalog, pg_temp
+SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
     v_game games%ROWTYPE;

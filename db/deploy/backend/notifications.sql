@@ -132,7 +132,7 @@ BEGIN
     IF jsonb_typeof(p_payload) IS DISTINCT FROM 'object' THEN
         RETURN 'the payload is not an object';
     END IF;
-    FOR v_name, v_type IN SELECT f.key, f.value FROM jsonb_each_text(v_fields) AS f LOOP
+    FOR v_name, v_type IN SELECT f.field_name, f.field_type FROM jsonb_each_text(v_fields) AS f (field_name, field_type) LOOP
         v_value := p_payload ->> v_name;
         IF v_value IS NULL THEN
             RETURN format('the field %s is missing', v_name);

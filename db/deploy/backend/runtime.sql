@@ -7,38 +7,35 @@
 BEGIN;
 SET LOCAL ROLE backend_owner;
 
-INSERT INTO backend.state_transitions (machine, action, from_state, to_state, description)
-SELECT 'runtime', e.action, e.from_state, e.to_state, e.description
-  FROM (VALUES
-    ('start', NULL, 'starting', 'An engine is wanted for the first time.'),
-    ('start', 'stopped', 'starting', 'An engine is wanted again.'),
-    ('start', 'removed', 'starting', 'An engine is wanted again.'),
-    ('start', 'running', 'starting', 'It is started anew.'),
-    ('start', 'engine_unreachable', 'starting', 'It is started anew.'),
-    ('start', 'generation_failed', 'starting', 'It is started anew.'),
-    ('observe', 'starting', 'running', 'It answers, and knows its game.'),
-    ('observe', 'engine_unreachable', 'running', 'It answers again.'),
-    ('observe', 'generation_failed', 'running', 'It answers again.'),
-    ('observe', 'stopped', 'running', 'It is there again.'),
-    ('generate', 'running', 'generating', 'A turn is being computed.'),
-    ('generate', 'engine_unreachable', 'generating', 'A turn is being computed.'),
-    ('generate', 'generation_failed', 'generating', 'A turn is being computed.'),
-    ('report', 'generating', 'running', 'The turn was computed.'),
-    ('report', 'generating', 'engine_unreachable', 'It did not answer.'),
-    ('report', 'generating', 'generation_failed', 'It could not compute the turn.'),
-    ('report', 'running', 'engine_unreachable', 'It did not answer.'),
-    ('stop', 'starting', 'stopped', 'It did not come up, or is not there.'),
-    ('stop', 'running', 'stopped', 'It is not there any more.'),
-    ('stop', 'generating', 'stopped', 'It is not there any more.'),
-    ('stop', 'engine_unreachable', 'stopped', 'It is not there any more.'),
-    ('stop', 'generation_failed', 'stopped', 'It is not there any more.'),
-    ('remove', 'starting', 'removed', 'It was taken away.'),
-    ('remove', 'running', 'removed', 'It was taken away.'),
-    ('remove', 'generating', 'removed', 'It was taken away.'),
-    ('remove', 'engine_unreachable', 'removed', 'It was taken away.'),
-    ('remove', 'generation_failed', 'removed', 'It was taken away.'),
-    ('remove', 'stopped', 'removed', 'It was taken away.')
-  ) AS e (action, from_state, to_state, description);
+INSERT INTO backend.state_transitions (machine, action, from_state, to_state, description) VALUES
+    ('runtime', 'start', NULL, 'starting', 'An engine is wanted for the first time.'),
+    ('runtime', 'start', 'stopped', 'starting', 'An engine is wanted again.'),
+    ('runtime', 'start', 'removed', 'starting', 'An engine is wanted again.'),
+    ('runtime', 'start', 'running', 'starting', 'It is started anew.'),
+    ('runtime', 'start', 'engine_unreachable', 'starting', 'It is started anew.'),
+    ('runtime', 'start', 'generation_failed', 'starting', 'It is started anew.'),
+    ('runtime', 'observe', 'starting', 'running', 'It answers, and knows its game.'),
+    ('runtime', 'observe', 'engine_unreachable', 'running', 'It answers again.'),
+    ('runtime', 'observe', 'generation_failed', 'running', 'It answers again.'),
+    ('runtime', 'observe', 'stopped', 'running', 'It is there again.'),
+    ('runtime', 'generate', 'running', 'generating', 'A turn is being computed.'),
+    ('runtime', 'generate', 'engine_unreachable', 'generating', 'A turn is being computed.'),
+    ('runtime', 'generate', 'generation_failed', 'generating', 'A turn is being computed.'),
+    ('runtime', 'report', 'generating', 'running', 'The turn was computed.'),
+    ('runtime', 'report', 'generating', 'engine_unreachable', 'It did not answer.'),
+    ('runtime', 'report', 'generating', 'generation_failed', 'It could not compute the turn.'),
+    ('runtime', 'report', 'running', 'engine_unreachable', 'It did not answer.'),
+    ('runtime', 'stop', 'starting', 'stopped', 'It did not come up, or is not there.'),
+    ('runtime', 'stop', 'running', 'stopped', 'It is not there any more.'),
+    ('runtime', 'stop', 'generating', 'stopped', 'It is not there any more.'),
+    ('runtime', 'stop', 'engine_unreachable', 'stopped', 'It is not there any more.'),
+    ('runtime', 'stop', 'generation_failed', 'stopped', 'It is not there any more.'),
+    ('runtime', 'remove', 'starting', 'removed', 'It was taken away.'),
+    ('runtime', 'remove', 'running', 'removed', 'It was taken away.'),
+    ('runtime', 'remove', 'generating', 'removed', 'It was taken away.'),
+    ('runtime', 'remove', 'engine_unreachable', 'removed', 'It was taken away.'),
+    ('runtime', 'remove', 'generation_failed', 'removed', 'It was taken away.'),
+    ('runtime', 'remove', 'stopped', 'removed', 'It was taken away.');
 
 CREATE TABLE backend.runtime_records (
     game_id uuid PRIMARY KEY REFERENCES backend.games,

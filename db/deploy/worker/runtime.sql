@@ -11,7 +11,7 @@ SET LOCAL ROLE backend_owner;
 CREATE FUNCTION worker.runtime_start_claim(p_game_id uuid, p_lease_seconds integer)
 RETURNS TABLE (lease_number bigint, generation integer, engine_version text, image_ref text, races text[])
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = backend, procrastinate, pg_catalog, pg_temp
+SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
     v_game games%ROWTYPE := game_lock(p_game_id);
@@ -133,7 +133,7 @@ COMMENT ON FUNCTION worker.turns_defer(integer) IS
 CREATE FUNCTION worker.turn_claim(p_game_id uuid, p_lease_seconds integer)
 RETURNS TABLE (lease_number bigint, current_turn integer, generation integer, engine_version text, image_ref text, endpoint text)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = backend, procrastinate, pg_catalog, pg_temp
+SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
     v_game games%ROWTYPE := game_lock(p_game_id);

@@ -10,6 +10,7 @@ BEGIN
     ASSERT backend.version_key('1.10.0') COLLATE "C" > backend.version_key('1.9.0')
        AND backend.version_key('1.0.0') COLLATE "C" > backend.version_key('1.0.0-rc.1'), 'versions sort wrongly';
     PERFORM backend.engine_version_newest();
+    PERFORM 'backend.engine_version_json(backend.engine_versions)'::regprocedure;
 END;
 $$;
 

@@ -32,6 +32,7 @@ BEGIN
             format('%s is not a helper of the owner', v_signature);
     END LOOP;
     ASSERT NOT EXISTS (SELECT FROM backend.invariants_games), 'an invariant is violated';
+    PERFORM 'backend.reason'::regtype;
 END;
 $$;
 

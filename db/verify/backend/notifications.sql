@@ -18,6 +18,8 @@ BEGIN
     ASSERT (SELECT count(*) = 1 FROM backend.notification_malformed_intents WHERE kind = 'verify.unknown'),
         'a malformed intent was not kept';
     ASSERT NOT EXISTS (SELECT FROM backend.invariants_notifications), 'an invariant of notifications is violated';
+    PERFORM 'backend.notification_kinds'::regclass;
+    PERFORM 'backend.notification_problem(text, jsonb)'::regprocedure;
 END;
 $$;
 

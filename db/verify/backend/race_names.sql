@@ -17,6 +17,8 @@ BEGIN
     EXCEPTION WHEN SQLSTATE 'GX422' THEN
         NULL;
     END;
+    PERFORM 'backend.race_name_canonical(text)'::regprocedure;
+    PERFORM 'backend.race_name_clean(text)'::regprocedure;
 END;
 $$;
 

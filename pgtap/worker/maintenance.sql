@@ -1,0 +1,71 @@
+-- Test galaxy-backend:worker/maintenance
+
+BEGIN;
+SELECT plan(36);
+
+-- Attributes and privileges.
+CREATE TEMPORARY TABLE functions (name text, arguments name[], result text, volatility text);
+INSERT INTO functions VALUES
+    ('challenges_purge', ARRAY['integer'], 'integer', 'volatile'), ('push_events_purge', ARRAY['integer'], 'integer', 'volatile'),
+    ('invariants_list', '{}', 'setof record', 'stable');
+SELECT function_returns('worker', name, arguments, result, format('%s() is %s', name, result)) FROM functions;
+SELECT volatility_is('worker', name, arguments, volatility, format('%s() is %s', name, upper(volatility))) FROM functions;
+SELECT is_definer('worker', name, arguments, format('%s() has its owner''s rights', name)) FROM functions;
+SELECT function_privs_are('worker', name, arguments, 'backend_worker', ARRAY['EXECUTE'], format('backend_worker may execute %s()', name)) FROM functions;
+SELECT function_privs_are('worker', name, arguments, r, '{}'::name[], format('%s may not execute %s()', r, name))
+  FROM functions, unnest(ARRAY['backend_api', 'backend_push']) AS r;
+
+-- Challenges: a day after they expired.
+INSERT INTO backend.auth_challenges (email, code_hash, created_at, expires_at)
+SELECT 'a@example.org', sha256(''), backend.now() - interval '2 days', backend.now() - interval '1 day' - make_interval(secs => i) FROM generate_series(0, 4) AS i;
+INSERT INTO backend.auth_challenges (email, code_hash, expires_at) VALUES ('live@example.org', sha256(''), backend.now() + interval '1 minute');
+SET LOCAL ROLE backend_worker;
+SELECT is(worker.challenges_purge(3), 3, 'no more challenges are deleted than are asked for');
+SELECT is(worker.challenges_purge(3), 1, 'then the rest of them');
+SELECT is(worker.challenges_purge(3), 0, 'and then none');
+RESET ROLE;
+SELECT results_eq(
+    'SELECT email, backend.now() - expires_at FROM backend.auth_challenges ORDER BY expires_at',
+    $$VALUES ('a@example.org', interval '1 day'), ('live@example.org', interval '-1 minute')$$, 'one that expired just a day ago is kept, and a live one anyway');
+UPDATE backend.clock SET clock_offset = '1 microsecond';
+SELECT is(worker.challenges_purge(100), 1, 'until a moment later');
+UPDATE backend.clock SET clock_offset = '0';
+
+-- Push events: the window and a minute after they got their place, the oldest first, without a hole.
+SELECT is(worker.push_events_purge(100), 0, 'of an empty stream nothing is deleted');
+INSERT INTO backend.push_events (position, event_id, user_id, reason, created_at, sequenced_at)
+SELECT i, gen_random_uuid(), gen_random_uuid(), 'logout', backend.now(), backend.now() - interval '6 minutes' FROM generate_series(1, 4) AS i;
+INSERT INTO backend.push_events (position, event_id, user_id, reason, created_at, sequenced_at)
+VALUES (5, gen_random_uuid(), gen_random_uuid(), 'logout', backend.now() - interval '1 day', backend.now() - interval '6 minutes' + interval '1 microsecond'),
+       (6, gen_random_uuid(), gen_random_uuid(), 'logout', backend.now(), backend.now() - interval '1 hour');
+UPDATE backend.push_epoch SET head = 6;
+SET LOCAL ROLE backend_worker;
+SELECT is(worker.push_events_purge(3), 3, 'no more events are deleted than are asked for');
+RESET ROLE;
+SELECT results_eq('SELECT head, purged_through FROM backend.push_epoch', $$VALUES (6::bigint, 3::bigint)$$, 'how far is written down');
+SELECT is(worker.push_events_purge(3), 1, 'then the rest');
+SELECT is(worker.push_events_purge(3), 0, 'and then none');
+SELECT set_eq('SELECT position FROM backend.push_events', ARRAY[5, 6]::bigint[], 'what is wanted is kept, and all that comes after it, however old');
+SELECT is((SELECT purged_through FROM backend.push_epoch), 4::bigint, 'nothing is called deleted that is not');
+SELECT is_empty('SELECT * FROM backend.invariants_push', 'the stream has no hole');
+SET LOCAL backend.freshness_window = '600';
+UPDATE backend.clock SET clock_offset = '4 minutes 59.9 seconds';
+SELECT is(worker.push_events_purge(100), 0, 'the window is a setting');
+UPDATE backend.clock SET clock_offset = '5 minutes 1 second';
+SELECT is(worker.push_events_purge(100), 2, 'to its end');
+RESET backend.freshness_window;
+SELECT is((SELECT purged_through FROM backend.push_epoch), 6::bigint, 'nothing is left, and that is known');
+
+-- Invariants.
+SET LOCAL ROLE backend_worker;
+SELECT is_empty('SELECT * FROM worker.invariants_list()', 'nothing is wrong');
+RESET ROLE;
+UPDATE backend.push_epoch SET purged_through = 0, head = 0;
+INSERT INTO backend.push_events (position, event_id, user_id, reason, created_at) VALUES (1, gen_random_uuid(), gen_random_uuid(), 'logout', now());
+SET LOCAL ROLE backend_worker;
+SELECT results_eq(
+    'SELECT invariant, object_id FROM worker.invariants_list()', $$VALUES ('push_event_is_beyond_the_head', '1')$$, 'what is wrong is listed');
+RESET ROLE;
+
+SELECT * FROM finish();
+ROLLBACK;

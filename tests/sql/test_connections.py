@@ -1,0 +1,283 @@
+"""What pgTAP cannot show, since it needs commits, several connections or NOTIFY."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from time import monotonic, sleep
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from tests.postgres import Database
+
+KEY = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="
+AT_ONCE = 12
+
+
+def all_at_once(database: Database, login: str, call: Callable[[psycopg.Connection[Any], int], Any]) -> list[Any]:
+    """Run `call(connection, number)` on so many connections at the same moment and return the answers."""
+    start = threading.Barrier(AT_ONCE)
+    connections = [database.connect(login) for _ in range(AT_ONCE)]
+
+    def run(number: int) -> Any:
+        start.wait()
+        return call(connections[number], number)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(run, range(AT_ONCE)))
+
+
+def one(connection: psycopg.Connection[Any], query: str, *parameters: Any) -> Any:
+    row = connection.execute(query, parameters).fetchone()
+    assert row is not None
+    return row[0] if len(row) == 1 else row
+
+
+def send_code(connection: psycopg.Connection[Any], email: str, code: str = "123456") -> UUID:
+    return UUID(
+        one(
+            connection,
+            "SELECT api.email_code_send(%s, %s, sha256(%s))::json ->> 'challenge_id'",
+            Jsonb({"email": email}),
+            code,
+            code.encode(),
+        )
+    )
+
+
+def confirm(connection: psycopg.Connection[Any], challenge: UUID, code: str = "123456") -> int:
+    body = {"challenge_id": str(challenge), "code": code, "client_public_key": KEY, "time_zone": "UTC"}
+    status: int = one(connection, "SELECT (api.email_code_confirm(%s, sha256(%s), NULL)).status", Jsonb(body), code.encode())
+    return status
+
+
+def wait_until_blocked(connection: psycopg.Connection[Any], pid: int, limit: float = 10) -> None:
+    """Wait until the backend `pid` waits for a lock."""
+    until = monotonic() + limit
+    while not one(connection, "SELECT cardinality(pg_blocking_pids(%s)) > 0", pid):
+        assert monotonic() < until, "nobody waits"
+        sleep(0.01)
+
+
+# Signing in
+
+
+def test_the_throttle_counts_those_who_ask_at_once(database: Database) -> None:
+    all_at_once(database, "galaxy_api", lambda connection, _: send_code(connection, "ann@example.org"))
+    admin = database.connect()
+    assert one(admin, "SELECT count(*), sum(requests) FROM auth_challenges") == (3, AT_ONCE)
+    assert one(admin, "SELECT count(*) FROM mail_deliveries") == 3
+
+
+def test_of_wrong_codes_at_once_five_are_compared(database: Database) -> None:
+    challenge = send_code(database.connect("galaxy_api"), "ann@example.org")
+    statuses = all_at_once(database, "galaxy_api", lambda connection, _: confirm(connection, challenge, "000000"))
+    assert set(statuses) == {400}
+    assert one(database.connect(), "SELECT attempts FROM auth_challenges") == 5
+    assert confirm(database.connect("galaxy_api"), challenge) == 400
+
+
+def test_of_right_codes_at_once_one_opens_a_session(database: Database) -> None:
+    challenge = send_code(database.connect("galaxy_api"), "ann@example.org")
+    statuses = all_at_once(database, "galaxy_api", lambda connection, _: confirm(connection, challenge))
+    assert sorted(statuses) == [200] + [400] * (AT_ONCE - 1)
+    assert one(database.connect(), "SELECT count(*) FROM device_sessions") == 1
+
+
+def test_first_sign_ins_at_once_make_one_account(database: Database) -> None:
+    api = database.connect("galaxy_api")
+    challenges = [send_code(api, "ann@example.org") for _ in range(3)]
+    statuses = all_at_once(database, "galaxy_api", lambda connection, number: confirm(connection, challenges[number % 3]))
+    assert statuses.count(200) == 3
+    assert one(database.connect(), "SELECT count(DISTINCT user_id), count(*) FROM device_sessions") == (1, 3)
+
+
+SANCTION = """
+WITH r AS (
+    INSERT INTO sanction_records (user_id, code, action, reason, actor) VALUES (%s, '{}', 'apply', 'x', 'root') RETURNING *)
+INSERT INTO sanction_active (user_id, code, sanction_record_id, reason) SELECT user_id, code, sanction_record_id, reason FROM r
+"""
+
+
+@pytest.mark.parametrize(
+    "statements,expected",
+    [
+        pytest.param(
+            [
+                "UPDATE accounts SET deleted_at = backend.now(), email = NULL WHERE user_id = %s",
+                "DELETE FROM identities WHERE user_id = %s",
+                "SELECT session_revoke_all(%s, 'account_deleted')",
+            ],
+            (200, 2),
+            id="is deleted",
+        ),
+        pytest.param(
+            [
+                "UPDATE accounts SET permanent_block = true WHERE user_id = %s",
+                SANCTION.format("permanent_block"),
+                "SELECT session_revoke_all(%s, 'account_blocked')",
+            ],
+            (403, 1),
+            id="is blocked for good",
+        ),
+        pytest.param(
+            [SANCTION.format("login_block"), "SELECT session_revoke_all(%s, 'account_blocked')"], (403, 1), id="may not sign in"
+        ),
+    ],
+)
+def test_no_session_is_opened_for_somebody_who_meanwhile(
+    statements: list[str], expected: tuple[int, int], database: Database
+) -> None:
+    """Whoever confirms waits for what goes on with the account, and then sees it. A deleted address is a new person's."""
+    api, admin, watcher = database.connect("galaxy_api"), database.connect(autocommit=False), database.connect()
+    assert confirm(api, send_code(api, "ann@example.org")) == 200
+    ann = one(watcher, "SELECT user_id FROM accounts")
+    challenge = send_code(api, "ann@example.org")
+
+    admin.execute("SELECT FROM accounts WHERE user_id = %s FOR NO KEY UPDATE", [ann])
+    for statement in statements:
+        admin.execute(statement, [ann])
+    with ThreadPoolExecutor(1) as pool:
+        confirmed: Future[int] = pool.submit(confirm, api, challenge)
+        wait_until_blocked(watcher, api.info.backend_pid)
+        admin.commit()
+        status = confirmed.result(10)
+    assert one(watcher, "SELECT count(*) FROM device_sessions WHERE user_id = %s AND status = 'active'", ann) == 0
+    assert (status, one(watcher, "SELECT count(*) FROM accounts")) == expected
+
+
+# Mail
+
+
+def test_one_key_is_one_mail(database: Database) -> None:
+    def enqueue(connection: psycopg.Connection[Any], number: int) -> Any:
+        return one(
+            connection,
+            "SELECT mail_enqueue('auth.login_code', 'key', ARRAY['ann@example.org'], %s)",
+            Jsonb({"code": number, "minutes": 1}),
+        )
+
+    assert len(set(all_at_once(database, "postgres", enqueue))) == 1
+    admin = database.connect()
+    assert one(admin, "SELECT (SELECT count(*) FROM mail_payloads), (SELECT count(*) FROM mail_recipients)") == (1, 1)
+    assert one(admin, "SELECT count(*) FROM procrastinate.procrastinate_jobs") == 1
+
+
+def test_every_mail_is_claimed_by_one(database: Database) -> None:
+    database.connect().execute(
+        "SELECT mail_enqueue('auth.login_code', i::text, ARRAY['a@example.org'], '{\"code\": 1, \"minutes\": 1}')"
+        " FROM generate_series(1, 60) AS i"
+    )
+
+    def claim(connection: psycopg.Connection[Any], _: int) -> list[UUID]:
+        found: list[UUID] = []
+        while batch := connection.execute("SELECT delivery_id FROM worker.mail_claim(3, 60)").fetchall():
+            found.extend(row[0] for row in batch)
+        return found
+
+    claimed = [mail for mails in all_at_once(database, "galaxy_worker", claim) for mail in mails]
+    assert len(claimed) == len(set(claimed)) == 60
+
+
+# Jobs
+
+
+def test_a_job_that_a_living_worker_has_is_not_rescued_from_it(database: Database) -> None:
+    """Of two rescuers, the second may have read who has a job before the first gave it back and somebody else took it."""
+    admin, rescuer = database.connect(), database.connect("galaxy_worker")
+    dead = one(
+        admin, "INSERT INTO procrastinate.procrastinate_workers (last_heartbeat) VALUES (now() - interval '1 h') RETURNING id"
+    )
+    alive = one(admin, "INSERT INTO procrastinate.procrastinate_workers DEFAULT VALUES RETURNING id")
+    # More than a loop reads at once, so that the last ones are not locked yet when the first is given back.
+    jobs = admin.execute(
+        "INSERT INTO procrastinate.procrastinate_jobs (queue_name, task_name, status, worker_id)"
+        " SELECT 'test', 'test', 'doing', %s FROM generate_series(1, 100) RETURNING id",
+        [dead],
+    ).fetchall()
+    last = jobs[-1][0]
+    blocker = database.connect(autocommit=False)
+    blocker.execute("LOCK TABLE procrastinate.procrastinate_events IN ACCESS EXCLUSIVE MODE")
+    with ThreadPoolExecutor(1) as pool:
+        rescued = pool.submit(lambda: rescuer.execute("SELECT job_id FROM worker.jobs_rescue(60)").fetchall())
+        wait_until_blocked(admin, rescuer.info.backend_pid)
+        admin.execute("UPDATE procrastinate.procrastinate_jobs SET worker_id = %s WHERE id = %s", [alive, last])
+        blocker.commit()
+        found = {row[0] for row in rescued.result(10)}
+    assert len(found) == 99
+    assert one(admin, "SELECT status::text FROM procrastinate.procrastinate_jobs WHERE id = %s", last) == "doing"
+
+
+# Push
+
+
+def notified(listener: psycopg.Connection[Any]) -> list[str]:
+    return [f"{notice.channel} {notice.payload}".strip() for notice in listener.notifies(timeout=0.2)]
+
+
+def test_writers_notify_only_while_the_sequencer_sleeps(database: Database) -> None:
+    writer, streamer, listener = database.connect(), database.connect("galaxy_push"), database.connect("galaxy_push")
+    listener.execute("LISTEN galaxy_push_pending")
+    invalidate = "SELECT push_session_invalidation(gen_random_uuid(), NULL, 'logout')"
+
+    writer.execute(invalidate)
+    assert notified(listener) == ["galaxy_push_pending"]
+    assert one(streamer, "SELECT push.sequencer_wake()") is True
+    assert one(listener, "SELECT push.sequencer_wake()") is False, "one sequencer is awake"
+    writer.execute(invalidate)
+    assert notified(listener) == []
+    streamer.execute("SELECT push.sequencer_sleep()")
+    with writer.transaction(force_rollback=True):
+        writer.execute(invalidate)
+    assert notified(listener) == [], "what is rolled back wakes nobody"
+    writer.execute(invalidate)
+    assert notified(listener) == ["galaxy_push_pending"]
+
+
+def test_streamers_are_notified_of_what_has_its_place(database: Database) -> None:
+    writer, streamer, listener = database.connect(), database.connect("galaxy_push"), database.connect("galaxy_push")
+    listener.execute("LISTEN galaxy_push_events")
+    listener.execute("LISTEN galaxy_push_subscribers")
+    streamer.execute("SELECT push.events_sequence(10)")
+    assert notified(listener) == [], "nothing is no news"
+    writer.execute("SELECT push_session_invalidation(gen_random_uuid(), NULL, 'logout')")
+    streamer.execute("SELECT push.events_sequence(10)")
+    assert notified(listener) == ["galaxy_push_events"]
+    streamer.execute("SELECT push.subscriber_claim('gateway-1', gen_random_uuid(), gen_random_uuid())")
+    assert notified(listener) == ["galaxy_push_subscribers"]
+
+
+def test_one_sequencer_moves_and_what_is_not_committed_holds_up_nobody(database: Database) -> None:
+    open_writer, writer = database.connect(autocommit=False), database.connect()
+    first, second = database.connect("galaxy_push", autocommit=False), database.connect("galaxy_push")
+    invalidate = "SELECT push_session_invalidation(gen_random_uuid(), NULL, %s)"
+    open_writer.execute(invalidate, ["revoked_by_user"])
+    writer.execute(invalidate, ["logout"])
+    assert one(first, "SELECT push.events_sequence(10)") == 1
+    assert one(second, "SELECT push.events_sequence(10)") == 0, "while one moves events no other does"
+    assert second.execute("SELECT FROM push.events_read(0, 10)").fetchall() == []
+    first.commit()
+    open_writer.commit()
+    assert one(second, "SELECT push.events_sequence(10)") == 1
+    assert second.execute("SELECT position, reason FROM push.events_read(0, 10)").fetchall() == [
+        (1, "logout"),
+        (2, "revoked_by_user"),
+    ]
+
+
+# Administrators
+
+
+def test_processes_that_start_at_once_make_one_administrator(database: Database) -> None:
+    made = all_at_once(
+        database,
+        "galaxy_api",
+        lambda connection, number: one(
+            connection, "SELECT api.administrator_bootstrap(%s, %s)", f"root{number}", "$2b$12$" + "x" * 53
+        ),
+    )
+    assert made.count(True) == 1
+    assert one(database.connect(), "SELECT count(*) FROM admin_accounts") == 1
