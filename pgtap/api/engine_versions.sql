@@ -1,7 +1,7 @@
 -- Test galaxy-backend:api/engine_versions
 
 BEGIN;
-SELECT plan(999);
+SELECT plan(56);
 \ir ../helpers.psql
 
 -- Attributes and privileges.
@@ -23,7 +23,7 @@ SET LOCAL ROLE backend_api;
 -- Creating.
 SELECT (r).status, (r).body, (r).location FROM (SELECT api.engine_version_create('root', '{"version": "1.9.0", "image_ref": "e:9"}') AS r OFFSET 0) AS t \gset
 SELECT is(:status, 201, 'a version is created');
-SELECT is(:'location', '/api/v1/admin/engine-versions/1.9.0', 'and is found there');
+SELECT is(:'location'::text, '/api/v1/admin/engine-versions/1.9.0', 'and is found there');
 SELECT is(:'body'::jsonb - 'created_at', '{"version": "1.9.0", "image_ref": "e:9", "enabled": true}', 'enabled');
 SELECT is(
     pg_temp.violated($$SELECT api.engine_version_create('root', '{"version": "1.9.0", "image_ref": "e:9"}')$$), 'engine_versions_pkey', 'once');
@@ -56,8 +56,8 @@ RESET ROLE;
 SELECT is(backend.engine_version_newest(), '2.0.0', 'the newest is offered');
 
 -- Every command is written down, no refusal is.
-SELECT results_eq(
-    $$SELECT admin, action, object_type, details, host(source_ip), count(*) FROM backend.audit_log WHERE object_id = '1.9.0' GROUP BY 1, 2, 3, 4, 5 ORDER BY min(audit_id)$$,
+SELECT bag_eq(
+    $$SELECT admin, action, object_type, details, host(source_ip), count(*) FROM backend.audit_log WHERE object_id = '1.9.0' GROUP BY 1, 2, 3, 4, 5$$,
     $$VALUES ('root', 'engine_version_create', 'engine_version', '{"version": "1.9.0", "image_ref": "e:9"}'::jsonb, '192.0.2.1', 1::bigint),
              ('root', 'engine_version_update', 'engine_version', '{"image_ref": "e:mended"}', '192.0.2.1', 1),
              ('root', 'engine_version_update', 'engine_version', '{"enabled": false}', '192.0.2.1', 1),

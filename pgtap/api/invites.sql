@@ -1,7 +1,7 @@
 -- Test galaxy-backend:api/invites
 
 BEGIN;
-SELECT plan(999);
+SELECT plan(103);
 \ir ../helpers.psql
 \ir ../games.psql
 

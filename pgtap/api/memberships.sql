@@ -1,7 +1,7 @@
 -- Test galaxy-backend:api/memberships
 
 BEGIN;
-SELECT plan(999);
+SELECT plan(23);
 \ir ../helpers.psql
 \ir ../games.psql
 

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/audit
 
 BEGIN;
-SELECT plan(999);
+SELECT plan(36);
 
 -- Attributes.
 SELECT has_table('backend', 'audit_log', 'there is audit_log');

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/cron
 
 BEGIN;
-SELECT plan(999);
+SELECT plan(112);
 
 -- Attributes and privileges.
 CREATE TEMPORARY TABLE functions (name text, arguments name[]);

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/engine_versions
 
 BEGIN;
-SELECT plan(999);
+SELECT plan(37);
 \ir ../helpers.psql
 
 -- Attributes.

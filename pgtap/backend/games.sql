@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/games
 
 BEGIN;
-SELECT plan(999);
+SELECT plan(73);
 \ir ../helpers.psql
 \ir ../games.psql
 

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/invite_rules
 
 BEGIN;
-SELECT plan(999);
+SELECT plan(32);
 \ir ../helpers.psql
 \ir ../games.psql
 

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/notifications
 
 BEGIN;
-SELECT plan(999);
+SELECT plan(97);
 \ir ../helpers.psql
 \ir ../games.psql
 

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/race_names
 
 BEGIN;
-SELECT plan(999);
+SELECT plan(83);
 \ir ../helpers.psql
 \ir ../games.psql
 

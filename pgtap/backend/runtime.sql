@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/runtime
 
 BEGIN;
-SELECT plan(999);
+SELECT plan(51);
 \ir ../helpers.psql
 \ir ../games.psql
 

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/runtime_rules
 
 BEGIN;
-SELECT plan(999);
+SELECT plan(20);
 \ir ../helpers.psql
 \ir ../games.psql
 
