@@ -15,14 +15,15 @@ DECLARE
 BEGIN
     PERFORM account_require(p_user_id);
     PERFORM account_lock(p_user_id);
+    -- First what is malformed; the game itself counts.
+    v_game := game_insert(p_body, 'private', p_user_id);
     PERFORM sanction_refuse(p_user_id, 'private_game_create_block');
     v_limit := account_limit(p_user_id, 'max_owned_private_games');
     IF (SELECT count(*) FROM games AS g
-         WHERE g.owner_user_id = p_user_id AND g.status NOT IN ('finished', 'cancelled')) >= v_limit THEN
+         WHERE g.owner_user_id = p_user_id AND g.status NOT IN ('finished', 'cancelled')) > v_limit THEN
         PERFORM fail(422, 'limit_reached', 'This account owns as many games as it may.',
                      jsonb_build_object('limit', 'max_owned_private_games', 'value', v_limit));
     END IF;
-    v_game := game_insert(p_body, 'private', p_user_id);
     INSERT INTO game_history (game_id, action, to_status, actor_type, actor_id)
     VALUES (v_game.game_id, 'create', v_game.status, 'user', p_user_id::text);
     IF p_body ? 'race_name' THEN

@@ -16,6 +16,9 @@ DECLARE
     v_invite invites%ROWTYPE;
 BEGIN
     PERFORM account_require(p_user_id);
+    IF is_over(v_expires_at) THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.', '[{"path": "expires_at", "problem": "is not in the future"}]');
+    END IF;
     v_game := game_lock(p_game_id);
     IF v_game.game_id IS NULL OR NOT game_is_visible(v_game, p_user_id) THEN
         PERFORM fail(404, 'game_not_found', 'There is no such game.');
@@ -26,9 +29,6 @@ BEGIN
     IF v_game.status NOT IN ('draft', 'enrollment_open') THEN
         PERFORM fail(409, 'invalid_transition', format('A game that is %s does not allow invites.', v_game.status),
                      jsonb_build_object('from', v_game.status, 'action', 'invite', 'allowed', '[]'::jsonb));
-    END IF;
-    IF is_over(v_expires_at) THEN
-        PERFORM fail(400, 'invalid_request', 'The request is malformed.', '[{"path": "expires_at", "problem": "is not in the future"}]');
     END IF;
     IF v_invited_id IS NOT NULL AND NOT EXISTS (
         SELECT FROM accounts AS a WHERE a.user_id = v_invited_id AND a.deleted_at IS NULL AND NOT a.permanent_block

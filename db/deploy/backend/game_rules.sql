@@ -95,6 +95,9 @@ DECLARE
 BEGIN
     IF v_name = '' THEN
         v_problems := v_problems || '{"path": "game_name", "problem": "is blank"}'::jsonb;
+    ELSIF length(v_name) > 64 THEN
+        -- NFC makes two of some characters.
+        v_problems := v_problems || '{"path": "game_name", "problem": "is too long"}'::jsonb;
     END IF;
     IF (p_body ->> 'min_players')::integer > (p_body ->> 'max_players')::integer THEN
         v_problems := v_problems || '{"path": "min_players", "problem": "is above max_players"}'::jsonb;
@@ -321,7 +324,8 @@ DECLARE
     v_to text;
     v_invited uuid;
 BEGIN
-    IF v_refusal IS NOT NULL THEN
+    -- Not "v_refusal IS NOT NULL": that is true only where every field is told, and context often is not.
+    IF v_refusal.code IS NOT NULL THEN
         PERFORM fail(v_refusal.status, v_refusal.code, v_refusal.message, v_refusal.context);
     END IF;
     SELECT t.to_state INTO STRICT v_to FROM state_transitions AS t
@@ -335,7 +339,7 @@ BEGIN
     INSERT INTO game_history (game_id, action, from_status, to_status, actor_type, actor_id, reason)
     VALUES (p_game.game_id, p_action, p_game.status, v_to, p_actor_type, p_actor_id, p_reason);
 
-    IF p_game.status = 'enrollment_open' THEN
+    IF p_game.status IN ('draft', 'enrollment_open') AND v_to <> 'enrollment_open' THEN
         -- Nobody comes in any more.
         FOR v_invited IN
             UPDATE invites SET status = 'revoked' WHERE game_id = p_game.game_id AND status = 'created' RETURNING invited_user_id
@@ -351,6 +355,9 @@ BEGIN
             PERFORM runtime_want(v_game);
         WHEN p_action = 'runtime-started' THEN
             PERFORM game_notify(v_game.game_id, 'game.started', v_game.game_id::text, '{}');
+        WHEN p_action = 'resume' THEN
+            -- What it was paused over is not caught up with.
+            UPDATE runtime_records SET next_turn_at = cron_next(v_game.turn_schedule, backend.now()) WHERE game_id = v_game.game_id;
         WHEN v_to = 'paused' THEN
             PERFORM game_notify(
                 v_game.game_id, 'game.paused',

@@ -33,6 +33,7 @@ BEGIN
     IF v_invite.invite_id IS NULL OR v_invite.status <> 'created' OR is_over(v_invite.expires_at) THEN
         PERFORM fail(404, 'invite_not_found', 'There is no such invite.');
     END IF;
+    PERFORM sanction_refuse(p_user_id, 'game_join_block');
     IF v_game.status <> 'enrollment_open' THEN
         PERFORM fail(409, 'invalid_transition', format('A game that is %s does not allow redeem.', v_game.status),
                      jsonb_build_object('from', v_game.status, 'action', 'redeem', 'allowed', '[]'::jsonb));

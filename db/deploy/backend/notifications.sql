@@ -166,6 +166,11 @@ BEGIN
     IF v_problem IS NULL AND v_kind.is_for_administrators <> (p_user_id IS NULL) THEN
         v_problem := CASE WHEN v_kind.is_for_administrators THEN 'the kind is for administrators' ELSE 'the kind is for a person' END;
     END IF;
+    IF v_problem IS NULL AND length(coalesce(p_idempotency_key, '')) NOT BETWEEN 1 AND 200 THEN
+        v_problem := 'the key does not have 1 to 200 characters';
+    ELSIF v_problem IS NULL AND p_user_id IS NOT NULL AND NOT EXISTS (SELECT FROM accounts AS a WHERE a.user_id = p_user_id) THEN
+        v_problem := 'there is no such person';
+    END IF;
     IF v_problem IS NOT NULL THEN
         INSERT INTO notification_malformed_intents (kind, idempotency_key, user_id, payload, reason)
         VALUES (p_kind, p_idempotency_key, p_user_id, p_payload, v_problem);

@@ -39,7 +39,7 @@ AS $$
 DECLARE
     v_name text := regexp_replace(btrim(normalize(p_race_name, NFC)), '\s+', ' ', 'g');
 BEGIN
-    IF v_name !~ '^[[:alnum:]][[:alnum:] .''-]{0,30}[[:alnum:].]$' OR race_name_canonical(v_name) = '' THEN
+    IF v_name IS NULL OR v_name !~ '^[[:alnum:]][[:alnum:] .''-]{0,30}[[:alnum:].]$' OR race_name_canonical(v_name) = '' THEN
         PERFORM fail(422, 'invalid_name', 'A race name has 2 to 32 letters, digits, spaces, hyphens, apostrophes or full stops.');
     END IF;
     RETURN v_name;

@@ -25,6 +25,7 @@ INSERT INTO backend.state_transitions (machine, action, from_state, to_state, de
     ('runtime', 'report', 'generating', 'engine_unreachable', 'It did not answer.'),
     ('runtime', 'report', 'generating', 'generation_failed', 'It could not compute the turn.'),
     ('runtime', 'report', 'running', 'engine_unreachable', 'It did not answer.'),
+    ('runtime', 'report', 'running', 'generation_failed', 'It could not compute the turn.'),
     ('runtime', 'stop', 'starting', 'stopped', 'It did not come up, or is not there.'),
     ('runtime', 'stop', 'running', 'stopped', 'It is not there any more.'),
     ('runtime', 'stop', 'generating', 'stopped', 'It is not there any more.'),
@@ -78,11 +79,13 @@ CREATE TABLE backend.player_mappings (
     player_id text NOT NULL,
     race_name text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
+    updated_at timestamptz NOT NULL DEFAULT backend.now(),
     PRIMARY KEY (game_id, user_id),
     CONSTRAINT player_mappings_one_per_race UNIQUE (game_id, race_name)
 );
 COMMENT ON TABLE backend.player_mappings IS 'Which player of the engine is which person.';
 CREATE INDEX player_mappings_by_user ON backend.player_mappings (user_id);
+CREATE TRIGGER touch BEFORE UPDATE ON backend.player_mappings FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TABLE backend.game_turns (
     game_id uuid NOT NULL REFERENCES backend.games,
@@ -105,10 +108,12 @@ CREATE TABLE backend.runtime_operation_log (
     finished_at timestamptz,
     outcome text CONSTRAINT runtime_operation_log_outcome_is_known CHECK (outcome IN ('done', 'failed')),
     error text,
-    created_at timestamptz NOT NULL DEFAULT backend.now()
+    created_at timestamptz NOT NULL DEFAULT backend.now(),
+    updated_at timestamptz NOT NULL DEFAULT backend.now()
 );
 COMMENT ON TABLE backend.runtime_operation_log IS 'Everything that was done to an engine; without an outcome it goes on, or its worker died.';
 CREATE INDEX runtime_operation_log_by_game ON backend.runtime_operation_log (game_id, operation_id);
+CREATE TRIGGER touch BEFORE UPDATE ON backend.runtime_operation_log FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TABLE backend.runtime_health_snapshots (
     snapshot_id uuid PRIMARY KEY DEFAULT backend.uuid_v7(),

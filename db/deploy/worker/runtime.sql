@@ -86,11 +86,11 @@ BEGIN
         RETURN false;
     END IF;
     UPDATE runtime_records SET status = 'stopped', lease_until = NULL WHERE game_id = p_game_id;
-    PERFORM runtime_operation_end(p_game_id, p_lease_number, 'failed', p_kind || ': ' || p_error);
+    PERFORM runtime_operation_end(p_game_id, p_lease_number, 'failed', concat_ws(': ', p_kind, p_error));
     PERFORM game_transition(v_game, 'runtime-failed', 'job', p_lease_number::text, p_kind);
     v_payload := jsonb_build_object('game_id', p_game_id) || CASE p_kind
         WHEN 'image_pull_failed' THEN jsonb_build_object('image_ref', v_runtime.image_ref)
-        WHEN 'start_config_invalid' THEN jsonb_build_object('reason', left(p_error, 500))
+        WHEN 'start_config_invalid' THEN jsonb_build_object('reason', coalesce(nullif(left(p_error, 500), ''), 'not told'))
         ELSE '{}'
     END;
     PERFORM notification_submit('runtime.' || p_kind, p_game_id || ':' || v_runtime.generation, NULL, v_payload);
@@ -141,7 +141,7 @@ DECLARE
 BEGIN
     IF v_game.status <> 'running' THEN
         -- Paused, or over, since it was asked for.
-        UPDATE runtime_records SET turn_requested_at = NULL
+        UPDATE runtime_records SET turn_requested_at = NULL, skip_next_turn = false
          WHERE game_id = p_game_id AND (lease_until IS NULL OR is_over(runtime_records.lease_until));
         RETURN;
     END IF;
@@ -183,10 +183,9 @@ BEGIN
     IF v_runtime.game_id IS NULL OR v_game.status NOT IN ('running', 'paused') THEN
         RETURN 'superseded';
     END IF;
-    v_next := cron_next(v_game.turn_schedule, backend.now());
-    IF v_runtime.skip_next_turn THEN
-        v_next := cron_next(v_game.turn_schedule, v_next);
-    END IF;
+    -- One that was forced stands for the one that was to come, which may have passed meanwhile.
+    v_next := cron_next(
+        v_game.turn_schedule, CASE WHEN v_runtime.skip_next_turn THEN greatest(backend.now(), v_runtime.next_turn_at) ELSE backend.now() END);
     IF p_turn > v_runtime.current_turn THEN
         PERFORM runtime_snapshot(p_game_id, p_turn, p_players, p_lease_number);
     END IF;
@@ -221,7 +220,7 @@ BEGIN
     IF v_runtime.game_id IS NULL OR v_game.status NOT IN ('running', 'paused') THEN
         RETURN 'superseded';
     END IF;
-    UPDATE runtime_records SET status = p_kind, lease_until = NULL, turn_requested_at = NULL WHERE game_id = p_game_id;
+    UPDATE runtime_records SET status = p_kind, lease_until = NULL, turn_requested_at = NULL, skip_next_turn = false WHERE game_id = p_game_id;
     PERFORM runtime_operation_end(p_game_id, p_lease_number, 'failed', p_error);
     IF v_game.status = 'running' THEN
         PERFORM game_transition(v_game, replace(p_kind, '_', '-'), 'job', p_lease_number::text, p_kind);
