@@ -6,9 +6,10 @@ change that. What the engine answers goes to the client as it came; a refusal of
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -101,34 +102,69 @@ class Engines:
             given: dict[str, Any] = {"json": {**json.loads(arguments["p_body"] or b"{}"), **race}}
         else:
             given = {"params": {**race, "turn": (arguments["p_turn"] or b"").decode()}}
-        deadline = time.monotonic() + seconds
         content = bytearray()
-        try:
-            with self._http.stream(
-                request.method,
-                access["endpoint"] + request.path,
-                headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-                timeout=seconds,
-                **given,
-            ) as answer:
-                for part in answer.iter_raw():
-                    content += part
-                    if len(content) > _LARGEST_ANSWER:
-                        raise _failed()
-                    # httpx times each read; an answer that trickles must end as well.
-                    if time.monotonic() > deadline:
-                        raise _timed_out()
-        except httpx.TimeoutException:
-            raise _timed_out() from None
-        except httpx.HTTPError:
-            raise _failed() from None
+        with _Deadline(seconds) as deadline:
+            try:
+                with self._http.stream(
+                    request.method,
+                    access["endpoint"] + request.path,
+                    headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+                    timeout=seconds,
+                    extensions={"trace": deadline.watch},
+                    **given,
+                ) as answer:
+                    for part in answer.iter_raw():
+                        content += part
+                        if len(content) > _LARGEST_ANSWER:
+                            raise _failed()
+            except httpx.TimeoutException:
+                raise _timed_out() from None
+            except httpx.HTTPError:
+                raise (_timed_out() if deadline.is_over else _failed()) from None
         body = _json(bytes(content))
-        if 400 <= answer.status_code < 500:
-            raise ApiError(answer.status_code, "engine_rejected", "The game's engine refused.", {"engine": body})
+        # There are no credentials between us and an engine: asking for some is a fault of its own.
+        if 400 <= answer.status_code < 500 and answer.status_code not in (401, 407):
+            headers = {"Retry-After": "1"} if answer.status_code == 429 else {}
+            raise ApiError(answer.status_code, "engine_rejected", "The game's engine refused.", {"engine": body}, headers)
         is_good = 200 <= answer.status_code < 300 and (answer.status_code == 204 or body is not None)
         if not is_good:
             raise _failed()
         return answer.status_code, bytes(content)
+
+
+class _Deadline:
+    """Breaks an exchange off when its time is over, wherever it is: httpx times each read, and many may come in time."""
+
+    def __init__(self, seconds: float) -> None:
+        self._timer = threading.Timer(seconds, self._break_off)
+        self._timer.daemon = True
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self.is_over = False
+
+    def __enter__(self) -> _Deadline:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def watch(self, event: str, info: Mapping[str, Any]) -> None:
+        """Take note of the connection; httpcore's trace."""
+        if event == "connection.connect_tcp.complete":
+            with self._lock:
+                self._socket = info["return_value"].get_extra_info("socket")
+            if self.is_over:
+                self._shut()
+
+    def _break_off(self) -> None:
+        self.is_over = True
+        self._shut()
+
+    def _shut(self) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            if self._socket is not None:
+                self._socket.shutdown(socket.SHUT_RDWR)
 
 
 def _json(content: bytes) -> Any:

@@ -14,7 +14,8 @@ from psycopg import errors as pg
 log = logging.getLogger("galaxy.api")
 
 
-@dataclass(frozen=True)
+# Not frozen: contextlib sets the traceback of what is raised within a `with`.
+@dataclass(eq=False)
 class ApiError(Exception):
     """A refusal with an HTTP status, a stable code for machines, a sentence for people and context."""
 

@@ -43,6 +43,7 @@ class Reader:
     def __init__(self, operation: Operation, services: Services) -> None:
         self._operation = operation
         self._services = services
+        self._in_query = {p.name for p in operation.parameters.values() if p.place == "query"}
         self._provider = secrets.PROVIDERS[operation.secrets] if operation.secrets else None
 
     def arguments(self, req: falcon.Request, path: Mapping[str, str]) -> dict[str, Value]:
@@ -51,7 +52,7 @@ class Reader:
         arguments: dict[str, Value] = {}
         problems: list[dict[str, str]] = []
         query = _query(req.query_string)
-        problems += [{"path": n, "problem": "is not a parameter"} for n in query if n not in operation.parameters]
+        problems += [{"path": n, "problem": "is not a parameter"} for n in query if n not in self._in_query]
         for parameter in operation.parameters.values():
             given = [path[parameter.name]] if parameter.place == "path" else query.get(parameter.name, [])
             value, found = _parameter_value(parameter, given)
@@ -85,7 +86,10 @@ class Reader:
             case "user":
                 return {"p_user_id": identity.user_id(req.get_header("X-User-ID")).encode()}
             case "admin":
-                return {"p_admin": self._services.administrators.check(req.auth).encode()}
+                try:
+                    return {"p_admin": self._services.administrators.check(req.auth).encode()}
+                except psycopg.Error as error:
+                    raise from_database(error, self._services.constraints) from None
             case "internal":
                 identity.check_internal(req.auth, self._services.internal_token)
         return {}

@@ -119,8 +119,8 @@ BEGIN
     END IF;
     INSERT INTO games (game_name, description, visibility, owner_user_id, min_players, max_players, enrollment_ends_at, turn_schedule,
                        target_engine_version)
-    VALUES (v_name, coalesce(p_body ->> 'description', ''), p_visibility, p_owner_user_id, (p_body ->> 'min_players')::integer,
-            (p_body ->> 'max_players')::integer, v_ends_at, btrim(p_body ->> 'turn_schedule'), v_version)
+    VALUES (v_name, coalesce(p_body ->> 'description', ''), p_visibility, p_owner_user_id, (p_body ->> 'min_players')::numeric::integer,
+            (p_body ->> 'max_players')::numeric::integer, v_ends_at, btrim(p_body ->> 'turn_schedule'), v_version)
     RETURNING * INTO v_game;
     RETURN v_game;
 END;
