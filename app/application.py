@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import falcon
+import psycopg
 
 from app.contract import Call, Operation
-from app.errors import ApiError, internal
+from app.errors import ApiError, from_database, internal
 from app.middleware import Requests
 from app.operations import Responder, Services
 
@@ -22,6 +23,8 @@ Handler = Callable[[Operation], Callable[..., None]]
 
 class _Resource:
     """A path: responders are set on it by method."""
+
+    on_head: Callable[..., None]
 
 
 def create_app(
@@ -40,8 +43,24 @@ def create_app(
         )
     app = falcon.App(middleware=middleware)
     app.req_options.strip_url_path_trailing_slash = False
+
+    def from_postgres(req: falcon.Request, resp: falcon.Response, error: psycopg.Error, params: Any) -> None:
+        _refused(req, resp, from_database(error, services.constraints), params)
+
     app.add_error_handler(Exception, _unforeseen)
-    app.add_error_handler(falcon.HTTPError, _from_falcon)
+
+    def from_falcon(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: Any) -> None:
+        if req.method not in falcon.HTTP_METHODS:
+            # Falcon calls it a bad request; for HTTP it is a method like any other that the path does not know.
+            route = app._router.find(req.path, req=req)
+            allowed = (
+                sorted(m for m, r in route[1].items() if getattr(r, "__name__", "") in ("respond", "on_options")) if route else []
+            )
+            error = falcon.HTTPMethodNotAllowed(allowed) if route else falcon.HTTPNotFound()
+        _from_falcon(req, resp, error, params)
+
+    app.add_error_handler(falcon.HTTPError, from_falcon)
+    app.add_error_handler(psycopg.Error, from_postgres)
     app.add_error_handler(ApiError, _refused)
     resources: dict[str, _Resource] = {}
     for operation in found:
@@ -49,9 +68,13 @@ def create_app(
             responder = handlers[operation.handler](operation)
         else:
             responder = Responder(operation, calls[operation.name], services)
-        setattr(resources.setdefault(operation.path, _Resource()), f"on_{operation.method.lower()}", _method(responder))
-    for path, resource in resources.items():
-        app.add_route(path, resource)
+        resource = resources.setdefault(operation.path, _Resource())
+        setattr(resource, f"on_{operation.method.lower()}", _method(responder))
+        if operation.method == "GET":
+            # Falcon leaves the body out.
+            resource.on_head = _method(responder)
+    for path, found_resource in resources.items():
+        app.add_route(path, found_resource)
     return app
 
 

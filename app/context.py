@@ -41,7 +41,8 @@ def source_address(environ: Mapping[str, Any], trusted: Sequence[Network]) -> st
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        address = ipaddress.ip_address(text)
+        # Without the zone of a link-local address: it means something on its own machine only.
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:

@@ -53,12 +53,15 @@ class Schema:
 
     def problems(self, value: Any, path: str = "") -> list[Problem]:
         """Return what is wrong with a value, as `{path, problem}`; nothing when it is right."""
-        if self._validator.is_valid(value):
-            return []
-        return [
-            {"path": ".".join([*([path] if path else []), *map(str, e.instance_path)]), "problem": e.message}
-            for e in self._validator.iter_errors(value)
-        ]
+        try:
+            if self._validator.is_valid(value):
+                return []
+            return [
+                {"path": ".".join([*([path] if path else []), *map(str, e.instance_path)]), "problem": e.message}
+                for e in self._validator.iter_errors(value)
+            ]
+        except ValueError:
+            return [{"path": path, "problem": "is nested too deeply"}]
 
 
 @dataclass(frozen=True)
@@ -110,14 +113,26 @@ def load_document(path: Path = DOCUMENT) -> dict[str, Any]:
     return document
 
 
+def check_handlers(all_operations: Iterable[Operation], known: Iterable[str]) -> None:
+    """Raise ContractError where an operation names a handler that is not there."""
+    unknown = sorted({o.handler for o in all_operations if o.handler is not None} - set(known))
+    if unknown:
+        raise ContractError(f"x-handler {name} is not known" for name in unknown)
+
+
 def operations(document: Mapping[str, Any]) -> list[Operation]:
     """Return the operations of a document. Raises ContractError when two share a name."""
-    found = [
-        _operation(document, path, method, item[method], item.get("parameters", ()))
-        for path, item in document["paths"].items()
-        for method in _METHODS
-        if method in item
-    ]
+    found: list[Operation] = []
+    malformed: list[str] = []
+    for path, item in document["paths"].items():
+        for method in (m for m in _METHODS if m in item):
+            try:
+                found.append(_operation(document, path, method, item[method], item.get("parameters", ())))
+            except (KeyError, TypeError, ValueError) as error:
+                name = item[method].get("operationId", "none")
+                malformed.append(f"{method.upper()} {path} (operationId {name}) is malformed: {type(error).__name__}: {error}")
+    if malformed:
+        raise ContractError(malformed)
     names = [o.name for o in found]
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
@@ -141,6 +156,10 @@ def _operation(
     parameters = [_parameter(document, _resolve(document, p)) for p in (*shared, *node.get("parameters", ()))]
     body = _resolve(document, node["requestBody"]) if "requestBody" in node else None
     successes = sorted(int(s) for s in node["responses"] if s.startswith("2"))
+    if not successes:
+        raise ValueError("it has no success")
+    if node.get("x-secrets") is not None and node["x-secrets"] not in secrets.PROVIDERS:
+        raise ValueError(f"x-secrets {node['x-secrets']} is not known")
     answer = _resolve(document, node["responses"][str(successes[0])])
     return Operation(
         name=node["operationId"],
@@ -240,6 +259,8 @@ def _misfits(operation: Operation, function: _Function) -> list[str]:
     arguments = set(function.arguments or ())
     given = _given(operation)
     found = [f"api.{function.name} has no argument {a}" for a in sorted(given - arguments)]
+    if len(arguments - {""}) < len(function.type_oids):
+        found.append(f"api.{function.name} asks for arguments without a name")
     found += [
         f"api.{function.name} asks for {a}, which nothing in the operation gives"
         for a in sorted(arguments - given - set(CONTEXT))

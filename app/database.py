@@ -60,8 +60,12 @@ class _Connection:
         """Whether an idle connection can be used: not old, and the server has not hung up (which makes it readable)."""
         if time.monotonic() > self.retire_at:
             return False
-        if self._poll.poll(0):
-            self.pgconn.consume_input()
+        try:
+            # A server that hangs up says so first: the end comes only with another read.
+            while self._poll.poll(0):
+                self.pgconn.consume_input()
+        except psycopg.OperationalError:
+            return False
         return self.pgconn.status == pq.ConnStatus.OK
 
     def call(self, statement: Statement, parameters: Sequence[Value]) -> list[Value]:

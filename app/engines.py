@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 
 import falcon
 import httpx
-import psycopg
 
 from app.contract import Operation
 from app.database import Statement, Value
-from app.errors import ApiError, from_database, unavailable
+from app.errors import ApiError, unavailable
 from app.operations import Reader, Services
 
 _UUID, _BOOL = 2950, 16
@@ -45,6 +44,9 @@ _REQUESTS = {
     "engine_orders_get": _Request("GET", "/api/v1/order", False, "player"),
     "engine_report_get": _Request("GET", "/api/v1/report", False, "player"),
 }
+
+NAMES = tuple(_REQUESTS)
+"""What `x-handler` can name here."""
 
 
 class Engines:
@@ -87,10 +89,7 @@ class Engines:
 
     def _access(self, arguments: Mapping[str, Value], is_command: bool) -> dict[str, Any]:
         parameters = [arguments["p_user_id"], arguments["p_game_id"], b"true" if is_command else b"false"]
-        try:
-            (found,) = self._services.database.call(ENGINE_ACCESS.name, parameters)
-        except psycopg.Error as error:
-            raise from_database(error, self._services.constraints) from None
+        (found,) = self._services.database.call(ENGINE_ACCESS.name, parameters)
         access: dict[str, Any] = json.loads(found or b"{}")
         return access
 

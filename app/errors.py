@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,10 +15,12 @@ from psycopg import errors as pg
 log = logging.getLogger("galaxy.api")
 
 
-# Not frozen: contextlib sets the traceback of what is raised within a `with`.
-@dataclass(eq=False)
+@dataclass
 class ApiError(Exception):
     """A refusal with an HTTP status, a stable code for machines, a sentence for people and context."""
+
+    # Not frozen: Python writes an exception's traceback into it. Hashed by identity, as exceptions are.
+    __hash__ = Exception.__hash__
 
     status: int
     code: str
@@ -64,8 +67,6 @@ _PASSING = (
     pg.AdminShutdown,
     pg.CrashShutdown,
     pg.CannotConnectNow,
-    pg.TooManyConnections,
-    pg.InsufficientResources,
     pg.ReadOnlySqlTransaction,
     pg.IdleInTransactionSessionTimeout,
 )
@@ -84,8 +85,8 @@ def from_database(error: psycopg.Error, constraints: Mapping[str, ConstraintErro
             status,
             error.diag.message_primary or "error",
             error.diag.message_detail or "",
-            json.loads(hint) if hint else {},
-            _headers(status),
+            details := json.loads(hint) if hint else {},
+            headers_of(status, details),
         )
     name = error.diag.constraint_name
     if name is not None and name in constraints:
@@ -93,19 +94,25 @@ def from_database(error: psycopg.Error, constraints: Mapping[str, ConstraintErro
         return ApiError(known.status, known.code, known.message)
     if isinstance(error, _MALFORMED):
         return invalid([{"path": "", "problem": "has text that cannot be stored"}])
-    if isinstance(error, _PASSING) or sqlstate is None or sqlstate.startswith("08"):
+    # 08: the connection; 53: no room, memory or connection left.
+    if isinstance(error, _PASSING) or sqlstate is None or sqlstate[:2] in ("08", "53"):
         log.warning("database unavailable", extra={"sqlstate": sqlstate, "error": type(error).__name__})
         return unavailable()
     log.error(
         "unforeseen database error",
         extra={
             "sqlstate": sqlstate,
-            "error": error.diag.message_primary,
+            "error": type(error).__name__,
             "constraint": name,
-            "context": error.diag.context,
+            "function": _place(error.diag.context),
         },
     )
     return internal()
+
+
+def _place(context: str | None) -> str | None:
+    """The functions in an error's context; its other words may quote values."""
+    return ", ".join(re.findall(r"PL/pgSQL function (\S+) line \d+", context)) if context else None
 
 
 def internal() -> ApiError:
@@ -113,9 +120,11 @@ def internal() -> ApiError:
     return ApiError(500, "internal", "Something went wrong on our side.")
 
 
-def _headers(status: int) -> dict[str, str]:
-    if status == 503:
-        return {"Retry-After": "1"}
+def headers_of(status: int, details: Any) -> dict[str, str]:
+    """Return the headers that a refusal of this status has to carry; `details.retry_after` is in seconds."""
+    if status in (429, 503):
+        after = details.get("retry_after", 1) if isinstance(details, dict) else 1
+        return {"Retry-After": str(after)}
     if status == 401:
         return {"WWW-Authenticate": 'Basic realm="galaxy-admin"'}
     return {}

@@ -5,10 +5,12 @@ Every process opens its connections after the fork, prepares every statement on 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import shutil
+import signal
 import socket
-import struct
 import sys
 import tempfile
 import time
@@ -17,28 +19,33 @@ from pathlib import Path
 from typing import Any
 
 import falcon
+import maxminddb
 import psycopg
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.util import close_graceful
+from gunicorn.workers.gthread import _DEFER, TConn, ThreadWorker
 
 from app import config as configuration
-from app import contract, dsn, logs, telemetry
+from app import contract, dsn, engines, logs, probes, telemetry
 from app.application import create_app
 from app.config import Config
 from app.database import Database, Statement
-from app.engines import ENGINE_ACCESS, Engines
 from app.errors import ConstraintError, error_body
 from app.geo import Geo
 from app.identity import Administrators, hash_password
 from app.operations import Services
 from app.probes import Check, Probes
-from app.schema import EX_CONFIG, Refused, check_deployed, check_login
+from app.schema import EX_CONFIG, Refused, check_deployed, check_login, deployed_changes
 from app.supervisor import spawn
 
 log = logging.getLogger("galaxy.api")
 
 DOOR = "backend_api"
+
+# How long a connection that is done with is read from, so that its client gets the whole answer.
+_LINGER = 0.25
 
 
 def conninfo(config: Config) -> str:
@@ -67,9 +74,10 @@ class Preflight:
     def __init__(self, config: Config) -> None:
         self.document = contract.load_document()
         self.operations = contract.operations(self.document)
+        contract.check_handlers(self.operations, (*probes.NAMES, *engines.NAMES))
         with psycopg.connect(conninfo(config), autocommit=True) as connection:
             check_login(connection, DOOR, config.development)
-            check_deployed(row[0] for row in connection.execute("SELECT api.schema_changes()"))
+            check_deployed(deployed_changes(connection, "api"))
             self.calls = contract.bind(self.operations, connection)
             self.constraints = {
                 name: ConstraintError(status, code, message)
@@ -93,22 +101,22 @@ def build(config: Config) -> falcon.App[falcon.Request, falcon.Response]:
         internal_token=config.internal_token,
         pepper=(config.auth_pepper or "").encode(),
     )
-    probes = Probes(_checks(config, database), preflight.document)
-    engines = Engines(
+    root = Probes(_checks(config, database), preflight.document)
+    game_engines = engines.Engines(
         services,
         call_timeout=min(config.engine_call_timeout, config.http_write_timeout - 1),
         probe_timeout=min(config.engine_probe_timeout, config.http_write_timeout - 1),
         # Engines that hang must leave threads for everything else.
         at_once=max(1, config.http_threads // 2),
     )
-    handlers = {**probes.handlers(), **engines.handlers()}
+    handlers = {**root.handlers(), **game_engines.handlers()}
     return create_app(preflight.operations, preflight.calls, services, handlers, config.cors_allowed_origins)
 
 
 _TEXT = 25
 _CREDENTIAL = Statement("administrator_credential", "SELECT api.administrator_credential($1)", (_TEXT,), True)
 _CHANGES = Statement("schema_changes", "SELECT array_to_string(ARRAY(SELECT api.schema_changes()), ' ')", (), True)
-_INTERNAL_STATEMENTS = (_CREDENTIAL, _CHANGES, ENGINE_ACCESS)
+_INTERNAL_STATEMENTS = (_CREDENTIAL, _CHANGES, engines.ENGINE_ACCESS)
 
 
 def _find_hash(database: Database, name: str) -> str | None:
@@ -143,8 +151,33 @@ def _push_check(config: Config) -> Check:
     return push
 
 
+class _Body:
+    """A request's body that says when it has been read, or cannot be."""
+
+    def __init__(self, body: Any, on_read: Callable[[], None]) -> None:
+        self._body = body
+        self._on_read = on_read
+        self.is_broken = False
+
+    def read(self, size: int | None = None) -> bytes:
+        try:
+            data: bytes = self._body.read(size)
+        except Exception:
+            self.is_broken = True
+            raise
+        self._on_read()
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._body, name)
+
+
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's threaded worker, with an end to requests that come too slowly and our error body for what is not HTTP."""
+    """gunicorn's threaded worker, in which a client that is slow, silent or malformed keeps nobody else waiting.
+
+    A request must have come within `read_timeout` for its head and again for its body, and be answered within
+    `write_timeout`; what is overdue is hung up on, which wakes the thread that waits for it.
+    """
 
     _deadlines: dict[TConn, float]
 
@@ -152,24 +185,56 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._deadlines = {}
         super().init_process()
 
+    def init_signals(self) -> None:
+        super().init_signals()
+        # Ctrl-C at a terminal reaches everybody; what it means, the master decides.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        super().set_accept_enabled(enabled)
+        if not self.alive:
+            # At the end, who comes is refused: in the queue of a socket that nobody reads they would wait in vain.
+            for listener in self.sockets:
+                listener.close()
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Look more often than gunicorn does, so that what is overdue is not so for long."""
+        super().wait_for_and_dispatch_events(min(timeout, 0.25))
+
     def handle(self, conn: TConn) -> Any:
-        self._deadlines[conn] = time.monotonic() + self.app.request_deadline
+        # A new connection on which nothing was said yet is watched by the loop, not waited for by a thread.
+        if not conn.initialized and not conn.data_ready and not conn.wait_for_data(0):
+            return _DEFER
+        self._deadlines[conn] = time.monotonic() + self.app.read_timeout
         try:
-            return super().handle(conn)
+            result = super().handle(conn)
         finally:
             self._deadlines.pop(conn, None)
+        if result is not _DEFER and not result:
+            # Here, not in the loop, which would wait for a client that does not hang up.
+            conn.sock.setblocking(True)
+            close_graceful(conn.sock, timeout=_LINGER)
+            conn.close = lambda graceful=False: None
+        return result
+
+    def handle_request(self, req: Any, conn: TConn) -> Any:
+        def on_read() -> None:
+            self._deadlines[conn] = time.monotonic() + self.app.write_timeout
+
+        has_body = any(name in ("CONTENT-LENGTH", "TRANSFER-ENCODING") for name, _ in req.headers)
+        self._deadlines[conn] = time.monotonic() + (self.app.read_timeout if has_body else self.app.write_timeout)
+        req.body = _Body(req.body, on_read)
+        return super().handle_request(req, conn) and not req.body.is_broken
 
     def murder_keepalived(self, force: bool = False) -> None:
-        """Called about once a second by the worker's loop: also cuts off what is overdue, waking the thread that waits for it."""
+        """Called by the loop again and again: also hangs up on what is overdue."""
         super().murder_keepalived(force)
         now = time.monotonic()
         for conn, deadline in list(self._deadlines.items()):
             if now > deadline:
                 self._deadlines.pop(conn, None)
-                try:
+                with contextlib.suppress(OSError):
                     conn.sock.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    continue
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
         """Answer what the parser refused. Nothing of the request is trusted, so it gets an id of ours."""
@@ -210,12 +275,28 @@ class _Logger(Logger):  # type: ignore[misc]
         """Nothing is written to files."""
 
 
+class _Arbiter(Arbiter):  # type: ignore[misc]
+    """gunicorn's master. SIGINT is what SIGTERM is; a second of either ends the workers at once."""
+
+    def handle_int(self) -> None:
+        self.handle_term()
+
+    def stop(self, graceful: bool = True) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.SIG_QUEUE.put_nowait(signal.SIGQUIT))
+        super().stop(graceful)
+
+
 class _Server(BaseApplication):  # type: ignore[misc]
     def __init__(self, config: Config, scrape_directory: Path | None) -> None:
         self._config = config
         self._scrape_directory = scrape_directory
-        self.request_deadline = config.http_read_timeout + config.http_write_timeout
+        self.read_timeout = config.http_read_timeout
+        self.write_timeout = config.http_write_timeout
         super().__init__()
+
+    def run(self) -> None:
+        _Arbiter(self).run()
 
     def load_config(self) -> None:
         config = self._config
@@ -235,7 +316,6 @@ class _Server(BaseApplication):  # type: ignore[misc]
             # Whose word counts for the client's address is decided by source_address, not by gunicorn.
             "forwarded_allow_ips": "",
             "worker_tmp_dir": "/dev/shm" if os.path.isdir("/dev/shm") else None,  # noqa: S108
-            "post_worker_init": self._after_start,
             "control_socket_disable": True,
         }
         for name, value in options.items():
@@ -245,17 +325,13 @@ class _Server(BaseApplication):  # type: ignore[misc]
         """In the worker, after the fork and before it accepts."""
         logs.configure(self._config.service_name, self._config.logging_level)
         telemetry.configure(self._config, "api", self._scrape_directory)
-        return build(self._config)
-
-    def _after_start(self, worker: Worker) -> None:
-        # Accepted sockets inherit these: one recv or send may take no longer, whoever set the socket to block.
-        for listener in worker.sockets:
-            for option, seconds in (
-                (socket.SO_RCVTIMEO, self._config.http_read_timeout),
-                (socket.SO_SNDTIMEO, self._config.http_write_timeout),
-            ):
-                whole = int(seconds)
-                listener.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", whole, int((seconds - whole) * 1_000_000)))
+        try:
+            return build(self._config)
+        except psycopg.OperationalError as error:
+            # Any other exception here would end the master as well: it takes it for a fault of the code.
+            log.warning("the database is away", extra={"error": type(error).__name__})
+            time.sleep(1)
+            sys.exit(1)
 
 
 def _bind_address(config: Config) -> str:
@@ -279,8 +355,10 @@ def main(config: Config) -> int:
             log.error("refusing to start", extra={"reason": line})
             sys.stderr.write(f"{line}\n")
         return EX_CONFIG
-    except OSError as error:
-        sys.stderr.write(f"BACKEND_GEOIP_DB_PATH cannot be opened: {error.strerror or type(error).__name__}\n")
+    except (OSError, maxminddb.InvalidDatabaseError) as error:
+        reason = f"BACKEND_GEOIP_DB_PATH cannot be read: {getattr(error, 'strerror', None) or error}"
+        log.error("refusing to start", extra={"reason": reason})
+        sys.stderr.write(f"{reason}\n")
         return EX_CONFIG
     except psycopg.Error as error:
         log.error("Postgres cannot be asked", extra={"error": type(error).__name__, "sqlstate": error.sqlstate})
@@ -289,10 +367,16 @@ def main(config: Config) -> int:
     if config.otel_metrics_exporter != "prometheus":
         _Server(config, None).run()
         return 0
-    with tempfile.TemporaryDirectory(prefix="galaxy-api-") as directory:
+    directory = tempfile.mkdtemp(prefix="galaxy-api-")
+    master = os.getpid()
+    try:
         address = config.otel_prometheus_listen_addr
         spawn([sys.executable, "-m", "app.scrape", address.host, str(address.port), directory])
         _Server(config, Path(directory)).run()
+    finally:
+        # Workers are forks of this: one that ends passes by here too.
+        if os.getpid() == master:
+            shutil.rmtree(directory, ignore_errors=True)
     return 0
 
 
@@ -300,9 +384,15 @@ def _bootstrap(config: Config) -> None:
     if config.admin_bootstrap_user is None or config.admin_bootstrap_password is None:
         return
     with psycopg.connect(conninfo(config), autocommit=True) as connection:
-        row = connection.execute(
-            "SELECT api.administrator_bootstrap(%s, %s)",
-            (config.admin_bootstrap_user, hash_password(config.admin_bootstrap_password)),
-        ).fetchone()
+        try:
+            row = connection.execute(
+                "SELECT api.administrator_bootstrap(%s, %s)",
+                (config.admin_bootstrap_user, hash_password(config.admin_bootstrap_password)),
+            ).fetchone()
+        except psycopg.errors.CheckViolation:
+            raise Refused(
+                "BACKEND_ADMIN_BOOTSTRAP_USER must have 1 to 64 letters, digits, full stops, underscores or hyphens,"
+                " and begin with a letter or a digit"
+            ) from None
     if row is not None and row[0]:
         log.info("the first administrator was made", extra={"admin": config.admin_bootstrap_user})

@@ -28,8 +28,12 @@ class Requests:
         state.started = time.monotonic()
         state.request_id = context.request_id(req.get_header("X-Request-ID"))
         state.span = telemetry.begin(f"HTTP {req.method}", req.get_header("traceparent"), SpanKind.SERVER)
+        state.span.set_attribute("request_id", state.request_id)
         state.traceparent = state.span.traceparent
         state.bound = logs.push(request_id=state.request_id, **state.span.log_fields)
+        if req.path.startswith("//"):
+            # Falcon's router would look past the slashes.
+            raise falcon.HTTPRouteNotFound
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: Any, _succeeded: bool) -> None:
         resp.set_header("X-Request-ID", req.context.request_id)

@@ -12,12 +12,12 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import falcon
-import psycopg
+from gunicorn.http.errors import ParseException
 
 from app import context, identity, secrets
 from app.contract import Call, Operation, Parameter
 from app.database import Database, Value
-from app.errors import ApiError, ConstraintError, error_body, from_database, internal, invalid
+from app.errors import ApiError, ConstraintError, error_body, headers_of, internal, invalid
 from app.geo import Geo
 
 MAX_BODY_BYTES = 64 * 1024
@@ -43,8 +43,8 @@ class Reader:
     def __init__(self, operation: Operation, services: Services) -> None:
         self._operation = operation
         self._services = services
-        self._in_query = {p.name for p in operation.parameters.values() if p.place == "query"}
         self._provider = secrets.PROVIDERS[operation.secrets] if operation.secrets else None
+        self._query_names = {p.name for p in operation.parameters.values() if p.place == "query"}
 
     def arguments(self, req: falcon.Request, path: Mapping[str, str]) -> dict[str, Value]:
         """Return the arguments by name, as Postgres takes them. Raises ApiError."""
@@ -52,7 +52,7 @@ class Reader:
         arguments: dict[str, Value] = {}
         problems: list[dict[str, str]] = []
         query = _query(req.query_string)
-        problems += [{"path": n, "problem": "is not a parameter"} for n in query if n not in self._in_query]
+        problems += [{"path": n, "problem": "is not a parameter"} for n in query if n not in self._query_names]
         for parameter in operation.parameters.values():
             given = [path[parameter.name]] if parameter.place == "path" else query.get(parameter.name, [])
             value, found = _parameter_value(parameter, given)
@@ -86,10 +86,7 @@ class Reader:
             case "user":
                 return {"p_user_id": identity.user_id(req.get_header("X-User-ID")).encode()}
             case "admin":
-                try:
-                    return {"p_admin": self._services.administrators.check(req.auth).encode()}
-                except psycopg.Error as error:
-                    raise from_database(error, self._services.constraints) from None
+                return {"p_admin": self._services.administrators.check(req.auth).encode()}
             case "internal":
                 identity.check_internal(req.auth, self._services.internal_token)
         return {}
@@ -119,10 +116,7 @@ class Responder:
 
     def _answer(self, req: falcon.Request, resp: falcon.Response, path: Mapping[str, str]) -> None:
         arguments = self._reader.arguments(req, path)
-        try:
-            columns = self._services.database.call(self._operation.name, self._parameters(req, arguments, self._call.arguments))
-        except psycopg.Error as error:
-            raise from_database(error, self._services.constraints) from None
+        columns = self._services.database.call(self._operation.name, self._parameters(req, arguments, self._call.arguments))
         if self._call.returns_reply:
             self._reply(req, resp, columns)
             return
@@ -132,16 +126,18 @@ class Responder:
     def _parameters(self, req: falcon.Request, arguments: Mapping[str, Value], names: tuple[str, ...]) -> list[Value]:
         values: list[Value] = []
         if not self._call.statement.is_read:
-            address = context.source_address(req.env, self._services.trusted_proxies)
-            values += [req.context.request_id.encode(), req.context.traceparent.encode(), (address or "").encode()]
+            values += [req.context.request_id.encode(), req.context.traceparent.encode(), (self._source(req) or "").encode()]
         for name in names:
             if name in arguments:
                 values.append(arguments[name])
                 continue
-            address = context.source_address(req.env, self._services.trusted_proxies)
+            address = self._source(req)
             found = address if name == "p_source_ip" else self._services.geo.country(address)
             values.append(found.encode() if found else None)
         return values
+
+    def _source(self, req: falcon.Request) -> str | None:
+        return context.source_address(req.env, self._services.trusted_proxies)
 
     def _reply(self, req: falcon.Request, resp: falcon.Response, columns: list[Value]) -> None:
         status, body, location = columns
@@ -154,10 +150,15 @@ class Responder:
             refusal = json.loads(body or b"{}")
             resp.data = error_body(refusal["code"], refusal["message"], refusal.get("details", {}), req.context.request_id)
             resp.content_type = falcon.MEDIA_JSON
+            for name, value in headers_of(code, refusal.get("details")).items():
+                resp.set_header(name, value)
             req.context.code = refusal["code"]
             return
         if location is not None:
-            resp.set_header("Location", location.decode())
+            place = location.decode()
+            if not place.isascii() or not place.isprintable():
+                raise internal()
+            resp.set_header("Location", place)
         self._send(req, resp, body)
 
     def _send(self, req: falcon.Request, resp: falcon.Response, body: Value) -> None:
@@ -201,10 +202,16 @@ def read_body(req: falcon.Request) -> bytes:
     too_large = ApiError(413, "body_too_large", f"The body must not be over {MAX_BODY_BYTES} bytes.")
     if (req.content_length or 0) > MAX_BODY_BYTES:
         raise too_large
-    # One byte more than is allowed: a body in chunks does not say its length.
-    raw: bytes = req.env["wsgi.input"].read(MAX_BODY_BYTES + 1)
+    try:
+        # One byte more than is allowed: a body in chunks does not say its length.
+        raw: bytes = req.env["wsgi.input"].read(MAX_BODY_BYTES + 1)
+    except (ParseException, OSError):
+        raise invalid([{"path": "", "problem": "the body is malformed, or ends early"}]) from None
     if len(raw) > MAX_BODY_BYTES:
         raise too_large
+    # Whoever was cut off within a body has not asked for anything.
+    if len(raw) < (req.content_length or 0):
+        raise invalid([{"path": "", "problem": "the body ends early"}])
     return raw
 
 
@@ -240,6 +247,9 @@ def _query(text: str) -> dict[str, list[str]]:
 def _parameter_value(parameter: Parameter, given: list[str]) -> tuple[Value, list[dict[str, str]]]:
     """The value of a parameter as Postgres takes it, and what is wrong with it."""
     name = parameter.name
+    # NUL is no text for Postgres; the other is what a path's bytes become that are not UTF-8.
+    if any("\0" in text or "\ufffd" in text for text in given):
+        return None, [{"path": name, "problem": "is not text"}]
     if not given:
         if parameter.is_required:
             return None, [{"path": name, "problem": "is required"}]

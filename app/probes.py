@@ -17,6 +17,10 @@ Check = Callable[[], str]
 """Returns ok, degraded or failed; an exception counts as failed."""
 
 
+NAMES = ("live", "ready", "contract_yaml", "contract_json")
+"""What `x-handler` can name here."""
+
+
 class Probes:
     """Probes and the contract."""
 

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 
@@ -70,6 +70,14 @@ def missing_changes(deployed: Iterable[str]) -> list[str]:
     return [c.name for c in planned_changes() if c.change_id not in known]
 
 
+def deployed_changes(connection: psycopg.Connection[Any], door: LiteralString) -> set[str]:
+    """Return the ids of the deployed changes, as the function of a door (`api`, …) tells them; none without that function."""
+    try:
+        return {row[0] for row in connection.execute(f"SELECT {door}.schema_changes()")}
+    except psycopg.ProgrammingError:
+        return set()
+
+
 def check_deployed(deployed: Iterable[str]) -> None:
     """Raise Refused when the schema is older than the plan."""
     missing = missing_changes(deployed)
@@ -93,10 +101,16 @@ def login_problem(is_superuser: bool, member_of: Iterable[str], door: str, user:
 
 
 LOGIN_QUERY = """
+    WITH RECURSIVE login AS (
+        SELECT u.oid, u.rolname, u.rolsuper FROM pg_catalog.pg_roles AS u WHERE u.rolname = session_user
+    ), membership AS (
+        SELECT m.roleid FROM pg_catalog.pg_auth_members AS m JOIN login AS u ON m.member = u.oid
+        UNION
+        SELECT m.roleid FROM pg_catalog.pg_auth_members AS m JOIN membership AS b ON m.member = b.roleid
+    )
     SELECT u.rolname::text, u.rolsuper,
-           ARRAY(SELECT r.rolname::text FROM pg_catalog.pg_auth_members AS m
-                   JOIN pg_catalog.pg_roles AS r ON r.oid = m.roleid WHERE m.member = u.oid)
-      FROM pg_catalog.pg_roles AS u WHERE u.rolname = current_user
+           ARRAY(SELECT r.rolname::text FROM membership AS b JOIN pg_catalog.pg_roles AS r ON r.oid = b.roleid)
+      FROM login AS u
 """
 
 

@@ -54,7 +54,7 @@ def configure(config: Config, program: str, scrape_directory: Path | None = None
 
 def _span_exporter(config: Config) -> SpanExporter:
     if config.otel_traces_exporter == "stdout":
-        return ConsoleSpanExporter()
+        return ConsoleSpanExporter(formatter=lambda span: f"{span.to_json(indent=None)}\n")
     if config.otel_protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as Grpc
 
@@ -67,7 +67,7 @@ def _span_exporter(config: Config) -> SpanExporter:
 def _metric_reader(config: Config) -> MetricReader | None:
     match config.otel_metrics_exporter:
         case "stdout":
-            return PeriodicExportingMetricReader(ConsoleMetricExporter())
+            return PeriodicExportingMetricReader(ConsoleMetricExporter(formatter=lambda data: f"{data.to_json(indent=None)}\n"))
         case "otlp":
             return PeriodicExportingMetricReader(_otlp_metric_exporter(config))
         case "prometheus":
@@ -106,6 +106,11 @@ class Span:
         self._token = context.attach(trace.set_span_in_context(self._span))
         current = self._span.get_span_context()
         self.traceparent = f"00-{current.trace_id:032x}-{current.span_id:016x}-{current.trace_flags:02x}"
+
+    def set_attribute(self, name: str, value: str) -> None:
+        """Note something with the span, if it is recorded."""
+        if not self.log_fields:
+            self._span.set_attribute(name, value)
 
     def end(self) -> None:
         """End it, in the thread or task that began it."""

@@ -84,7 +84,9 @@ class Function:
 
     def reasons(self) -> set[Code]:
         """What a guard's body gives as the reason of a refusal; which of them its callers can meet, it does not say."""
-        return {Code(int(status), code, False) for status, code in re.findall(r"ROW\((\d{3}), '(\w+)'", without_comments(self.body))}
+        return {
+            Code(int(status), code, False) for status, code in re.findall(r"ROW\((\d{3}), '(\w+)'", without_comments(self.body))
+        }
 
     def promised(self) -> set[Code]:
         """What the comment says that it refuses with."""

@@ -12,7 +12,7 @@ import psycopg
 from app import config as configuration
 from app import logs, telemetry
 from app.config import Config
-from app.schema import EX_CONFIG, Refused, check_deployed, check_login
+from app.schema import EX_CONFIG, Refused, check_deployed, check_login, deployed_changes
 from workers import maintenance
 from workers.door import Door, conninfo
 from workers.loops import every
@@ -43,13 +43,18 @@ async def _serve(config: Config, driver: Driver) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
+    def end_at_once(reason: str) -> None:
+        log.warning(f"stopped at once {reason}")
+        logging.shutdown()
+        sys.stdout.flush()
+        signal.raise_signal(signal.SIGKILL)
+
     def on_signal() -> None:
         if stop.is_set():
-            log.warning("stopped at once by a second signal")
-            logging.shutdown()
-            sys.stdout.flush()
-            signal.raise_signal(signal.SIGKILL)
+            end_at_once("by a second signal")
         stop.set()
+        # Should anything resist being cancelled; whoever supervises us does not wait longer either.
+        loop.call_later(config.shutdown_timeout + 1, end_at_once, "because it takes too long")
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
@@ -61,7 +66,7 @@ async def _serve(config: Config, driver: Driver) -> None:
     client = EngineClient(config.engine_call_timeout, config.engine_probe_timeout)
     runtime = RuntimeTasks(config, door, driver, client)
     tasks: list[asyncio.Task[None]] = [
-        asyncio.create_task(run_queues(config, job_app(config, delivery, notifications, runtime)), name="queues"),
+        asyncio.create_task(run_queues(config, job_app(config, delivery, notifications, runtime), stop), name="queues"),
         *(
             asyncio.create_task(every(interval, name, sweep), name=name)
             for interval, name, sweep in (
@@ -78,16 +83,23 @@ async def _serve(config: Config, driver: Driver) -> None:
     log.info("working")
     stopping: asyncio.Task[bool] = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    stop.set()
     # A mail that has been started is finished and reported before anything is cancelled.
     delivery.stop()
     log.info("stopping")
-    try:
-        async with asyncio.timeout(config.shutdown_timeout):
-            await delivery.idle()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-    except TimeoutError:
+    until = loop.time() + config.shutdown_timeout
+    idle = asyncio.create_task(delivery.idle())
+    await asyncio.wait([idle], timeout=config.shutdown_timeout)
+    unfinished = set(tasks)
+    while unfinished:
+        for task in unfinished:
+            task.cancel()
+        # Again after a while: a cancellation can get lost in the pools, which catch it as they catch trouble.
+        left = until - loop.time()
+        _, unfinished = await asyncio.wait(unfinished, timeout=max(0.0, min(1.0, left)))
+        if left <= 0:
+            break
+    if unfinished or not idle.done():
         log.warning("stopped with work unfinished; its leases give it back")
     await client.close()
     await driver.close()
@@ -106,7 +118,7 @@ def main(config: Config) -> int:
         driver = driver_of(config)
         with psycopg.connect(conninfo(config, "galaxy-worker"), autocommit=True) as connection:
             check_login(connection, DOOR, config.development)
-            check_deployed(row[0] for row in connection.execute("SELECT worker.schema_changes()"))
+            check_deployed(deployed_changes(connection, "worker"))
     except Refused as error:
         log.error("refusing to start", extra={"reason": str(error)})
         sys.stderr.write(f"{error}\n")

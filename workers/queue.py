@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -39,6 +40,7 @@ def job_app(
         min_size=1,
         max_size=max(4, config.postgres_max_conns // 2),
         max_lifetime=config.postgres_conn_max_lifetime,
+        timeout=config.postgres_operation_timeout,
     )
     app = procrastinate.App(connector=connector)
 
@@ -72,9 +74,11 @@ async def in_context(call_next: Callable[[], Awaitable[Any]], context: JobContex
     task = context.job.task_name
     outcome = "failed"
     with (
-        telemetry.span(f"job {task}", origin.get("traceparent")),
+        telemetry.span(f"job {task}", origin.get("traceparent")) as span,
         logs.bind(request_id=origin.get("request_id"), job_id=context.job.id, task=task),
     ):
+        if origin.get("request_id"):
+            span.set_attribute("request_id", str(origin["request_id"]))
         try:
             result = await call_next()
             outcome = "succeeded"
@@ -91,13 +95,21 @@ async def in_context(call_next: Callable[[], Awaitable[Any]], context: JobContex
             log.debug("job done", extra={"outcome": outcome})
 
 
-async def run_queues(config: Config, app: procrastinate.App) -> None:
-    """Run Procrastinate's workers until cancelled; they end when the database goes, and begin again."""
-    while True:
+async def run_queues(config: Config, app: procrastinate.App, stop: asyncio.Event) -> None:
+    """Run Procrastinate's workers until cancelled; they end when the database goes, and begin again.
+
+    Cancelled while the database is away, they end with that trouble in place of the cancellation: so `stop` must be set before.
+    """
+    while not stop.is_set():
         try:
-            async with app.open_async(), asyncio.TaskGroup() as group:
-                group.create_task(_run_worker(config, app, _QUICK_QUEUES, _QUICK_AT_ONCE))
-                group.create_task(_run_worker(config, app, ("runtime",), config.runtime_worker_pool_size))
+            try:
+                await app.open_async()
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(_run_worker(config, app, _QUICK_QUEUES, _QUICK_AT_ONCE))
+                    group.create_task(_run_worker(config, app, ("runtime",), config.runtime_worker_pool_size))
+            finally:
+                # Also when it was the opening that was cut short: its pool would keep the process alive.
+                await app.close_async()
         except* (
             procrastinate.exceptions.ProcrastinateException,
             psycopg.Error,
@@ -107,7 +119,8 @@ async def run_queues(config: Config, app: procrastinate.App) -> None:
         ) as errors:
             names = sorted({type(error).__name__ for error in errors.exceptions})
             log.warning("the job queue cannot be worked on", extra={"errors": names})
-        await asyncio.sleep(1)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), 1)
 
 
 class _EndedError(Exception):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import email.policy
 import email.utils
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from email.message import EmailMessage
+from email.header import Header
+from email.message import Message
+from email.mime.text import MIMEText
 from typing import Literal
 
 import aiosmtplib
@@ -40,22 +44,37 @@ class Result:
     error: str | None = None
 
 
-def message(mail: Mail, sender: str) -> EmailMessage:
+# Seven bits and short lines, whatever the texts are: some relays still offer no more.
+_POLICY = email.policy.compat32.clone(linesep="\r\n")
+
+# As the database takes addresses. "=?" would begin an encoded word where the header is read.
+_ADDRESS = re.compile(r"(?!.*=\?)[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+
+_LONGEST_ERROR = 200
+
+
+def message(mail: Mail, sender: str) -> Message[str, str | Header]:
     """Return the mail as it goes out. Its Message-ID is the delivery's, so that one sent twice can be recognised."""
-    made = EmailMessage(policy=email.policy.SMTP)
-    made["From"] = sender
+    name, address = email.utils.parseaddr(sender)
+    made: Message[str, str | Header] = Message(policy=_POLICY)
+    made["From"] = email.utils.formataddr((name, address))
     made["To"] = ", ".join(mail.recipients)
-    made["Subject"] = mail.subject
-    made["Date"] = email.utils.localtime()
-    made["Message-ID"] = f"<{mail.delivery_id}@{_domain(sender)}>"
+    # Encoded whole wherever it is more than plain words, so that nothing in it is read as an encoding or as a line's end.
+    subject = " ".join(mail.subject.split())
+    is_plain = subject.isascii() and subject.isprintable() and "=?" not in subject
+    made["Subject"] = subject if is_plain else Header(subject, "utf-8")
+    made["Date"] = email.utils.format_datetime(datetime.datetime.now(datetime.UTC))
+    made["Message-ID"] = f"<{mail.delivery_id}@{address.rpartition('@')[2] or 'localhost'}>"
     made["Auto-Submitted"] = "auto-generated"
-    made.set_content(mail.body_text)
-    made.add_alternative(mail.body_html, subtype="html")
+    made["MIME-Version"] = "1.0"
+    made["Content-Type"] = "multipart/alternative"
+    made.attach(MIMEText(mail.body_text, "plain", "utf-8", policy=_POLICY))
+    made.attach(MIMEText(mail.body_html, "html", "utf-8", policy=_POLICY))
     return made
 
 
-def _domain(sender: str) -> str:
-    return email.utils.parseaddr(sender)[1].rpartition("@")[2] or "localhost"
+class _GoneError(Exception):
+    """A connection that was kept is of no more use; nothing of the mail has been said on it."""
 
 
 class Relay:
@@ -76,29 +95,53 @@ class Relay:
 
     async def send(self, mail: Mail) -> Result:
         """Send one mail; never raises for what a relay or the network can do."""
-        data_began = False
+        if not mail.recipients or not all(_ADDRESS.fullmatch(recipient) for recipient in mail.recipients):
+            return Result("permanent", "a recipient is not an address")
+        try:
+            return await self._send(mail, is_kept=self._client.is_connected)
+        except _GoneError:
+            self.close()
+            return await self._send(mail, is_kept=False)
+
+    async def _send(self, mail: Mail, is_kept: bool) -> Result:
+        mail_began = data_began = False
         try:
             async with asyncio.timeout(SEND_TIMEOUT):
                 if not self._client.is_connected:
                     await self._client.connect()
                 await self._client.mail(email.utils.parseaddr(self._sender)[1])
+                mail_began = True
                 for recipient in mail.recipients:
                     await self._client.rcpt(recipient)
                 content = message(mail, self._sender).as_bytes()
                 data_began = True
                 await self._client.data(content)
             return Result("sent")
-        except (errors.SMTPRecipientRefused, errors.SMTPDataError) as error:
-            await self._reset()
-            return Result("permanent" if 500 <= error.code < 600 else "transient", f"{error.code} {_first_line(error.message)}")
         except errors.SMTPResponseException as error:
-            # The sender, the login, the greeting: ours or the relay's trouble, not the recipient's.
-            self.close()
-            return Result("transient", f"{error.code} {_first_line(error.message)}")
+            # Many relays take so many mails and then say 421, or just hang up.
+            if is_kept and not mail_began and error.code == 421:
+                raise _GoneError from None
+            return await self._refused(error, data_began)
         except (errors.SMTPException, OSError, TimeoutError, ValueError) as error:
+            if is_kept and not mail_began and isinstance(error, errors.SMTPServerDisconnected):
+                raise _GoneError from None
             # After the mail began to go out, nobody knows whether the relay has taken it.
             self.close()
             return Result("outcome_unknown" if data_began else "transient", type(error).__name__)
+
+    async def _refused(self, error: errors.SMTPResponseException, data_began: bool) -> Result:
+        text = f"{error.code} {_clean(error.message)}".strip()
+        is_of_recipient = isinstance(error, errors.SMTPRecipientRefused | errors.SMTPDataError)
+        if not 400 <= error.code < 600:
+            # No answer that SMTP knows.
+            self.close()
+            return Result("outcome_unknown" if data_began else "transient", text)
+        if not is_of_recipient:
+            # The sender, the login, the greeting: ours or the relay's trouble, not the recipient's.
+            self.close()
+            return Result("transient", text)
+        await self._reset()
+        return Result("permanent" if error.code >= 500 else "transient", text)
 
     async def quit(self) -> None:
         """Say goodbye, if there is somebody to say it to."""
@@ -121,5 +164,8 @@ class Relay:
             self.close()
 
 
-def _first_line(text: str) -> str:
-    return text.splitlines()[0][:200] if text else ""
+def _clean(text: str) -> str:
+    """The first line of a relay's answer, as it can be stored and logged: printable, short, without addresses."""
+    line = text.splitlines()[0] if text.splitlines() else ""
+    printable = "".join(c if c.isprintable() else " " for c in line.encode("utf-8", "replace").decode())
+    return re.sub(r"[^\s<>,;:]+@[^\s<>,;:]+", "…", printable)[:_LONGEST_ERROR].strip()

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:api/administrators
 
 BEGIN;
-SELECT plan(49);
+SELECT plan(50);
 \ir ../helpers.psql
 
 -- Attributes and privileges.
@@ -37,13 +37,14 @@ SELECT throws_ok($$SELECT api.administrator_get('root', 'root')$$, 'GX401', 'una
 RESET ROLE;
 UPDATE backend.admin_accounts SET disabled_at = NULL;
 INSERT INTO backend.admin_accounts (username, password_hash, disabled_at)
-VALUES ('ann', :'hash', NULL), ('bob', :'hash', '2026-01-02T03:04:05Z'), ('zoe', :'hash', NULL);
+VALUES ('zoe', :'hash', NULL), ('bob', :'hash', '2026-01-02T03:04:05Z'), ('ann', :'hash', NULL);
 
 -- The list.
 CREATE FUNCTION pg_temp.names(p_page text) RETURNS text[] LANGUAGE sql
 RETURN (SELECT array_agg(i ->> 'username' ORDER BY n) FROM jsonb_array_elements(p_page::jsonb -> 'items') WITH ORDINALITY AS t(i, n));
 SET LOCAL ROLE backend_api;
 SELECT is(pg_temp.names(api.administrator_list('root', 50, NULL)), ARRAY['ann', 'bob', 'root', 'zoe'], 'an administrator sees all of them, by name');
+SELECT is(pg_temp.names(api.administrator_list('root', 1, NULL)), ARRAY['ann'], 'the first of them first');
 SELECT api.administrator_list('root', 3, NULL) AS page1 \gset
 SELECT api.administrator_list('root', 3, :'page1'::jsonb ->> 'next_cursor') AS page2 \gset
 SELECT is(pg_temp.names(:'page1'), ARRAY['ann', 'bob', 'root'], 'the first page');

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:api/sessions
 
 BEGIN;
-SELECT plan(80);
+SELECT plan(83);
 \ir ../helpers.psql
 
 -- Attributes and privileges.
@@ -58,12 +58,16 @@ DELETE FROM backend.push_pending;
 SET LOCAL ROLE backend_api;
 SELECT is(api.session_revoke_all(:'ann', '{"reason": "account_blocked"}')::jsonb, '{"revoked": 2}', 'the gateway revokes all, and hears how many');
 SELECT is(api.session_revoke_all(:'ann', NULL)::jsonb, '{"revoked": 0}', 'again there are none');
+SELECT is(api.session_revoke_all(:'bob', NULL)::jsonb, '{"revoked": 1}', 'somebody else''s were left alone');
+SELECT is(api.session_get(:'bobs')::jsonb ->> 'revoke_reason', 'logout', 'without a reason it is a logout');
 SELECT throws_ok(format('SELECT api.session_revoke_all(%L, NULL)', :'nobody'), 'GX404', 'account_not_found', 'of nobody there is nothing to revoke');
 RESET ROLE;
-SELECT results_eq(
+SELECT set_eq(
     'SELECT user_id, device_session_id, reason FROM backend.push_pending',
-    format($$VALUES (%L::uuid, NULL::uuid, 'account_blocked')$$, :'ann'), 'the gateways are told once, of the person');
+    format($$VALUES (%L::uuid, NULL::uuid, 'account_blocked'), (%L, NULL, 'logout')$$, :'ann', :'bob'), 'the gateways are told once, of the person');
 DELETE FROM backend.push_pending;
+SELECT pg_temp.plant(format(
+    $$UPDATE backend.device_sessions SET status = 'active', revoked_at = NULL, revoke_reason = NULL WHERE device_session_id = %L$$, :'bobs')) \g /dev/null
 
 -- For a person: the list.
 CREATE FUNCTION pg_temp.numbers(p_page text) RETURNS integer[] LANGUAGE sql
@@ -82,6 +86,9 @@ SELECT is(pg_temp.numbers(:'page1'), ARRAY[5, 4], 'the first page');
 SELECT is(pg_temp.numbers(:'page2'), ARRAY[3, 2], 'the second');
 SELECT is(pg_temp.numbers(:'page3'), ARRAY[1], 'the last');
 SELECT is(:'page3'::jsonb -> 'next_cursor', 'null', 'which says so');
+SELECT api.my_session_list(:'ann', 3, NULL) AS page \gset
+SELECT is(
+    pg_temp.numbers(api.my_session_list(:'ann', 3, :'page'::jsonb ->> 'next_cursor')), ARRAY[2, 1], 'a page goes on after the last of the one before');
 SELECT throws_ok(
     format('SELECT api.my_session_list(%L, 2, %L)', :'bob', :'page1'::jsonb ->> 'next_cursor'), 'GX400', 'invalid_cursor',
     'a cursor is of one person''s list');

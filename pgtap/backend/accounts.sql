@@ -213,10 +213,11 @@ UPDATE backend.clock SET clock_offset = '0';
 SELECT pg_temp.sanction(:'ann', 'game_join_block', backend.now() + interval '1 day'), pg_temp.sanction(:'ann', 'diplomail_block') \g /dev/null
 WITH r AS (
     INSERT INTO backend.limit_records (user_id, code, action, value, reason, actor, expires_at)
-    VALUES (:'ann', 'max_active_memberships', 'apply', 7, 'r', 'root', backend.now() + interval '1 day'),
-           (:'ann', 'max_owned_private_games', 'apply', 0, 'r', 'root', NULL) RETURNING *)
+    VALUES (:'ann', 'max_owned_private_games', 'apply', 0, 'r', 'root', NULL),
+           (:'ann', 'max_active_memberships', 'apply', 7, 'r', 'root', backend.now() + interval '1 day') RETURNING *)
 INSERT INTO backend.limit_active (user_id, code, limit_record_id, value, expires_at) SELECT user_id, code, limit_record_id, value, expires_at FROM r;
-INSERT INTO backend.identities (provider, subject, user_id) VALUES ('telegram', '0815', :'ann');
+DELETE FROM backend.identities WHERE user_id = :'ann';
+INSERT INTO backend.identities (provider, subject, user_id) VALUES ('telegram', '0815', :'ann'), ('email', 'ann@example.org', :'ann');
 SELECT is(
     pg_temp.account(:'ann') -> 'sanctions',
     jsonb_build_array(

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/auth
 
 BEGIN;
-SELECT plan(62);
+SELECT plan(63);
 \ir ../helpers.psql
 
 -- Attributes.
@@ -29,6 +29,7 @@ SELECT is(backend.email_normalise(e), n, format('%s is %s', to_json(e), coalesce
     (E' \tAnn.B+c@Example.ORG\r\n', 'ann.b+c@example.org'),
     ('o''brien@example.org', 'o''brien@example.org'),
     ('!#$%&*+/=?^_`{|}~-@example.org', '!#$%&*+/=?^_`{|}~-@example.org'),
+    ('a.!#$%&*+/=?^_`{|}~-@example.org', 'a.!#$%&*+/=?^_`{|}~-@example.org'),
     ('1@2.de', '1@2.de'),
     ('a@xn--bcher-kva.example', 'a@xn--bcher-kva.example'),
     ('a@b.c.d.example', 'a@b.c.d.example'),

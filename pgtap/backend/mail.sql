@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/mail
 
 BEGIN;
-SELECT plan(92);
+SELECT plan(102);
 \ir ../helpers.psql
 
 -- Attributes.
@@ -111,6 +111,9 @@ SELECT is(
     500, 'a subject is cut where it would be too long');
 SELECT throws_ok($$SELECT backend.mail_enqueue('no.such', 'x', ARRAY['a@example.org'], '{}')$$, 'P0002', NULL, 'a template that is not there is a fault');
 SELECT throws_ok($$SELECT backend.mail_enqueue('test.hello', 'x', ARRAY['a@example.org'], '{}')$$, '22023', NULL, 'and so is a value that is missing');
+SELECT throws_ok(format($$SELECT backend.mail_enqueue('test.hello', 'x', %L, '{"name": "x"}')$$, r), '22023', 'a mail needs a recipient', 'and nobody to send it to')
+  FROM unnest(ARRAY['{}', NULL]) AS r;
+SELECT throws_ok($$SELECT backend.mail_enqueue('test.hello', 'x', ARRAY['nobody'], '{"name": "x"}')$$, '23514', NULL, 'and what is no address');
 SELECT is_empty($$SELECT FROM backend.mail_deliveries WHERE idempotency_key = 'x'$$, 'which leave nothing behind');
 
 -- Erasing.
@@ -132,6 +135,8 @@ SELECT is(pg_temp.violated(format('INSERT INTO backend.%s', replace(v, ':mail', 
   FROM (VALUES
     ($$mail_payloads (subject, body_text, body_html) VALUES (E'a\nb', 'x', 'x')$$, 'mail_payloads_subject_is_one_line', 'a subject is one line'),
     ($$mail_payloads (subject, body_text, body_html) VALUES (E'a\u007fb', 'x', 'x')$$, 'mail_payloads_subject_is_one_line', 'a subject has no control characters'),
+    ($$mail_payloads (subject, body_text, body_html) VALUES (E'a\u0085b', 'x', 'x')$$, 'mail_payloads_subject_is_one_line', 'nor those beyond ASCII'),
+    ($$mail_payloads (subject, body_text, body_html) VALUES (E'a\u2028b', 'x', 'x')$$, 'mail_payloads_subject_is_one_line', 'nor a line break of Unicode'),
     (format($$mail_payloads (subject, body_text, body_html) VALUES (%L, 'x', 'x')$$, repeat('x', 501)), 'mail_payloads_subject_is_one_line', 'a subject is not too long'),
     ($$mail_payloads (subject, body_text, body_html) VALUES ('a', NULL, 'x')$$, 'mail_payloads_erased_has_no_body', 'a mail has a text'),
     ($$mail_payloads (subject, body_text, body_html) VALUES ('a', 'x', NULL)$$, 'mail_payloads_erased_has_no_body', 'and an HTML alternative'),
@@ -140,9 +145,14 @@ SELECT is(pg_temp.violated(format('INSERT INTO backend.%s', replace(v, ':mail', 
         'mail_deliveries_one_per_template_and_key', 'a key of a template is one mail'),
     ($$mail_deliveries (template_id, idempotency_key, payload_id, priority) SELECT 'no.such', 'y', payload_id, 0 FROM backend.mail_payloads LIMIT 1$$,
         'mail_deliveries_template_id_fkey', 'a mail is of a template there is'),
-    ($$mail_recipients VALUES (:mail, 'a b@example.org')$$, 'mail_recipients_address_is_one_line', 'an address has no space'),
-    ($$mail_recipients VALUES (:mail, E'a@example.org\nBcc: x')$$, 'mail_recipients_address_is_one_line', 'an address is one line'),
-    (format($$mail_recipients VALUES (:mail, %L)$$, repeat('x', 255)), 'mail_recipients_address_is_one_line', 'an address is not too long'),
+    ($$mail_recipients VALUES (:mail, 'a b@example.org')$$, 'mail_recipients_address_is_plain', 'an address has no space'),
+    ($$mail_recipients VALUES (:mail, E'a@example.org\nBcc: x@example.org')$$, 'mail_recipients_address_is_plain', 'an address is one line'),
+    ($$mail_recipients VALUES (:mail, 'a@example.org, b@example.org')$$, 'mail_recipients_address_is_plain', 'an address is one'),
+    ($$mail_recipients VALUES (:mail, '<a@example.org>')$$, 'mail_recipients_address_is_plain', 'an address is bare'),
+    ($$mail_recipients VALUES (:mail, 'example.org')$$, 'mail_recipients_address_is_plain', 'an address has an @'),
+    ($$mail_recipients VALUES (:mail, 'jürgen@example.org')$$, 'mail_recipients_address_is_plain', 'an address is ASCII'),
+    (format($$mail_recipients VALUES (:mail, %L)$$, repeat('x', 65) || '@example.org'), 'mail_recipients_address_is_plain', 'its left side is not too long'),
+    (format($$mail_recipients VALUES (:mail, %L)$$, 'x@' || repeat('x.', 126) || 'x'), 'mail_recipients_address_is_plain', 'an address is not too long'),
     ($$mail_recipients VALUES (:mail, 'ann@example.org')$$, 'mail_recipients_pkey', 'a mail goes to an address once'),
     ($$mail_attempts (delivery_id, attempt_no, outcome) VALUES (:mail, 1, 'lost')$$, 'mail_attempts_outcome_is_known', 'an outcome is known'),
     ($$mail_attempts (delivery_id, attempt_no) VALUES (:mail, 1), (:mail, 1)$$, 'mail_attempts_pkey', 'an attempt''s number is used once')

@@ -106,7 +106,7 @@ SELECT is(
     pg_temp.refused($$INSERT INTO things VALUES ('two')$$) ->> 'detail', 'A test thing cannot go from nothing to two.',
     'a refused beginning says so');
 SELECT is(
-    pg_temp.refused($$UPDATE things SET state = NULL$$) ->> 'message', 'invalid_transition', 'nothing is no state');
+    pg_temp.refused($$UPDATE things SET state = NULL$$) ->> 'detail', 'A test thing cannot go from one to nothing.', 'nothing is no state');
 SELECT lives_ok($$UPDATE things SET note = 'x'$$, 'another column changes freely');
 SELECT lives_ok($$UPDATE things SET state = 'two'$$, 'a row goes on by a declared edge');
 SELECT is(

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:push/stream
 
 BEGIN;
-SELECT plan(87);
+SELECT plan(89);
 \ir ../helpers.psql
 
 -- Attributes and privileges.
@@ -56,6 +56,22 @@ SELECT is((SELECT count(*) FROM backend.push_pending), 2::bigint, 'what is not m
 SET LOCAL ROLE backend_push;
 SELECT is(push.events_sequence(10), 2, 'the next call goes on');
 SELECT is(push.events_sequence(10), 0, 'to the end');
+RESET ROLE;
+-- As rows lie where space is free, the order of what is read is not that of what was written.
+SAVEPOINT before;
+INSERT INTO backend.push_pending (pending_id, event_id, user_id, reason) OVERRIDING SYSTEM VALUE
+SELECT 1000 + i, gen_random_uuid(), :'ann', 'reason-' || i FROM unnest(ARRAY[3, 1, 2]) AS i;
+SELECT push.events_sequence(10) \g /dev/null
+SELECT results_eq(
+    'SELECT position, reason FROM backend.push_events WHERE position > 5 ORDER BY position',
+    $$VALUES (6::bigint, 'reason-1'), (7, 'reason-2'), (8, 'reason-3')$$, 'places are given in the order of writing');
+CREATE TEMPORARY TABLE moved AS SELECT * FROM backend.push_events;
+DELETE FROM backend.push_events;
+INSERT INTO backend.push_events SELECT * FROM moved ORDER BY position DESC;
+SELECT results_eq(
+    'SELECT position FROM push.events_read(5, 10)', ARRAY[6, 7, 8]::bigint[], 'and read in the order of places');
+ROLLBACK TO before;
+SET LOCAL ROLE backend_push;
 
 -- Reading.
 SELECT results_eq(

@@ -205,7 +205,7 @@ def test_statuses_follow_from_what_an_operation_is() -> None:
 
 
 def test_an_operation_says_who_may_call() -> None:
-    expected = {
+    expected: dict[str, Any] = {
         "public": None,
         "user": [{"user": []}],
         "internal": [{"internal": []}, {}],

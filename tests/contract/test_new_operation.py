@@ -54,8 +54,10 @@ PATHS: dict[str, Any] = {
             "thing_create",
             answer(201, Location=True),
             requestBody=body(
-                name={"type": "string", "minLength": 1, "maxLength": 64}, size={"type": "integer", "minimum": 0, "maximum": 100000},
-                share={"type": "number"}, tree={},
+                name={"type": "string", "minLength": 1, "maxLength": 64},
+                size={"type": "integer", "minimum": 0, "maximum": 100000},
+                share={"type": "number"},
+                tree={},
             ),
         ),
         "get": operation(
@@ -72,19 +74,37 @@ PATHS: dict[str, Any] = {
         ),
     },
     "/api/v1/user/things/{name}": {
-        "get": operation("thing_get", answer(200, ETag=True), {"304": {"description": "Not changed."}}, parameters=[
-            parameter("name", {"type": "string", "minLength": 1, "maxLength": 64}, "path", required=True)]),
-        "delete": operation("thing_delete", answer(204), parameters=[
-            parameter("name", {"type": "string", "minLength": 1, "maxLength": 64}, "path", required=True)]),
+        "get": operation(
+            "thing_get",
+            answer(200, ETag=True),
+            {"304": {"description": "Not changed."}},
+            parameters=[parameter("name", {"type": "string", "minLength": 1, "maxLength": 64}, "path", required=True)],
+        ),
+        "delete": operation(
+            "thing_delete",
+            answer(204),
+            parameters=[parameter("name", {"type": "string", "minLength": 1, "maxLength": 64}, "path", required=True)],
+        ),
     },
     "/api/v1/public/where": {"get": operation("where_get")},
-    "/api/v1/public/refuse": {"post": operation("refuse", requestBody=body(
-        how={"type": "string", "maxLength": 64}, status={"type": "integer"}))},
-    "/api/v1/public/answer": {"post": operation("answer_any", answer(202), requestBody=body(
-        status={"type": "integer"}, body={"type": "string"}, location={"type": "string"}))},
-    "/api/v1/admin/things/{name}": {"put": operation("thing_put", requestBody=body(required=False, note={"type": "string"}), parameters=[
-        parameter("name", {"type": "string", "maxLength": 64}, "path", required=True)])},
-}  # fmt: skip
+    "/api/v1/public/refuse": {
+        "post": operation("refuse", requestBody=body(how={"type": "string", "maxLength": 64}, status={"type": "integer"}))
+    },
+    "/api/v1/public/answer": {
+        "post": operation(
+            "answer_any",
+            answer(202),
+            requestBody=body(status={"type": "integer"}, body={"type": "string"}, location={"type": "string"}),
+        )
+    },
+    "/api/v1/admin/things/{name}": {
+        "put": operation(
+            "thing_put",
+            requestBody=body(required=False, note={"type": "string"}),
+            parameters=[parameter("name", {"type": "string", "maxLength": 64}, "path", required=True)],
+        )
+    },
+}
 
 FUNCTIONS = """
 SET ROLE backend_owner;
@@ -102,15 +122,20 @@ CREATE FUNCTION api.thing_create(p_user_id uuid, p_body jsonb) RETURNS api.reply
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = backend, pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO things (name, size) VALUES (p_body ->> 'name', (p_body ->> 'size')::integer);
-    RETURN ROW(201, json_build_object('name', p_body ->> 'name', 'by', p_user_id)::text, '/api/v1/user/things/' || (p_body ->> 'name'))::api.reply;
+    RETURN ROW(
+        201, json_build_object('name', p_body ->> 'name', 'by', p_user_id)::text, '/api/v1/user/things/' || (p_body ->> 'name')
+    )::api.reply;
 END; $$;
 
-CREATE FUNCTION api.thing_list(p_exact text, p_user_id uuid, p_q text, p_status text[], p_numbers integer[], p_is_large boolean, p_turn integer, p_limit integer)
-RETURNS text
+CREATE FUNCTION api.thing_list(
+    p_exact text, p_user_id uuid, p_q text, p_status text[], p_numbers integer[], p_is_large boolean,
+    p_turn integer, p_limit integer
+) RETURNS text
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = backend, pg_catalog, pg_temp AS $$
 BEGIN
-    RETURN json_build_object('q', p_q, 'status', p_status, 'numbers', p_numbers, 'is_large', p_is_large, 'turn', p_turn, 'limit', p_limit,
-        'exact', p_exact, 'user_id', p_user_id)::text;
+    RETURN json_build_object(
+        'q', p_q, 'status', p_status, 'numbers', p_numbers, 'is_large', p_is_large, 'turn', p_turn,
+        'limit', p_limit, 'exact', p_exact, 'user_id', p_user_id)::text;
 END; $$;
 
 CREATE FUNCTION api.thing_get(p_user_id uuid, p_name text) RETURNS text
@@ -129,7 +154,8 @@ END; $$;
 CREATE FUNCTION api.thing_put(p_admin text, p_name text, p_body jsonb) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = backend, pg_catalog, pg_temp AS $$
 BEGIN
-    RETURN json_build_object('admin', p_admin, 'name', p_name, 'body', p_body, 'request_id', request_id(), 'traceparent', traceparent())::text;
+    RETURN json_build_object(
+        'admin', p_admin, 'name', p_name, 'body', p_body, 'request_id', request_id(), 'traceparent', traceparent())::text;
 END; $$;
 
 CREATE FUNCTION api.where_get(p_source_ip inet, p_source_country text) RETURNS text
@@ -153,6 +179,7 @@ BEGIN
             IF v_try < (p_body ->> 'status')::bigint THEN RAISE EXCEPTION USING ERRCODE = 'deadlock_detected'; END IF;
         WHEN 'unforeseen' THEN RAISE EXCEPTION 'the secret is swordfish' USING DETAIL = 'swordfish', HINT = 'swordfish';
         WHEN 'division' THEN PERFORM 1 / 0;
+        WHEN 'json' THEN PERFORM ('{"a": sword' || 'fish}')::jsonb;
         WHEN 'value' THEN PERFORM (p_body ->> 'how')::uuid;
         WHEN 'table' THEN PERFORM * FROM public.swordfish;
         WHEN 'sleep' THEN PERFORM pg_sleep(60);
@@ -176,13 +203,14 @@ def extended(paths: dict[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def run(starter: StartProgram, directory: Path, database: Database, paths: dict[str, Any], **environment: str) -> Any:
+def run(starter: StartProgram, directory: Path, database: Database, paths: dict[str, Any], **environment: str) -> Api:
     """Start the HTTP program with a document that has more paths."""
     file = directory / "openapi.yaml"
     file.write_text(yaml.safe_dump(extended(paths), allow_unicode=True), encoding="utf-8")
-    program = starter("api", database, **environment)
-    program.kill()
-    return starter.run("api", [sys.executable, "-m", "tests.contract.runner", str(file)], program.environment)  # type: ignore[attr-defined]
+    command = [sys.executable, "-m", "tests.contract.runner", str(file)]
+    program = starter.run("api", command, starter.environment(database, **environment))
+    assert isinstance(program, Api)
+    return program
 
 
 @pytest.fixture(scope="session")
@@ -196,10 +224,10 @@ def things_database(cluster: Cluster, template_database: str) -> Iterator[Databa
 
 
 @pytest.fixture(scope="session")
-def things(things_database: Database, session_starter: StartProgram, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def things(things_database: Database, session_starter: StartProgram, tmp_path_factory: pytest.TempPathFactory) -> Api:
     """The HTTP program with the operations above."""
     api = run(session_starter, tmp_path_factory.mktemp("things"), things_database, PATHS, BACKEND_POSTGRES_OPERATION_TIMEOUT="1s")
-    yield api.wait_ready()
+    return api.wait_ready()
 
 
 @pytest.fixture
@@ -226,23 +254,48 @@ def test_it_is_served_and_documented(things: Api, client: httpx.Client) -> None:
 def test_parameters_arrive_as_what_they_are(client: httpx.Client) -> None:
     plain = client.get("/api/v1/user/things", params={"exact": ""}).json()
     assert plain == {
-        "q": None, "status": None, "numbers": None, "is_large": False, "turn": None, "limit": 50, "exact": "",
+        "q": None,
+        "status": None,
+        "numbers": None,
+        "is_large": False,
+        "turn": None,
+        "limit": 50,
+        "exact": "",
         "user_id": "0192f0c4-7b1a-7c3e-8a55-0f6d1c2b3a49",
-    }  # fmt: skip
+    }
     query = "q=%C3%A4+%26%3D%25%27%22%5C&status=new&status=old&numbers=1&numbers=-2&is_large=true&turn=2147483647&limit=1&exact=x"
     assert client.get(f"/api/v1/user/things?{query}").json() == {
-        "q": "ä &=%'\"\\", "status": ["new", "old"], "numbers": [1, -2], "is_large": True, "turn": 2147483647, "limit": 1, "exact": "x",
+        "q": "ä &=%'\"\\",
+        "status": ["new", "old"],
+        "numbers": [1, -2],
+        "is_large": True,
+        "turn": 2147483647,
+        "limit": 1,
+        "exact": "x",
         "user_id": "0192f0c4-7b1a-7c3e-8a55-0f6d1c2b3a49",
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(
     ("query", "path"),
-    [("", "exact"), ("exact=a&exact=a", "exact"), ("exact=0123456789", "exact"), ("exact=a&is_large=1", "is_large"),
-     ("exact=a&is_large=True", "is_large"), ("exact=a&turn=2147483648", "turn"), ("exact=a&turn=-1", "turn"), ("exact=a&status=other", "status"),
-     ("exact=a&status=new,old", "status"), ("exact=a" + "&status=new" * 6, "status"), ("exact=a&numbers=x", "numbers"),
-     ("exact=a&q=", "q"), ("exact=a%00b", "exact"), ("exact=%00", "exact"), ("exact=a&q=a%00b", "q")],
-)  # fmt: skip
+    [
+        ("", "exact"),
+        ("exact=a&exact=a", "exact"),
+        ("exact=0123456789", "exact"),
+        ("exact=a&is_large=1", "is_large"),
+        ("exact=a&is_large=True", "is_large"),
+        ("exact=a&turn=2147483648", "turn"),
+        ("exact=a&turn=-1", "turn"),
+        ("exact=a&status=other", "status"),
+        ("exact=a&status=new,old", "status"),
+        ("exact=a" + "&status=new" * 6, "status"),
+        ("exact=a&numbers=x", "numbers"),
+        ("exact=a&q=", "q"),
+        ("exact=a%00b", "exact"),
+        ("exact=%00", "exact"),
+        ("exact=a&q=a%00b", "q"),
+    ],
+)
 def test_parameters_that_do_not_fit_are_refused(query: str, path: str, client: httpx.Client) -> None:
     response = client.get(f"/api/v1/user/things?{query}")
     assert error(response) == (400, "invalid_request"), response.text
@@ -268,12 +321,21 @@ def test_a_path_parameter_that_is_no_text_is_refused(name: str, client: httpx.Cl
 
 @pytest.mark.parametrize(
     ("content", "status"),
-    [(b'{"name": "n1", "size": 2147483648}', 400), (b'{"name": "n2", "size": 1e400}', 400), (b'{"name": "n3", "size": 1.2e1}', 201),
-     (b'{"name": "n4", "size": ' + b"9" * 400 + b"}", 400), (b'{"name": "n5", "size": 1.5}', 400), (b'{"name": "n6", "share": 1e400}', 400),
-     (b'{"name": "n7", "share": 1e-400}', 201), (b'{"name": "n8", "share": 1E+99999}', 400), (b'{"name": "n9", "share": 1e131073}', 400),
-     (b'{"name": "n10", "tree": ' + b"[" * 150 + b"]" * 150 + b"}", 201),
-     (b'{"name": "n11", "tree": {"\\ud83d\\ude00": "\\u001f\\u2028"}}', 201), (b'{"name": "n12", "tree": {"a": 1, "a": 2}}', 201)],
-)  # fmt: skip
+    [
+        (b'{"name": "n1", "size": 2147483648}', 400),
+        (b'{"name": "n2", "size": 1e400}', 400),
+        (b'{"name": "n3", "size": 1.2e1}', 201),
+        (b'{"name": "n4", "size": ' + b"9" * 400 + b"}", 400),
+        (b'{"name": "n5", "size": 1.5}', 400),
+        (b'{"name": "n6", "share": 1e400}', 400),
+        (b'{"name": "n7", "share": 1e-400}', 201),
+        (b'{"name": "n8", "share": 1E+99999}', 400),
+        (b'{"name": "n9", "share": 1e131073}', 400),
+        (b'{"name": "n10", "tree": ' + b"[" * 150 + b"]" * 150 + b"}", 201),
+        (b'{"name": "n11", "tree": {"\\ud83d\\ude00": "\\u001f\\u2028"}}', 201),
+        (b'{"name": "n12", "tree": {"a": 1, "a": 2}}', 201),
+    ],
+)
 def test_numbers_and_trees_never_end_in_a_fault(content: bytes, status: int, client: httpx.Client) -> None:
     """What the document lets through, Postgres must be able to take; 1e400 is none of its numbers."""
     response = client.post("/api/v1/user/things", content=content, headers={"Content-Type": "application/json"})
@@ -356,10 +418,18 @@ def test_the_context_goes_into_jobs_and_events(client: httpx.Client, things_data
 
 @pytest.mark.parametrize(
     "given",
-    ["", "00", "nonsense", "00-00000000000000000000000000000000-00f067aa0ba902b7-01", "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-     "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-     "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01, 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "x" * 5000],
-)  # fmt: skip
+    [
+        "",
+        "00",
+        "nonsense",
+        "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+        "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01, 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "x" * 5000,
+    ],
+)
 def test_a_trace_that_is_none_is_replaced(given: str, things: Api, client: httpx.Client) -> None:
     found = client.put("/api/v1/admin/things/x", headers={**things.admin, "traceparent": given}).json()["traceparent"]
     version, trace, span, flags = found.split("-")
@@ -551,7 +621,7 @@ SIGNATURES: dict[str, tuple[str, str]] = {
         " LANGUAGE sql STABLE AS 'SELECT 1::text'; GRANT EXECUTE ON FUNCTION api.where_get(inet) TO backend_api",
         f"{WHERE}: api.where_get returns",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("sql", "message"), SIGNATURES.values(), ids=SIGNATURES.keys())
@@ -601,10 +671,11 @@ MALFORMED: dict[str, tuple[Change, str]] = {
     "no operationId": (lambda p: p["/api/v1/public/where"]["get"].pop("operationId"), "/api/v1/public/where"),
     "unknown secrets": (lambda p: p["/api/v1/public/refuse"]["post"].update({"x-secrets": "magic"}), "magic"),
     "a path parameter that is not described": (
-        lambda p: p["/api/v1/user/things/{name}"]["get"].pop("parameters"), "asks for p_name"),
-    "no success": (
-        lambda p: p["/api/v1/public/where"]["get"].update(responses={"400": ERRORS["400"]}), "where_get"),
-}  # fmt: skip
+        lambda p: p["/api/v1/user/things/{name}"]["get"].pop("parameters"),
+        "asks for p_name",
+    ),
+    "no success": (lambda p: p["/api/v1/public/where"]["get"].update(responses={"400": ERRORS["400"]}), "where_get"),
+}
 
 
 @pytest.mark.parametrize(("change", "name"), MALFORMED.values(), ids=MALFORMED.keys())
@@ -639,12 +710,13 @@ def test_an_unknown_handler_stops_the_start(database: Database, start_program: S
 
 def test_what_an_unforeseen_error_says_stays_out_of_the_log(things: Api, client: httpx.Client) -> None:
     """It may hold values of the request; its kind and its place are enough to find it."""
-    for how in ("unforeseen", "value"):
+    # Postgres quotes JSON that it cannot read in the context of the error.
+    for how in ("json", "unforeseen", "value"):
         assert error(client.post("/api/v1/public/refuse", json={"how": how})) == (500, "internal")
     lines = things.logged("unforeseen database error")
     assert lines[-1]["sqlstate"] == "22P02"
     assert lines[-2]["sqlstate"] == "P0001"
-    for line in lines[-2:]:
+    for line in lines[-3:]:
         assert line["request_id"]
         assert "refuse" in json.dumps(line), "the function is named"
         assert "swordfish" not in json.dumps(line)

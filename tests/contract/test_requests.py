@@ -27,10 +27,10 @@ def post(world: World, content: bytes, operation: Operation = SEND, **headers: s
     return world.api.client.request(operation.method, operation.path, content=content, headers=whole)
 
 
-def problems(answer: httpx.Response, code: str = "invalid_request") -> list[dict[str, str]]:
+def problems(answer: httpx.Response, code: str = "invalid_request") -> Any:
+    """The details of a 400, which for a malformed request are what is wrong and where."""
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, code), answer.text
-    found: list[dict[str, str]] = answer.json()["error"]["details"]
-    return found
+    return answer.json()["error"]["details"]
 
 
 # -- bodies
@@ -76,7 +76,7 @@ def test_a_field_that_is_over_long_is_refused_and_named(operation: Operation, na
         assert {p["path"] for p in problems(wrong.send(world.api))} == {name}
 
 
-@pytest.mark.parametrize("operation", [o for o in WITH_BODY], ids=str)
+@pytest.mark.parametrize("operation", WITH_BODY, ids=str)
 def test_a_required_field_that_is_missing_is_refused(operation: Operation, world: World) -> None:
     schema = document().resolve(operation.node["requestBody"])["content"]["application/json"]["schema"]
     request = right(world, operation)
@@ -201,10 +201,21 @@ def test_a_body_of_64_kib_is_read_and_one_byte_more_is_not(operation: Operation,
 
 @pytest.mark.parametrize(
     "media_type",
-    ["", "text/plain", "application/xml", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "json",
-     "application/json; charset=latin-1", "application/json; charset=utf-16", "application/json, text/plain",
-     "application/problem+json", "application/jsonp", "application/json/x"],
-)  # fmt: skip
+    [
+        "",
+        "text/plain",
+        "application/xml",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "json",
+        "application/json; charset=latin-1",
+        "application/json; charset=utf-16",
+        "application/json, text/plain",
+        "application/problem+json",
+        "application/jsonp",
+        "application/json/x",
+    ],
+)
 def test_a_body_of_another_type_is_refused(media_type: str, world: World) -> None:
     answer = world.api.client.post(SEND.path, content=b'{"email": "a@example.org"}', headers={"Content-Type": media_type})
     assert answer.status_code == 415
@@ -250,9 +261,11 @@ def test_an_unknown_query_parameter_is_refused_and_named(operation: Operation, w
     request = right(world, operation)
     for query in ("surplus=1", "Limit=1", "limit%5B%5D=1", "p_user_id=1", "user_id=1", "surplus", "=1", "%00=1"):
         answer = world.api.client.request(
-            request.method, f"{request.path}?{query}", content=request.content,
+            request.method,
+            f"{request.path}?{query}",
+            content=request.content,
             headers={**request.headers, "Content-Type": "application/json"},
-        )  # fmt: skip
+        )
         assert problems(answer), query
 
 
@@ -261,18 +274,30 @@ def _path_parameters() -> list[tuple[Operation, str]]:
 
 
 NO_IDS = [
-    "%00", "%ff", "%0a", "a%0a", "%20", "%7B%7D", "'--", "1;drop", "%F0%9F%98%80", "a" * 300, "%C3%28", "..%20", "-",
+    "%00",
+    "%ff",
+    "%0a",
+    "a%0a",
+    "%20",
+    "%7B%7D",
+    "'--",
+    "1;drop",
+    "%F0%9F%98%80",
+    "a" * 300,
+    "%C3%28",
+    "..%20",
+    "-",
     "0192f0c47b1a7c3e8a550f6d1c2b3a49",
     "%7B0192f0c4-7b1a-7c3e-8a55-0f6d1c2b3a49%7D",
     "0192f0c4-7b1a-7c3e-8a55-0f6d1c2b3a49%0a",
     "urn:uuid:0192f0c4-7b1a-7c3e-8a55-0f6d1c2b3a49",
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("operation", "name"), _path_parameters(), ids=str)
 def test_a_malformed_id_in_the_path_is_refused_and_named(operation: Operation, name: str, world: World) -> None:
     request = right(world, operation)
-    others = {n: "00000000-0000-7000-8000-000000000000" for n in re.findall(r"\{(\w+)\}", operation.path)} | {"turn": "0"}
+    others = {**dict.fromkeys(re.findall(r"\{(\w+)\}", operation.path), "00000000-0000-7000-8000-000000000000"), "turn": "0"}
     for value in NO_IDS:
         if name == "username" and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
             continue
@@ -379,7 +404,10 @@ def test_a_cursor_from_elsewhere_is_refused(world: World) -> None:
     with world.connect() as connection:
         add_session(connection, person.user_id)
         connection.execute(
-            "INSERT INTO admin_accounts (username, password_hash) SELECT 'zoe', password_hash FROM admin_accounts LIMIT 1 ON CONFLICT DO NOTHING"
+            """
+            INSERT INTO admin_accounts (username, password_hash)
+            SELECT 'zoe', password_hash FROM admin_accounts LIMIT 1 ON CONFLICT DO NOTHING
+            """
         )
     mine = sessions(world, person.header, limit=1).json()["next_cursor"]
     admins = world.api.client.get("/api/v1/admin/admin-accounts", params={"limit": 1}, headers=world.api.admin).json()[
@@ -432,8 +460,17 @@ def test_the_callers_id_must_be_a_uuid(operation: Operation, world: World) -> No
             request.method, request.path, params=request.query, content=request.content, headers=whole
         )
 
-    for value in ("", "somebody", person.user_id[:-1], f"{{{person.user_id}}}", person.user_id.replace("-", ""), f"{person.user_id}, {person.user_id}",
-                  f"{person.user_id}\u00e9", f"'{person.user_id}", "0" * 300):  # fmt: skip
+    for value in (
+        "",
+        "somebody",
+        person.user_id[:-1],
+        f"{{{person.user_id}}}",
+        person.user_id.replace("-", ""),
+        f"{person.user_id}, {person.user_id}",
+        f"{person.user_id}\u00e9",
+        f"'{person.user_id}",
+        "0" * 300,
+    ):
         assert problems(ask(("X-User-ID", value.encode())), "invalid_user_id") == {}, value
     assert problems(ask(), "invalid_user_id") == {}
     twice = ask(("X-User-ID", person.user_id), ("X-User-ID", person.user_id))

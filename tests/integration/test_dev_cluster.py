@@ -97,7 +97,7 @@ def test_the_server_runs_as_nobody_dangerous(own: Cluster) -> None:
 
 def test_it_listens_on_a_socket_and_on_this_machine_only(own: Cluster) -> None:
     assert value(own, "SHOW listen_addresses") == "127.0.0.1"
-    with psycopg.connect(host="127.0.0.1", port=own.port, user="postgres") as connection:
+    with psycopg.connect(host="127.0.0.1", port=own.port, user="postgres", dbname="postgres") as connection:
         assert connection.info.dbname == "postgres"
     path = own.socket_directory / f".s.PGSQL.{own.port}"
     assert path.is_socket()

@@ -218,22 +218,29 @@ def notified(listener: psycopg.Connection[Any]) -> list[str]:
     return [f"{notice.channel} {notice.payload}".strip() for notice in listener.notifies(timeout=0.2)]
 
 
-def test_writers_notify_only_while_the_sequencer_sleeps(database: Database) -> None:
+@pytest.mark.parametrize(
+    "event",
+    [
+        "SELECT push_session_invalidation(gen_random_uuid(), NULL, 'logout')",
+        "SELECT push_client_event(gen_random_uuid(), NULL, 'game.started', '{}', gen_random_uuid(), 'key')",
+    ],
+    ids=["invalidation", "client event"],
+)
+def test_writers_notify_only_while_the_sequencer_sleeps(event: str, database: Database) -> None:
     writer, streamer, listener = database.connect(), database.connect("galaxy_push"), database.connect("galaxy_push")
     listener.execute("LISTEN galaxy_push_pending")
-    invalidate = "SELECT push_session_invalidation(gen_random_uuid(), NULL, 'logout')"
 
-    writer.execute(invalidate)
+    writer.execute(event)
     assert notified(listener) == ["galaxy_push_pending"]
     assert one(streamer, "SELECT push.sequencer_wake()") is True
     assert one(listener, "SELECT push.sequencer_wake()") is False, "one sequencer is awake"
-    writer.execute(invalidate)
+    writer.execute(event)
     assert notified(listener) == []
     streamer.execute("SELECT push.sequencer_sleep()")
     with writer.transaction(force_rollback=True):
-        writer.execute(invalidate)
+        writer.execute(event)
     assert notified(listener) == [], "what is rolled back wakes nobody"
-    writer.execute(invalidate)
+    writer.execute(event)
     assert notified(listener) == ["galaxy_push_pending"]
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dev.error_codes import (
-    Code,
     DOORS,
+    Code,
     Function,
     all_codes,
     calls,

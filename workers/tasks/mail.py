@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
-from app import metrics
+import psycopg
+from psycopg.rows import DictRow
+from psycopg_pool import PoolTimeout
+
+from app import logs, metrics, telemetry
 from app.config import Config
 from workers.door import Door
-from workers.smtp import SEND_TIMEOUT, Mail, Relay
+from workers.smtp import SEND_TIMEOUT, Mail, Relay, Result
 
 log = logging.getLogger("galaxy.worker")
 
@@ -44,44 +49,38 @@ class MailDelivery:
         if self._running.locked():
             return
         async with self._running:
-            relay = Relay(self._config)
-            try:
-                while self._look_again and not self._stopping:
+            # Once more whenever somebody was woken meanwhile, also while the last relay was said goodbye to.
+            while self._look_again and not self._stopping:
+                relay = Relay(self._config)
+                try:
                     self._look_again = False
                     while not self._stopping and await self._send_next(relay):
                         pass
-            finally:
+                except BaseException:
+                    # Perhaps in the middle of a mail, where nothing can be said.
+                    relay.close()
+                    raise
                 await relay.quit()
 
     async def _send_next(self, relay: Relay) -> bool:
         claimed = await self._door.call("mail_claim", limit=1, lease_seconds=LEASE_SECONDS)
-        if not claimed:
-            return False
-        row = claimed[0]
-        mail = Mail(
-            delivery_id=str(row["delivery_id"]),
-            recipients=row["recipients"],
-            subject=row["subject"],
-            body_text=row["body_text"],
-            body_html=row["body_html"],
-        )
+        for row in claimed:
+            # Not the run's context: it sends the mail of many requests.
+            with telemetry.span("mail", row["traceparent"]), logs.bind(request_id=row["request_id"]):
+                await self._handle(relay, row)
+        return bool(claimed)
+
+    async def _handle(self, relay: Relay, row: DictRow) -> None:
+        fields = {"delivery_id": str(row["delivery_id"]), "template_id": row["template_id"]}
+        if row["attempt_no"] is None:
+            metrics.mail_dead_letters_total.add(1)
+            log.error("mail dead-lettered", extra={**fields, "error": "nothing is known of the last attempt"})
+            return
+        mail = Mail(fields["delivery_id"], row["recipients"], row["subject"], row["body_text"], row["body_html"])
         result = await relay.send(mail)
-        reported = await self._door.call(
-            "mail_report",
-            delivery_id=row["delivery_id"],
-            attempt_no=row["attempt_no"],
-            outcome=result.outcome,
-            error=result.error,
-        )
-        status = reported[0]["mail_report"]
+        status = await self._report(row["delivery_id"], row["attempt_no"], result)
         metrics.mail_attempts_total.add(1, {"outcome": result.outcome})
-        fields = {
-            "delivery_id": mail.delivery_id,
-            "template_id": row["template_id"],
-            "attempt_no": row["attempt_no"],
-            "outcome": result.outcome,
-            "status": status,
-        }
+        fields |= {"attempt_no": row["attempt_no"], "outcome": result.outcome, "status": status}
         if status == "dead_lettered":
             metrics.mail_dead_letters_total.add(1)
             log.error("mail dead-lettered", extra={**fields, "error": result.error})
@@ -89,4 +88,18 @@ class MailDelivery:
             log.info("mail sent", extra=fields)
         else:
             log.warning("mail not sent", extra={**fields, "error": result.error})
-        return True
+
+    async def _report(self, delivery_id: object, attempt_no: int, result: Result) -> str:
+        """Write down what came of an attempt, if need be when the database is back: what was sent must not be sent again."""
+        deadline = time.monotonic() + LEASE_SECONDS
+        while True:
+            try:
+                reported = await self._door.call(
+                    "mail_report", delivery_id=delivery_id, attempt_no=attempt_no, outcome=result.outcome, error=result.error
+                )
+                return str(reported[0]["mail_report"])
+            except (psycopg.OperationalError, PoolTimeout) as error:
+                log.warning("an attempt's outcome is not written down yet", extra={"error": type(error).__name__})
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.2)

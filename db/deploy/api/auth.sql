@@ -86,7 +86,10 @@ BEGIN
         RETURN refusal(400, 'invalid_code', 'The code is not valid.');
     END IF;
     UPDATE auth_challenges SET consumed_at = backend.now() WHERE challenge_id = v_challenge_id;
-    IF v_account.user_id IS NULL THEN
+    IF EXISTS (SELECT FROM blocked_emails AS b WHERE b.email = v_challenge.email) THEN
+        -- Blocked since the mail went out.
+        RETURN refusal(403, 'account_blocked', 'This address may not sign in.');
+    ELSIF v_account.user_id IS NULL THEN
         v_account := account_create('email', v_challenge.email, v_challenge.email, v_challenge.language, v_time_zone, p_source_country);
     ELSIF v_account.permanent_block THEN
         RETURN refusal(403, 'account_blocked', 'This account is blocked for good.');

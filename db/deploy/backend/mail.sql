@@ -47,7 +47,7 @@ INSERT INTO backend.mail_templates (template_id, subject, body_text, body_html, 
 
 CREATE TABLE backend.mail_payloads (
     payload_id uuid PRIMARY KEY DEFAULT backend.uuid_v7(),
-    subject text NOT NULL CONSTRAINT mail_payloads_subject_is_one_line CHECK (subject !~ '[\x01-\x1f\x7f]' AND length(subject) <= 500),
+    subject text NOT NULL CONSTRAINT mail_payloads_subject_is_one_line CHECK (subject !~ '[\x01-\x1f\x7f-\x9f\u2028\u2029]' AND length(subject) <= 500),
     body_text text,
     body_html text,
     erased_at timestamptz,
@@ -72,6 +72,8 @@ CREATE TABLE backend.mail_deliveries (
     next_attempt_at timestamptz NOT NULL DEFAULT backend.now(),
     lease_until timestamptz,
     expires_at timestamptz,
+    request_id text,
+    traceparent text,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
     updated_at timestamptz NOT NULL DEFAULT backend.now(),
     CONSTRAINT mail_deliveries_one_per_template_and_key UNIQUE (template_id, idempotency_key)
@@ -81,6 +83,8 @@ COMMENT ON COLUMN backend.mail_deliveries.attempts IS 'Since it was enqueued, or
 COMMENT ON COLUMN backend.mail_deliveries.last_attempt_no IS 'Rises for ever; the fencing number of the lease.';
 COMMENT ON COLUMN backend.mail_deliveries.lease_until IS 'A worker has it until then.';
 COMMENT ON COLUMN backend.mail_deliveries.expires_at IS 'From then on it is dropped, not sent late.';
+COMMENT ON COLUMN backend.mail_deliveries.request_id IS 'The request that caused it; null for none.';
+COMMENT ON COLUMN backend.mail_deliveries.traceparent IS 'The W3C trace context of that request.';
 CREATE INDEX mail_deliveries_by_payload ON backend.mail_deliveries (payload_id);
 CREATE INDEX mail_deliveries_by_user ON backend.mail_deliveries (user_id) WHERE user_id IS NOT NULL;
 -- What is to be sent, in the order of sending; everything that is done with stays out of it.
@@ -94,7 +98,8 @@ CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_deliveries FOR EACH ROW EXECU
 
 CREATE TABLE backend.mail_recipients (
     delivery_id uuid NOT NULL REFERENCES backend.mail_deliveries,
-    address text NOT NULL CONSTRAINT mail_recipients_address_is_one_line CHECK (address !~ '[\x01-\x20\x7f]' AND length(address) <= 254),
+    address text NOT NULL CONSTRAINT mail_recipients_address_is_plain
+        CHECK (address ~ '^[A-Za-z0-9!#$%&''*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$' AND length(address) <= 254),
     created_at timestamptz NOT NULL DEFAULT backend.now(),
     PRIMARY KEY (delivery_id, address)
 );
@@ -175,17 +180,20 @@ BEGIN
     IF FOUND THEN
         RETURN v_delivery_id;
     END IF;
+    IF coalesce(cardinality(p_recipients), 0) = 0 THEN
+        RAISE EXCEPTION 'a mail needs a recipient' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     INSERT INTO mail_payloads (subject, body_text, body_html)
     VALUES (
         -- A line break of a value must not begin another header.
-        left(regexp_replace(mail_render(v_template.subject, p_values, false), '[\x01-\x1f\x7f]+', ' ', 'g'), 500),
+        left(regexp_replace(mail_render(v_template.subject, p_values, false), '[\x01-\x1f\x7f-\x9f\u2028\u2029]+', ' ', 'g'), 500),
         mail_render(v_template.body_text, p_values, false),
         mail_render(v_template.body_html, p_values, true)
     )
     RETURNING payload_id INTO v_payload_id;
     -- Two at once with one key: the second waits here for the first, and then finds its mail.
-    INSERT INTO mail_deliveries (template_id, idempotency_key, payload_id, user_id, priority, expires_at)
-    VALUES (p_template_id, p_idempotency_key, v_payload_id, p_user_id, v_template.priority, p_expires_at)
+    INSERT INTO mail_deliveries (template_id, idempotency_key, payload_id, user_id, priority, expires_at, request_id, traceparent)
+    VALUES (p_template_id, p_idempotency_key, v_payload_id, p_user_id, v_template.priority, p_expires_at, request_id(), traceparent())
     ON CONFLICT ON CONSTRAINT mail_deliveries_one_per_template_and_key DO NOTHING
     RETURNING delivery_id INTO v_delivery_id;
     IF v_delivery_id IS NULL THEN
@@ -200,7 +208,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION backend.mail_enqueue(text, text, text[], jsonb, uuid, timestamptz) IS
-    'Stores a mail in this transaction and wakes a worker; the same template and key again is the same mail. 22023 when a value is missing.';
+    'Stores a mail in this transaction and wakes a worker; the same template and key again is the same mail. 22023 when a value or the recipient is missing, 23514 for what is not an address.';
 
 CREATE FUNCTION backend.mail_erase(p_delivery_id uuid) RETURNS void
 LANGUAGE sql VOLATILE SECURITY INVOKER

@@ -73,7 +73,7 @@ COMMENT ON TABLE backend.push_subscribers IS 'The newest stream of each gateway 
 CREATE INDEX push_subscribers_by_streamer ON backend.push_subscribers (streamer_id);
 CREATE TRIGGER touch BEFORE UPDATE ON backend.push_subscribers FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
--- The keys of our advisory locks in one place: two integers, the first ours.
+-- The keys of our advisory locks in one place.
 CREATE FUNCTION backend.push_awake_key() RETURNS bigint
 LANGUAGE sql IMMUTABLE SECURITY INVOKER
 RETURN x'6a1a0001'::bigint;

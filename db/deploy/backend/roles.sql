@@ -27,8 +27,9 @@ BEGIN
             EXECUTE format('GRANT %I TO %I', 'backend_' || v_role, 'galaxy_' || v_role);
         END IF;
     END LOOP;
-    -- Everything that follows is made by, and belongs to, the owner; whoever deploys must be able to become it.
-    IF NOT pg_has_role(current_user, 'backend_owner', 'member') THEN
+    -- Everything that follows is made by, and belongs to, the owner; whoever deploys must be able to become it. From Postgres 16
+    -- on, whoever makes a role is a member of it, but may not become it before they have granted themselves that.
+    IF NOT (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user) THEN
         EXECUTE format('GRANT backend_owner TO %I', current_user);
     END IF;
 END;

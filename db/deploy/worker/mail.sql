@@ -9,7 +9,8 @@ SET LOCAL ROLE backend_owner;
 
 CREATE FUNCTION worker.mail_claim(p_limit integer, p_lease_seconds numeric)
 RETURNS TABLE (
-    delivery_id uuid, attempt_no integer, template_id text, recipients text[], subject text, body_text text, body_html text
+    delivery_id uuid, attempt_no integer, template_id text, recipients text[], subject text, body_text text, body_html text,
+    request_id text, traceparent text
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = backend, pg_catalog, pg_temp
@@ -27,7 +28,7 @@ BEGIN
              SELECT e.delivery_id FROM mail_deliveries AS e
               WHERE e.status IN ('pending', 'retrying') AND e.expires_at <= backend.now()
                 AND (e.lease_until IS NULL OR is_over(e.lease_until))
-              ORDER BY e.expires_at LIMIT p_limit
+              ORDER BY e.expires_at LIMIT greatest(p_limit, 100)
                 FOR NO KEY UPDATE SKIP LOCKED)
         RETURNING d.delivery_id
     LOOP
@@ -42,12 +43,23 @@ BEGIN
          LIMIT 1
            FOR NO KEY UPDATE SKIP LOCKED;
         EXIT WHEN NOT FOUND;
+        request_id := v_delivery.request_id;
+        traceparent := v_delivery.traceparent;
         IF v_delivery.attempts >= v_max_attempts THEN
             -- Every attempt counts, those too whose worker died: what takes its worker with it each time is not tried for ever.
             UPDATE mail_deliveries AS d SET status = 'dead_lettered', lease_until = NULL WHERE d.delivery_id = v_delivery.delivery_id;
             INSERT INTO mail_dead_letters (delivery_id, reason)
             VALUES (v_delivery.delivery_id, 'nothing is known of the last attempt');
             PERFORM mail_erase(v_delivery.delivery_id);
+            -- The worker is told, so that an operator is.
+            delivery_id := v_delivery.delivery_id;
+            template_id := v_delivery.template_id;
+            attempt_no := NULL;
+            recipients := NULL;
+            subject := NULL;
+            body_text := NULL;
+            body_html := NULL;
+            RETURN NEXT;
             CONTINUE;
         END IF;
         UPDATE mail_deliveries AS d
@@ -67,7 +79,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION worker.mail_claim(integer, numeric) IS
-    'At most so many mails that are due, the most urgent first, each with an attempt begun and a lease. Raises nothing of its own.';
+    'At most so many mails that are due, the most urgent first, each with an attempt begun and a lease; and those that were given up on the way, without an attempt_no. Raises nothing of its own.';
 
 CREATE FUNCTION worker.mail_report(p_delivery_id uuid, p_attempt_no integer, p_outcome text, p_error text) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
