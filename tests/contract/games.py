@@ -577,6 +577,7 @@ CAUSES: Mapping[str | tuple[str, str], Make] = {
     "invite_not_found": _not_redeemable,
     "forbidden": _as_another(_member_or_invitee),
     ("game_history_list", "forbidden"): _as_another(_invitee),
+    ("membership_list", "forbidden"): _as_another(_invitee),
     "invalid_transition": _in_game(status="starting"),
     ("invite_redeem", "invalid_transition"): _draft_with_invite,
     ("invite_redeem_by_code", "invalid_transition"): _draft_with_invite,

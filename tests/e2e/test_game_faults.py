@@ -17,6 +17,9 @@ import pytest
 from dev.demo import Person, Platform
 from tests.e2e.platform import RunningPlatform, children_of
 
+# A platform takes its ports when it starts: one at a time.
+pytestmark = pytest.mark.xdist_group("platform")
+
 PATIENCE = 90.0
 
 

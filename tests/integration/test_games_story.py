@@ -225,8 +225,13 @@ def test_from_creation_to_the_end(platform: Platform) -> None:
     platform.user(match.owner, "POST", f"{turns}/orders", 409, {"turn": 1, "commands": []})
     assert platform.user(match.guest, "GET", f"{turns}/reports/1", 200)["race"] == match.races[1]
 
-    # Again: what was missed is one turn, and then they come by schedule.
+    # Again, from now on: nobody gave orders for what it was paused over.
     assert match.do("resume")["status"] == "running"
+    time.sleep(TWO_SWEEPS)
+    assert match.state()["current_turn"] == 1, "what it was paused over is not caught up with"
+
+    # What was missed while nobody was there is one turn, and then they come by schedule.
+    platform.travel("3 days")
     match.turn(2)
     time.sleep(TWO_SWEEPS)
     assert match.state()["current_turn"] == 2, "however many were missed, it is one turn"
