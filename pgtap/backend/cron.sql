@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/cron
 
 BEGIN;
-SELECT plan(112);
+SELECT plan(113);
 
 -- Attributes and privileges.
 CREATE TEMPORARY TABLE functions (name text, arguments name[]);
@@ -54,6 +54,7 @@ SELECT is(backend.cron_next(s, a::timestamptz), e::timestamptz, d)
     ('0 0 31 * *', '2026-01-31 00:00:00Z', '2026-03-31 00:00:00Z', 'a month without such a day is passed over'),
     ('0 0 29 2 *', '2026-01-01 00:00:00Z', '2028-02-29 00:00:00Z', 'a leap day'),
     ('0 0 29 2 *', '2096-02-29 00:00:00Z', '2104-02-29 00:00:00Z', 'may be eight years away'),
+    ('0 0 29 2 */7', '2032-02-29 00:00:00Z', '2060-02-29 00:00:00Z', 'one that is a Sunday twenty-eight'),
     ('0 0 1 jan *', '2026-01-01 00:00:00Z', '2027-01-01 00:00:00Z', 'a month by its name'),
     ('0 9 * * mon-fri', '2026-01-02 09:00:00Z', '2026-01-05 09:00:00Z', 'a weekend is passed over'),
     ('0 0 * * 0', '2026-01-01 00:00:00Z', '2026-01-04 00:00:00Z', 'Sunday is 0'),

@@ -81,8 +81,8 @@ BEGIN
         v_week_days := v_week_days || 0;
     END IF;
     v_is_either := v_fields[3] NOT LIKE '*%' AND v_fields[5] NOT LIKE '*%';
-    -- Eight years and a day: 29 February can be as far away as that.
-    FOR i IN 0..2923 LOOP
+    -- Forty years and a day: a 29 February that is a certain day of the week can be as far away as that.
+    FOR i IN 0..14610 LOOP
         v_is_month_day := extract(day FROM v_day)::integer = ANY (v_month_days);
         v_is_week_day := extract(dow FROM v_day)::integer = ANY (v_week_days);
         IF extract(month FROM v_day)::integer = ANY (v_months)

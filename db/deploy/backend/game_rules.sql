@@ -99,7 +99,7 @@ BEGIN
         -- NFC makes two of some characters.
         v_problems := v_problems || '{"path": "game_name", "problem": "is too long"}'::jsonb;
     END IF;
-    IF (p_body ->> 'min_players')::integer > (p_body ->> 'max_players')::integer THEN
+    IF (p_body ->> 'min_players')::numeric > (p_body ->> 'max_players')::numeric THEN
         v_problems := v_problems || '{"path": "min_players", "problem": "is above max_players"}'::jsonb;
     END IF;
     IF is_over(v_ends_at) THEN
