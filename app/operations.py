@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -218,7 +219,7 @@ def read_body(req: falcon.Request) -> bytes:
 def parse_json(raw: bytes) -> Any:
     """Return JSON that Postgres can hold as well. Raises ApiError 400 invalid_json."""
     try:
-        value = json.loads(raw.decode("utf-8"), parse_constant=_refuse)
+        value = json.loads(raw.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
         # Half a surrogate pair and NUL are JSON, and no text; only an escape can bring them in.
         if b"\\u" in raw and "\\u0000" in json.dumps(value).replace("\\\\", ""):
             raise ValueError("NUL")
@@ -226,6 +227,13 @@ def parse_json(raw: bytes) -> Any:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):
         raise ApiError(400, "invalid_json", "The body is not JSON in UTF-8.") from None
+    return value
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if math.isinf(value):
+        raise ValueError(number)
     return value
 
 

@@ -511,6 +511,7 @@ DECLARE
     v_expires_at timestamptz := coalesce((p_body ->> 'expires_at')::timestamptz, backend.now() + setting_interval('invite_default_ttl'));
     v_game games%ROWTYPE;
     v_invite invites%ROWTYPE;
+    v_membership_status text;
 BEGIN
     PERFORM account_require(p_user_id);
     IF is_over(v_expires_at) THEN
@@ -527,7 +528,23 @@ BEGIN
         PERFORM fail(409, 'invalid_transition', format('A game that is %s does not allow invites.', v_game.status),
                      jsonb_build_object('from', v_game.status, 'action', 'invite', 'allowed', '[]'::jsonb));
     END IF;
-    IF v_invited_id IS NOT NULL AND NOT EXISTS (
+    IF v_invited_id IS NOT NULL THEN
+        -- The game is locked: of two who invite one person, the second finds the first one's invite.
+        UPDATE invites SET status = 'expired'
+         WHERE game_id = p_game_id AND invited_user_id = v_invited_id AND status = 'created' AND is_over(expires_at);
+        SELECT m.status INTO v_membership_status FROM memberships AS m WHERE m.game_id = p_game_id AND m.user_id = v_invited_id;
+        IF v_membership_status = 'active' THEN
+            PERFORM fail(409, 'already_member', 'This person has a seat already.');
+        ELSIF EXISTS (SELECT FROM invites AS i
+                       WHERE i.game_id = p_game_id AND i.invited_user_id = v_invited_id AND i.status = 'created') THEN
+            PERFORM fail(409, 'already_invited', 'This person has an invite already.');
+        END IF;
+    END IF;
+    IF v_game.status = 'enrollment_open' AND is_over(v_game.enrollment_ends_at) THEN
+        PERFORM fail(422, 'enrollment_ended', 'Enrolment is over.');
+    ELSIF v_membership_status = 'blocked' THEN
+        PERFORM fail(422, 'eligibility_denied', 'Somebody who was blocked in a game cannot come back to it.');
+    ELSIF v_invited_id IS NOT NULL AND NOT EXISTS (
         SELECT FROM accounts AS a WHERE a.user_id = v_invited_id AND a.deleted_at IS NULL AND NOT a.permanent_block
     ) THEN
         PERFORM fail(422, 'eligibility_denied', 'There is no such person to invite.');
@@ -548,7 +565,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION api.invite_create(p_user_id uuid, p_game_id uuid, p_body jsonb, p_code text, p_code_hash bytea) IS 'Offers a seat in the caller''s private game to a person, or to whoever has the code of the answer. GX400 invalid_request, GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 eligibility_denied.';
+COMMENT ON FUNCTION api.invite_create(p_user_id uuid, p_game_id uuid, p_body jsonb, p_code text, p_code_hash bytea) IS 'Offers a seat in the caller''s private game to a person, or to whoever has the code of the answer. GX400 invalid_request, GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, already_member, already_invited, GX422 enrollment_ended, eligibility_denied.';
 
 CREATE FUNCTION api.invite_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -593,7 +610,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION api.invite_redeem(p_user_id uuid, p_game_id uuid, p_invite_id uuid, p_body jsonb, p_code_hash bytea) IS 'Takes a seat with an invite: the person''s own, one whose code they have, or one of their own making. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, invite_not_found, GX409 invalid_transition, already_member, GX422 eligibility_denied, limit_reached, game_full, invalid_name, name_taken.';
+COMMENT ON FUNCTION api.invite_redeem(p_user_id uuid, p_game_id uuid, p_invite_id uuid, p_body jsonb, p_code_hash bytea) IS 'Takes a seat with an invite: the person''s own, one whose code they have, or one of their own making. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, invite_not_found, GX409 invalid_transition, already_member, GX422 enrollment_ended, eligibility_denied, limit_reached, game_full, invalid_name, name_taken.';
 
 CREATE FUNCTION api.invite_redeem_by_code(p_user_id uuid, p_body jsonb, p_code_hash bytea) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -608,7 +625,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION api.invite_redeem_by_code(p_user_id uuid, p_body jsonb, p_code_hash bytea) IS 'Takes a seat with a code alone. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, invite_not_found, GX409 invalid_transition, already_member, GX422 eligibility_denied, limit_reached, game_full, invalid_name, name_taken.';
+COMMENT ON FUNCTION api.invite_redeem_by_code(p_user_id uuid, p_body jsonb, p_code_hash bytea) IS 'Takes a seat with a code alone. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, invite_not_found, GX409 invalid_transition, already_member, GX422 enrollment_ended, eligibility_denied, limit_reached, game_full, invalid_name, name_taken.';
 
 CREATE FUNCTION api.membership_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -656,9 +673,9 @@ CREATE FUNCTION api.my_game_list(p_user_id uuid, p_limit integer, p_cursor text)
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-    v_account accounts%ROWTYPE := account_require(p_user_id);
     v_list text := 'my_game_list:' || p_user_id;
     v_before uuid := cursor_read_id(v_list, p_cursor);
+    v_account accounts%ROWTYPE := account_require(p_user_id);
     v_items jsonb[];
     v_keys text[];
 BEGIN
@@ -682,9 +699,9 @@ CREATE FUNCTION api.my_session_list(p_user_id uuid, p_limit integer, p_cursor te
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-    v_account accounts%ROWTYPE := account_require(p_user_id);
     v_list text := 'my_session_list:' || p_user_id;
     v_before uuid := cursor_read_id(v_list, p_cursor);
+    v_account accounts%ROWTYPE := account_require(p_user_id);
     v_items jsonb[];
     v_keys text[];
 BEGIN
@@ -1675,8 +1692,9 @@ BEGIN
         WHEN p_action = 'runtime-started' THEN
             PERFORM game_notify(v_game.game_id, 'game.started', v_game.game_id::text, '{}');
         WHEN p_action = 'resume' THEN
-            -- What it was paused over is not caught up with.
-            UPDATE runtime_records SET next_turn_at = cron_next(v_game.turn_schedule, backend.now()) WHERE game_id = v_game.game_id;
+            -- What it was paused over is not caught up with; what was skipped stays so.
+            UPDATE runtime_records SET next_turn_at = cron_next(v_game.turn_schedule, backend.now())
+             WHERE game_id = v_game.game_id AND next_turn_at <= backend.now();
         WHEN v_to = 'paused' THEN
             PERFORM game_notify(
                 v_game.game_id, 'game.paused',
@@ -1732,7 +1750,7 @@ COMMENT ON FUNCTION backend.invariants_collect() IS 'Every row of every view bac
 
 CREATE FUNCTION backend.invite_json(p_invite backend.invites) RETURNS jsonb
     LANGUAGE sql STABLE
-    RETURN jsonb_build_object('invite_id', (p_invite).invite_id, 'game_id', (p_invite).game_id, 'inviter_user_id', (p_invite).inviter_user_id, 'invited_user_id', (p_invite).invited_user_id, 'status', (p_invite).status, 'expires_at', backend.ts((p_invite).expires_at), 'created_at', backend.ts((p_invite).created_at));
+    RETURN jsonb_build_object('invite_id', (p_invite).invite_id, 'game_id', (p_invite).game_id, 'inviter_user_id', (p_invite).inviter_user_id, 'invited_user_id', (p_invite).invited_user_id, 'status', CASE WHEN (((p_invite).status = 'created'::text) AND backend.is_over((p_invite).expires_at)) THEN 'expired'::text ELSE (p_invite).status END, 'expires_at', backend.ts((p_invite).expires_at), 'created_at', backend.ts((p_invite).created_at));
 
 COMMENT ON FUNCTION backend.invite_json(p_invite backend.invites) IS 'The invite object of the contract; its code is never in it.';
 
@@ -1756,6 +1774,8 @@ BEGIN
     IF v_game.status <> 'enrollment_open' THEN
         PERFORM fail(409, 'invalid_transition', format('A game that is %s does not allow redeem.', v_game.status),
                      jsonb_build_object('from', v_game.status, 'action', 'redeem', 'allowed', '[]'::jsonb));
+    ELSIF is_over(v_game.enrollment_ends_at) THEN
+        PERFORM fail(422, 'enrollment_ended', 'Enrolment is over.');
     END IF;
     v_membership := seat_take(v_game, p_user_id, p_race_name);
     UPDATE invites SET status = 'redeemed', redeemed_by_user_id = p_user_id WHERE invite_id = p_invite_id;
@@ -1763,7 +1783,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION backend.invite_redeem(p_invite_id uuid, p_user_id uuid, p_race_name text) IS 'Takes a seat with an invite that somebody was found entitled to. GX404 invite_not_found, GX409 invalid_transition and what seat_take refuses.';
+COMMENT ON FUNCTION backend.invite_redeem(p_invite_id uuid, p_user_id uuid, p_race_name text) IS 'Takes a seat with an invite that somebody was found entitled to. GX404 invite_not_found, GX409 invalid_transition, GX422 enrollment_ended and what seat_take refuses.';
 
 CREATE TABLE backend.sanction_active (
     user_id uuid NOT NULL,
@@ -4160,6 +4180,8 @@ CREATE INDEX invites_by_invited ON backend.invites USING btree (invited_user_id,
 CREATE INDEX invites_by_inviter ON backend.invites USING btree (inviter_user_id);
 
 CREATE INDEX invites_by_redeemer ON backend.invites USING btree (redeemed_by_user_id);
+
+CREATE UNIQUE INDEX invites_one_live_per_person_and_game ON backend.invites USING btree (game_id, invited_user_id) WHERE (status = 'created'::text);
 
 CREATE INDEX limit_active_by_record ON backend.limit_active USING btree (limit_record_id);
 

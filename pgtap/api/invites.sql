@@ -1,7 +1,7 @@
 -- Test galaxy-backend:api/invites
 
 BEGIN;
-SELECT plan(103);
+SELECT plan(110);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -37,8 +37,20 @@ SELECT results_eq(
     format($$VALUES ('lobby.invite.received', %L::uuid, jsonb_build_object('game_id', %L::uuid, 'inviter_user_id', %L::uuid))$$, :'bob', :'game', :'ann'), 'who is invited is told');
 SELECT is((SELECT code_hash FROM backend.invites WHERE invite_id = :'for_bob'), NULL, 'and nobody else gets in with it');
 -- A code that came with it is not used.
-SELECT (api.invite_create(:'ann', :'game', jsonb_build_object('invited_user_id', :'bob'), 'code', sha256('code'))).body::jsonb ? 'code' AS shown \gset
+SELECT (api.invite_create(:'ann', :'game', jsonb_build_object('invited_user_id', :'cid'), 'code', sha256('code'))).body::jsonb ? 'code' AS shown \gset
 SELECT is(:'shown'::boolean, false, 'not even where one was at hand');
+-- One person, one live invite to a game.
+SELECT throws_ok(format('SELECT api.invite_create(%L, %L, %L, NULL, NULL)', :'ann', :'game', jsonb_build_object('invited_user_id', :'cid')), 'GX409', 'already_invited',
+    'who has an invite is not invited again');
+SELECT lives_ok(format('SELECT api.invite_create(%L, %L, %L, NULL, NULL)', :'ann', :'other', jsonb_build_object('invited_user_id', :'cid')), 'but to another game');
+UPDATE backend.invites SET expires_at = backend.now() WHERE invited_user_id = :'cid' AND game_id = :'game';
+SELECT is((SELECT backend.invite_json(i) ->> 'status' FROM backend.invites AS i WHERE invited_user_id = :'cid' AND game_id = :'game'), 'expired',
+    'one whose time is over is shown as what it is');
+SELECT lives_ok(format('SELECT api.invite_create(%L, %L, %L, NULL, NULL)', :'ann', :'game', jsonb_build_object('invited_user_id', :'cid')), 'and then they are');
+SELECT results_eq(
+    format('SELECT status FROM backend.invites WHERE invited_user_id = %L AND game_id = %L ORDER BY invite_id', :'cid', :'game'), $$VALUES ('expired'), ('created')$$,
+    'the old one has expired');
+DELETE FROM backend.invites WHERE status = 'expired' OR game_id = :'other';
 
 -- By code.
 SET LOCAL backend.invite_default_ttl = '60';
@@ -49,7 +61,7 @@ SELECT is(:'body'::jsonb ->> 'code', 'ABC', 'without a person it has a code, whi
 SELECT is(:'body'::jsonb ->> 'expires_at', backend.ts(backend.now() + interval '60 seconds'), 'how long it is good is a setting');
 SELECT is((SELECT to_jsonb(i)::text ~ 'ABC' FROM backend.invites AS i WHERE invite_id = :'by_code'), false, 'its code is not kept');
 SELECT is((SELECT code_hash FROM backend.invites WHERE invite_id = :'by_code'), sha256('ABC'), 'only what it can be known by');
-SELECT is((SELECT count(*) FROM backend.notifications), 2::bigint, 'nobody is told');
+SELECT is((SELECT count(*) FROM backend.notifications WHERE user_id <> :'cid'), 1::bigint, 'nobody is told');
 SELECT is(
     (api.invite_create(:'ann', :'game', jsonb_build_object('expires_at', backend.ts(backend.now() + interval '1 microsecond')), 'X', sha256('X'))).body::jsonb ->> 'expires_at',
     backend.ts(backend.now() + interval '1 microsecond'), 'an end can be named');
@@ -70,6 +82,12 @@ SELECT throws_ok(format('SELECT api.invite_create(%L, %L, %L, NULL, NULL)', :'an
   FROM (VALUES (:'nobody', 'somebody who is not there is not invited'), (:'dan', 'nor who is blocked')) AS t(u, d);
 UPDATE backend.accounts SET permanent_block = false, deleted_at = backend.now(), email = NULL WHERE user_id = :'dan';
 SELECT throws_ok(format('SELECT api.invite_create(%L, %L, %L, NULL, NULL)', :'ann', :'game', jsonb_build_object('invited_user_id', :'dan')), 'GX422', 'eligibility_denied', 'nor who is gone');
+INSERT INTO backend.memberships (game_id, user_id, race_name, race_name_canonical) VALUES (:'game', :'eve', 'Evens', backend.race_name_canonical('Evens'));
+SELECT throws_ok(format('SELECT api.invite_create(%L, %L, %L, NULL, NULL)', :'ann', :'game', jsonb_build_object('invited_user_id', :'eve')), 'GX409', 'already_member', 'nor who has a seat');
+UPDATE backend.memberships SET status = 'blocked', ended_at = backend.now() WHERE user_id = :'eve';
+SELECT throws_ok(format('SELECT api.invite_create(%L, %L, %L, NULL, NULL)', :'ann', :'game', jsonb_build_object('invited_user_id', :'eve')), 'GX422', 'eligibility_denied',
+    'nor who was blocked in the game');
+DELETE FROM backend.memberships WHERE user_id = :'eve';
 CREATE TEMPORARY TABLE at_state (state text, game_id uuid);
 DO $$
 DECLARE

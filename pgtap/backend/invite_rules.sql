@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/invite_rules
 
 BEGIN;
-SELECT plan(32);
+SELECT plan(34);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -65,7 +65,13 @@ SELECT is(pg_temp.undone(format('SELECT backend.invite_redeem(%L, %L, ''Dorg'')'
 SELECT pg_temp.advance('1 microsecond') \g /dev/null
 SELECT throws_ok(format('SELECT backend.invite_redeem(%L, %L, ''Dorg'')', :'late', :'dan'), 'GX404', 'invite_not_found', 'and then not, though no job has come by');
 SELECT pg_temp.advance('-1 hour') \g /dev/null
+UPDATE backend.invites SET status = 'expired' WHERE invite_id = :'late';
 SELECT pg_temp.invite(:'game', :'dan') AS ended \gset
+UPDATE backend.games SET enrollment_ends_at = backend.now() + interval '1 microsecond' WHERE game_id = :'game';
+SELECT is(pg_temp.undone(format('SELECT backend.invite_redeem(%L, %L, ''Dorg'')', :'ended', :'dan'), 'SELECT ''in'''), 'in', 'enrolment goes on to its last microsecond');
+UPDATE backend.games SET enrollment_ends_at = backend.now() WHERE game_id = :'game';
+SELECT throws_ok(format('SELECT backend.invite_redeem(%L, %L, ''Dorg'')', :'ended', :'dan'), 'GX422', 'enrollment_ended', 'and is over at its end, though no job has come by');
+UPDATE backend.games SET enrollment_ends_at = backend.now() + interval '1 day' WHERE game_id = :'game';
 UPDATE backend.invites SET status = 'revoked' WHERE invite_id = :'ended';
 SELECT throws_ok(format('SELECT backend.invite_redeem(%L, %L, ''Dorg'')', :'ended', :'dan'), 'GX404', 'invite_not_found', 'one that was taken back is not there');
 SELECT throws_ok(format('UPDATE backend.invites SET status = %L WHERE invite_id = %L', s, :'ended'), 'GX409', 'invalid_transition', format('nor is it %s again', s))

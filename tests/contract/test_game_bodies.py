@@ -30,7 +30,6 @@ def test_a_whole_number_may_be_written_with_a_point(world: World) -> None:
         "2100-01-01T00:00:00+15:59",
         "2100-01-01t00:00:00.123456z",
         "2096-02-29T12:00:00Z",
-        "2098-12-31T23:59:60Z",
     ],
 )
 def test_a_moment_of_any_offset_is_taken(moment: str, world: World) -> None:
@@ -47,6 +46,8 @@ def test_a_moment_of_any_offset_is_taken(moment: str, world: World) -> None:
         "10000-01-01T00:00:00Z",
         "2100-02-29T00:00:00Z",
         "2100-01-01T24:00:00Z",
+        "2098-12-31T23:59:60Z",
+        "2098-12-31T23:59:60.5Z",
         "2100-01-01T00:00:00+16:00",
         "2100-01-01T00:00:00",
         "2100-01-01 00:00:00Z",

@@ -138,10 +138,19 @@ def test_an_escaped_backslash_before_u0000_is_no_nul(world: World) -> None:
     assert problem["path"] == "email"
 
 
-@pytest.mark.parametrize("number", [b"1e400", b"-1e400", b"1e-400", b"9" * 400, b"1" + b"0" * 4000, b"1e99999999999999999999"])
+@pytest.mark.parametrize("number", [b"1e-400", b"9" * 400, b"1" + b"0" * 4000])
 def test_a_huge_number_is_refused(number: bytes, world: World) -> None:
     (problem,) = problems(post(world, b'{"email": ' + number + b"}"))
     assert problem["path"] == "email"
+
+
+@pytest.mark.parametrize("number", [b"1e400", b"-1e400", b"1e99999999999999999999"])
+def test_a_number_that_is_none_for_anybody_is_refused(number: bytes, world: World) -> None:
+    assert problems(post(world, b'{"email": ' + number + b"}"), "invalid_json") == {}
+    orders = right(world, document().operation("engine_orders_store"))
+    content = b'{"turn": 0, "commands": [{"n": ' + number + b"}]}"
+    headers = {**orders.headers, "Content-Type": "application/json"}
+    assert problems(world.api.client.request(orders.method, orders.path, content=content, headers=headers), "invalid_json") == {}
 
 
 @pytest.mark.parametrize("depth", [10, 200, 254, 255, 256, 257, 500, 900, 1000, 5000, 30000])

@@ -14,6 +14,7 @@ DECLARE
     v_expires_at timestamptz := coalesce((p_body ->> 'expires_at')::timestamptz, backend.now() + setting_interval('invite_default_ttl'));
     v_game games%ROWTYPE;
     v_invite invites%ROWTYPE;
+    v_membership_status text;
 BEGIN
     PERFORM account_require(p_user_id);
     IF is_over(v_expires_at) THEN
@@ -30,7 +31,23 @@ BEGIN
         PERFORM fail(409, 'invalid_transition', format('A game that is %s does not allow invites.', v_game.status),
                      jsonb_build_object('from', v_game.status, 'action', 'invite', 'allowed', '[]'::jsonb));
     END IF;
-    IF v_invited_id IS NOT NULL AND NOT EXISTS (
+    IF v_invited_id IS NOT NULL THEN
+        -- The game is locked: of two who invite one person, the second finds the first one's invite.
+        UPDATE invites SET status = 'expired'
+         WHERE game_id = p_game_id AND invited_user_id = v_invited_id AND status = 'created' AND is_over(expires_at);
+        SELECT m.status INTO v_membership_status FROM memberships AS m WHERE m.game_id = p_game_id AND m.user_id = v_invited_id;
+        IF v_membership_status = 'active' THEN
+            PERFORM fail(409, 'already_member', 'This person has a seat already.');
+        ELSIF EXISTS (SELECT FROM invites AS i
+                       WHERE i.game_id = p_game_id AND i.invited_user_id = v_invited_id AND i.status = 'created') THEN
+            PERFORM fail(409, 'already_invited', 'This person has an invite already.');
+        END IF;
+    END IF;
+    IF v_game.status = 'enrollment_open' AND is_over(v_game.enrollment_ends_at) THEN
+        PERFORM fail(422, 'enrollment_ended', 'Enrolment is over.');
+    ELSIF v_membership_status = 'blocked' THEN
+        PERFORM fail(422, 'eligibility_denied', 'Somebody who was blocked in a game cannot come back to it.');
+    ELSIF v_invited_id IS NOT NULL AND NOT EXISTS (
         SELECT FROM accounts AS a WHERE a.user_id = v_invited_id AND a.deleted_at IS NULL AND NOT a.permanent_block
     ) THEN
         PERFORM fail(422, 'eligibility_denied', 'There is no such person to invite.');
@@ -51,7 +68,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION api.invite_create(uuid, uuid, jsonb, text, bytea) IS
-    'Offers a seat in the caller''s private game to a person, or to whoever has the code of the answer. GX400 invalid_request, GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 eligibility_denied.';
+    'Offers a seat in the caller''s private game to a person, or to whoever has the code of the answer. GX400 invalid_request, GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, already_member, already_invited, GX422 enrollment_ended, eligibility_denied.';
 
 CREATE FUNCTION api.invite_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) RETURNS text
 LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -96,7 +113,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION api.invite_redeem(uuid, uuid, uuid, jsonb, bytea) IS
-    'Takes a seat with an invite: the person''s own, one whose code they have, or one of their own making. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, invite_not_found, GX409 invalid_transition, already_member, GX422 eligibility_denied, limit_reached, game_full, invalid_name, name_taken.';
+    'Takes a seat with an invite: the person''s own, one whose code they have, or one of their own making. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, invite_not_found, GX409 invalid_transition, already_member, GX422 enrollment_ended, eligibility_denied, limit_reached, game_full, invalid_name, name_taken.';
 
 CREATE FUNCTION api.invite_redeem_by_code(p_user_id uuid, p_body jsonb, p_code_hash bytea) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -111,6 +128,6 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION api.invite_redeem_by_code(uuid, jsonb, bytea) IS
-    'Takes a seat with a code alone. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, invite_not_found, GX409 invalid_transition, already_member, GX422 eligibility_denied, limit_reached, game_full, invalid_name, name_taken.';
+    'Takes a seat with a code alone. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, invite_not_found, GX409 invalid_transition, already_member, GX422 enrollment_ended, eligibility_denied, limit_reached, game_full, invalid_name, name_taken.';
 
 COMMIT;

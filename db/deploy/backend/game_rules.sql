@@ -356,8 +356,9 @@ BEGIN
         WHEN p_action = 'runtime-started' THEN
             PERFORM game_notify(v_game.game_id, 'game.started', v_game.game_id::text, '{}');
         WHEN p_action = 'resume' THEN
-            -- What it was paused over is not caught up with.
-            UPDATE runtime_records SET next_turn_at = cron_next(v_game.turn_schedule, backend.now()) WHERE game_id = v_game.game_id;
+            -- What it was paused over is not caught up with; what was skipped stays so.
+            UPDATE runtime_records SET next_turn_at = cron_next(v_game.turn_schedule, backend.now())
+             WHERE game_id = v_game.game_id AND next_turn_at <= backend.now();
         WHEN v_to = 'paused' THEN
             PERFORM game_notify(
                 v_game.game_id, 'game.paused',

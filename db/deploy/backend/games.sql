@@ -136,6 +136,7 @@ CREATE INDEX invites_by_game ON backend.invites (game_id, invite_id);
 CREATE INDEX invites_by_inviter ON backend.invites (inviter_user_id);
 CREATE INDEX invites_by_invited ON backend.invites (invited_user_id, invite_id);
 CREATE INDEX invites_by_redeemer ON backend.invites (redeemed_by_user_id);
+CREATE UNIQUE INDEX invites_one_live_per_person_and_game ON backend.invites (game_id, invited_user_id) WHERE status = 'created';
 CREATE INDEX invites_by_expiry ON backend.invites (expires_at) WHERE status = 'created';
 CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.invites
     FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('invite', 'status');

@@ -11,7 +11,8 @@ RETURN jsonb_build_object(
     'game_id', p_invite.game_id,
     'inviter_user_id', p_invite.inviter_user_id,
     'invited_user_id', p_invite.invited_user_id,
-    'status', p_invite.status,
+    -- One whose time is over is over, whether or not somebody has come by to write it down.
+    'status', CASE WHEN p_invite.status = 'created' AND backend.is_over(p_invite.expires_at) THEN 'expired' ELSE p_invite.status END,
     'expires_at', backend.ts(p_invite.expires_at),
     'created_at', backend.ts(p_invite.created_at)
 );
@@ -37,6 +38,8 @@ BEGIN
     IF v_game.status <> 'enrollment_open' THEN
         PERFORM fail(409, 'invalid_transition', format('A game that is %s does not allow redeem.', v_game.status),
                      jsonb_build_object('from', v_game.status, 'action', 'redeem', 'allowed', '[]'::jsonb));
+    ELSIF is_over(v_game.enrollment_ends_at) THEN
+        PERFORM fail(422, 'enrollment_ended', 'Enrolment is over.');
     END IF;
     v_membership := seat_take(v_game, p_user_id, p_race_name);
     UPDATE invites SET status = 'redeemed', redeemed_by_user_id = p_user_id WHERE invite_id = p_invite_id;
@@ -44,7 +47,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION backend.invite_redeem(uuid, uuid, text) IS
-    'Takes a seat with an invite that somebody was found entitled to. GX404 invite_not_found, GX409 invalid_transition and what seat_take refuses.';
+    'Takes a seat with an invite that somebody was found entitled to. GX404 invite_not_found, GX409 invalid_transition, GX422 enrollment_ended and what seat_take refuses.';
 
 CREATE VIEW backend.invariants_invites AS
 SELECT 'open_invite_of_a_game_that_is_closed' AS invariant, i.invite_id AS object_id, g.status AS details
