@@ -11,6 +11,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, NamedTuple
 
 import falcon
@@ -58,7 +59,12 @@ class Engines:
         self._timeouts = {True: call_timeout, False: probe_timeout}
         self._places = threading.BoundedSemaphore(at_once)
         # A connection for each call: one that is kept may be closed by the engine just when it is used again.
-        self._http = httpx.Client(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+        # A jar would take one engine's cookies to all the others of its host, and one person's to all others.
+        self._http = httpx.Client(
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            limits=httpx.Limits(max_keepalive_connections=0),
+            trust_env=False,
+        )
 
     def handlers(self) -> dict[str, Callable[[Operation], Callable[..., None]]]:
         """Return what makes the responders, by the name that `x-handler` gives."""
@@ -118,7 +124,10 @@ class Engines:
                             raise _failed()
             except httpx.TimeoutException:
                 raise _timed_out() from None
-            except httpx.HTTPError:
+            except ApiError:
+                raise
+            except Exception:
+                # httpx, and what it stands on, does not foresee all that can be answered.
                 raise (_timed_out() if deadline.is_over else _failed()) from None
         body = _json(bytes(content))
         # There are no credentials between us and an engine: asking for some is a fault of its own.

@@ -350,6 +350,8 @@ def game_in_play(platform: Platform, hurry: bool) -> None:
     check(turns == list(range(1, seen["current_turn"] + 1)), "Dana was told of each turn once, in order")
     refused = platform.admin("POST", force, 409)
     check(refused["error"]["code"] == "game_not_running", "no turn can be forced any more")
+    # Else every game made after this would be played with it.
+    platform.admin("POST", f"/engine-versions/{version}/disable", 200)
     subscriber.kill()
 
 

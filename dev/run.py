@@ -389,6 +389,7 @@ The platform is running.
   caught mail      {places["mail_url"]}
   Postgres         psql '{places["postgres_dsn"]}'
   administrator    {places["admin_user"]}, password {places["admin_password"]}
+  gateway          internal token {places["internal_token"]}
   engines' state   {places["state_root"]}
   logs             tail -f .dev/serve.log
   all of this      .dev/endpoints.json

@@ -755,6 +755,7 @@ CREATE FUNCTION api.runtime_force_next_turn(p_admin text, p_game_id uuid) RETURN
     AS $$
 DECLARE
     v_game games%ROWTYPE;
+    v_runtime runtime_records%ROWTYPE;
 BEGIN
     PERFORM administrator_require(p_admin);
     v_game := game_lock(p_game_id);
@@ -763,7 +764,11 @@ BEGIN
     ELSIF v_game.status <> 'running' THEN
         PERFORM fail(409, 'game_not_running', 'This game does not run.', jsonb_build_object('status', v_game.status));
     END IF;
-    -- The next scheduled one is skipped. Asked twice before it runs, it is one turn.
+    SELECT * INTO v_runtime FROM runtime_records WHERE game_id = p_game_id FOR NO KEY UPDATE;
+    IF v_runtime.turn_requested_at IS NOT NULL AND NOT v_runtime.skip_next_turn THEN
+        PERFORM fail(409, 'turn_in_progress', 'A turn that was due is being computed.');
+    END IF;
+    -- The next scheduled one is skipped. Forced twice before it runs, it is one turn.
     UPDATE runtime_records
        SET turn_requested_at = backend.now(), skip_next_turn = true, next_attempt_at = backend.now() + interval '30 seconds'
      WHERE game_id = p_game_id AND turn_requested_at IS NULL;
@@ -775,7 +780,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION api.runtime_force_next_turn(p_admin text, p_game_id uuid) IS 'Computes a turn now and skips the next scheduled one; a job does it. GX401 unauthorized, GX404 game_not_found, GX409 game_not_running.';
+COMMENT ON FUNCTION api.runtime_force_next_turn(p_admin text, p_game_id uuid) IS 'Computes a turn now and skips the next scheduled one; a job does it. GX401 unauthorized, GX404 game_not_found, GX409 game_not_running, turn_in_progress.';
 
 CREATE FUNCTION api.runtime_get(p_admin text, p_game_id uuid) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -2998,6 +3003,17 @@ $$;
 
 COMMENT ON FUNCTION worker.push_events_purge(p_limit integer) IS 'Deletes at most so many of the oldest events that have left the window and a minute; returns how many. Raises nothing of its own.';
 
+CREATE FUNCTION worker.runtime_is_wanted(p_game_id uuid, p_generation integer) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM runtime_records AS r WHERE r.game_id = p_game_id AND (p_generation IS NULL OR r.generation = p_generation) AND r.wanted = 'running');
+END;
+$$;
+
+COMMENT ON FUNCTION worker.runtime_is_wanted(p_game_id uuid, p_generation integer) IS 'Whether this generation of a game''s engine is to run; null for any. Raises nothing of its own.';
+
 CREATE FUNCTION worker.runtime_moved(p_game_id uuid, p_generation integer, p_endpoint text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -3119,7 +3135,8 @@ BEGIN
     IF v_runtime.game_id IS NULL OR v_game.status <> 'starting' THEN
         RETURN false;
     END IF;
-    UPDATE runtime_records SET status = 'stopped', lease_until = NULL WHERE game_id = p_game_id;
+    -- Nothing of it is left running: whoever tries again starts from the beginning.
+    UPDATE runtime_records SET status = 'stopped', wanted = 'stopped', lease_until = NULL WHERE game_id = p_game_id;
     PERFORM runtime_operation_end(p_game_id, p_lease_number, 'failed', concat_ws(': ', p_kind, p_error));
     PERFORM game_transition(v_game, 'runtime-failed', 'job', p_lease_number::text, p_kind);
     v_payload := jsonb_build_object('game_id', p_game_id) || CASE p_kind
@@ -3257,7 +3274,7 @@ $$;
 
 COMMENT ON FUNCTION worker.turn_claim(p_game_id uuid, p_lease_seconds integer) IS 'A lease to compute the turn that a game was asked for; no row when none was, or another is at it. Raises nothing of its own.';
 
-CREATE FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text) RETURNS text
+CREATE FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text, p_keeps_lease boolean) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
     AS $$
@@ -3269,19 +3286,21 @@ BEGIN
     IF v_runtime.game_id IS NULL OR v_game.status NOT IN ('running', 'paused') THEN
         RETURN 'superseded';
     END IF;
-    UPDATE runtime_records SET status = p_kind, lease_until = NULL, turn_requested_at = NULL, skip_next_turn = false WHERE game_id = p_game_id;
+    UPDATE runtime_records
+       SET status = p_kind, lease_until = CASE WHEN p_keeps_lease THEN lease_until END, turn_requested_at = NULL, skip_next_turn = false
+     WHERE game_id = p_game_id;
     PERFORM runtime_operation_end(p_game_id, p_lease_number, 'failed', p_error);
     IF v_game.status = 'running' THEN
         PERFORM game_transition(v_game, replace(p_kind, '_', '-'), 'job', p_lease_number::text, p_kind);
     END IF;
     PERFORM notification_submit(
         'game.generation.failed', format('%s:%s', p_game_id, p_lease_number), NULL,
-        jsonb_build_object('game_id', p_game_id, 'turn', v_runtime.current_turn + 1, 'reason', p_kind));
+        jsonb_build_object('game_id', p_game_id, 'turn', v_runtime.current_turn::bigint + 1, 'reason', p_kind));
     RETURN 'paused';
 END;
 $$;
 
-COMMENT ON FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text) IS 'A turn could not be computed: the game pauses. p_kind: engine_unreachable, generation_failed. superseded when the lease is not the newest. Raises nothing of its own.';
+COMMENT ON FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text, p_keeps_lease boolean) IS 'A turn could not be computed: the game pauses. p_kind: engine_unreachable, generation_failed. p_keeps_lease: the engine may still be at it, and nobody is to ask it before the lease is over. superseded when the lease is not the newest. Raises nothing of its own.';
 
 CREATE FUNCTION worker.turn_report(p_game_id uuid, p_lease_number bigint, p_turn integer, p_is_finished boolean, p_players jsonb) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3295,6 +3314,10 @@ BEGIN
     SELECT * INTO v_game FROM games WHERE game_id = p_game_id;
     IF v_runtime.game_id IS NULL OR v_game.status NOT IN ('running', 'paused') THEN
         RETURN 'superseded';
+    END IF;
+    IF p_turn < v_runtime.current_turn OR (p_turn = v_runtime.current_turn AND NOT p_is_finished) THEN
+        RETURN worker.turn_failed(
+            p_game_id, p_lease_number, 'generation_failed', format('the engine is in turn %s, ours is %s', p_turn, v_runtime.current_turn), false);
     END IF;
     -- One that was forced stands for the one that was to come, which may have passed meanwhile.
     v_next := cron_next(
@@ -3319,7 +3342,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION worker.turn_report(p_game_id uuid, p_lease_number bigint, p_turn integer, p_is_finished boolean, p_players jsonb) IS 'A turn was computed, or had been: stores it, tells the members, ends the game if the engine says so. superseded when the lease is not the newest. Raises nothing of its own.';
+COMMENT ON FUNCTION worker.turn_report(p_game_id uuid, p_lease_number bigint, p_turn integer, p_is_finished boolean, p_players jsonb) IS 'A turn was computed, or had been: stores it, tells the members, ends the game if the engine says so. One that does not go on is a failure: paused. superseded when the lease is not the newest. Raises nothing of its own.';
 
 CREATE FUNCTION worker.turns_defer(p_limit integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -4746,6 +4769,9 @@ GRANT ALL ON FUNCTION worker.notification_routes_deliver(p_limit integer, p_admi
 REVOKE ALL ON FUNCTION worker.push_events_purge(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.push_events_purge(p_limit integer) TO backend_worker;
 
+REVOKE ALL ON FUNCTION worker.runtime_is_wanted(p_game_id uuid, p_generation integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.runtime_is_wanted(p_game_id uuid, p_generation integer) TO backend_worker;
+
 REVOKE ALL ON FUNCTION worker.runtime_moved(p_game_id uuid, p_generation integer, p_endpoint text) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.runtime_moved(p_game_id uuid, p_generation integer, p_endpoint text) TO backend_worker;
 
@@ -4779,8 +4805,8 @@ GRANT ALL ON FUNCTION worker.schema_changes() TO backend_worker;
 REVOKE ALL ON FUNCTION worker.turn_claim(p_game_id uuid, p_lease_seconds integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.turn_claim(p_game_id uuid, p_lease_seconds integer) TO backend_worker;
 
-REVOKE ALL ON FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text) FROM PUBLIC;
-GRANT ALL ON FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text) TO backend_worker;
+REVOKE ALL ON FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text, p_keeps_lease boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text, p_keeps_lease boolean) TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.turn_report(p_game_id uuid, p_lease_number bigint, p_turn integer, p_is_finished boolean, p_players jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.turn_report(p_game_id uuid, p_lease_number bigint, p_turn integer, p_is_finished boolean, p_players jsonb) TO backend_worker;

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:worker/runtime
 
 BEGIN;
-SELECT plan(246);
+SELECT plan(261);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -12,9 +12,9 @@ INSERT INTO functions VALUES
     ('runtime_started', ARRAY['uuid', 'bigint', 'text', 'text', 'integer', 'jsonb'], 'boolean', 'volatile'),
     ('runtime_start_failed', ARRAY['uuid', 'bigint', 'text', 'text'], 'boolean', 'volatile'),
     ('turns_defer', ARRAY['integer'], 'integer', 'volatile'), ('turn_claim', ARRAY['uuid', 'integer'], 'setof record', 'volatile'),
-    ('turn_report', ARRAY['uuid', 'bigint', 'integer', 'boolean', 'jsonb'], 'text', 'volatile'), ('turn_failed', ARRAY['uuid', 'bigint', 'text', 'text'], 'text', 'volatile'),
+    ('turn_report', ARRAY['uuid', 'bigint', 'integer', 'boolean', 'jsonb'], 'text', 'volatile'), ('turn_failed', ARRAY['uuid', 'bigint', 'text', 'text', 'boolean'], 'text', 'volatile'),
     ('runtimes_unsettled_defer', ARRAY['integer'], 'integer', 'volatile'), ('runtime_remove_claim', ARRAY['uuid', 'integer'], 'setof bigint', 'volatile'),
-    ('runtime_removed', ARRAY['uuid', 'bigint'], 'boolean', 'volatile'), ('runtimes_list', '{}', 'setof record', 'stable'),
+    ('runtime_removed', ARRAY['uuid', 'bigint'], 'boolean', 'volatile'), ('runtimes_list', '{}', 'setof record', 'stable'), ('runtime_is_wanted', ARRAY['uuid', 'integer'], 'boolean', 'stable'),
     ('runtime_moved', ARRAY['uuid', 'integer', 'text'], 'boolean', 'volatile'), ('runtime_observed', ARRAY['uuid', 'integer', 'text', 'text'], 'boolean', 'volatile');
 SELECT function_returns('worker', name, arguments, returns, format('%s() answers %s', name, returns)) FROM functions;
 SELECT volatility_is('worker', name, arguments, volatility, format('%s() is %s', name, upper(volatility))) FROM functions;
@@ -100,7 +100,7 @@ SELECT pg_temp.everything(:'game') AS before \gset
 SELECT is(worker.runtime_started(:'game', n, 'old', 'http://old', 0, pg_temp.players(:'game')), false, format('that it runs counts for nothing under %s', n)) FROM unnest(ARRAY[1, 0, 3, NULL]) AS n;
 SELECT is(worker.runtime_start_failed(:'game', n, 'image_pull_failed', 'x'), false, format('nor that it does not under %s', n)) FROM unnest(ARRAY[1, 0, 3, NULL]) AS n;
 SELECT is(worker.turn_report(:'game', 1, 1, true, pg_temp.players(:'game')), 'superseded', 'nor that a turn was computed');
-SELECT is(worker.turn_failed(:'game', 1, 'generation_failed', 'x'), 'superseded', 'nor that it was not');
+SELECT is(worker.turn_failed(:'game', 1, 'generation_failed', 'x', false), 'superseded', 'nor that it was not');
 SELECT is(worker.runtime_removed(:'game', 1), false, 'nor that it is gone');
 SELECT is(pg_temp.everything(:'game'), :'before', 'nothing has changed');
 SELECT is(worker.turn_report(:'game', 2, 1, true, pg_temp.players(:'game')), 'superseded', 'a lease to start reports no turn');
@@ -140,7 +140,7 @@ DELETE FROM backend.push_pending;
 SELECT is(worker.runtime_start_failed(game_id, pg_temp.start_claim(game_id), kind, 'the reason'), true, format('a start fails: %s', kind)) FROM failures;
 SELECT results_eq(
     'SELECT g.status, g.status_reason, r.status, r.wanted, r.lease_until FROM failures AS f JOIN backend.games AS g USING (game_id) JOIN backend.runtime_records AS r USING (game_id) ORDER BY f.kind',
-    $$SELECT 'start_failed', k, 'stopped', 'running', NULL::timestamptz FROM unnest(ARRAY['container_start_failed', 'image_pull_failed', 'start_config_invalid']) AS k$$,
+    $$SELECT 'start_failed', k, 'stopped', 'stopped', NULL::timestamptz FROM unnest(ARRAY['container_start_failed', 'image_pull_failed', 'start_config_invalid']) AS k$$,
     'the game says why');
 SELECT set_eq(
     'SELECT kind, user_id, payload, idempotency_key FROM backend.notifications WHERE kind LIKE ''runtime.%''',
@@ -189,7 +189,7 @@ SELECT is(worker.turns_defer(10), 1, 'a worker that died leaves it to another');
 SELECT is(pg_temp.turn_claim(:'game'), 4::bigint, 'who takes it over');
 SELECT pg_temp.everything(:'game') AS before \gset
 SELECT is(worker.turn_report(:'game', 3, 1, true, pg_temp.players(:'game', 9, 900)), 'superseded', 'what the one before says counts for nothing');
-SELECT is(worker.turn_failed(:'game', 3, 'engine_unreachable', 'x'), 'superseded', 'good or bad');
+SELECT is(worker.turn_failed(:'game', 3, 'engine_unreachable', 'x', false), 'superseded', 'good or bad');
 SELECT is(pg_temp.everything(:'game'), :'before', 'nothing has changed');
 DELETE FROM backend.push_pending;
 SET LOCAL ROLE backend_worker;
@@ -210,16 +210,36 @@ SELECT results_eq(
 SELECT is(worker.turn_report(:'game', 4, 2, false, pg_temp.players(:'game')), 'superseded', 'a lease reports once');
 SELECT is(pg_temp.turn_claim(:'game'), NULL, 'and nothing is left to do');
 
--- A turn that ran already, and several at once that nobody stored.
+-- An engine that does not go on, or has gone back: the game pauses, and nothing of it is stored.
+CREATE FUNCTION pg_temp.go_on(p_game_id uuid) RETURNS void
+LANGUAGE sql
+BEGIN ATOMIC
+    SELECT worker.runtime_observed(p_game_id, 1, 'c1', 'http://e1:8080');
+    SELECT api.game_resume(g.owner_user_id, g.game_id) FROM backend.games AS g WHERE g.game_id = p_game_id;
+END;
 UPDATE backend.runtime_records SET turn_requested_at = backend.now() WHERE game_id = :'game';
-DELETE FROM backend.push_pending;
-SELECT is(worker.turn_report(:'game', pg_temp.turn_claim(:'game'), 1, false, pg_temp.players(:'game', 99, 999)), 'done', 'a turn that ran twice is reported twice');
+SELECT is(worker.turn_report(:'game', pg_temp.turn_claim(:'game'), t, false, pg_temp.players(:'game', 99, 999)), 'paused', d)
+  FROM (VALUES (1, 'a turn that was none pauses the game')) AS v(t, d);
+SELECT pg_temp.go_on(:'game') \g /dev/null
+UPDATE backend.runtime_records SET turn_requested_at = backend.now() WHERE game_id = :'game';
+SELECT is(worker.turn_report(:'game', pg_temp.turn_claim(:'game'), 0, false, pg_temp.players(:'game', 99, 999)), 'paused', 'and so does an engine that has gone back');
 SELECT results_eq(
-    format('SELECT count(*), max(planets) FROM backend.memberships WHERE game_id = %L', :'game'), 'VALUES (2::bigint, 2)', 'and counts once');
-SELECT is((SELECT count(*) FROM backend.push_pending), 0::bigint, 'nobody is told again');
+    format('SELECT status, current_turn FROM pg_temp.runtime(%L)', :'game'), $$VALUES ('generation_failed', 1)$$, 'which does not take the game with it');
+SELECT results_eq(
+    format('SELECT count(*), max(planets) FROM backend.memberships WHERE game_id = %L', :'game'), 'VALUES (2::bigint, 2)', 'nor anybody''s planets');
+SELECT results_eq(
+    format($$SELECT error FROM backend.runtime_operation_log WHERE game_id = %L AND outcome = 'failed' ORDER BY operation_id DESC LIMIT 2$$, :'game'),
+    $$VALUES ('the engine is in turn 0, ours is 1'), ('the engine is in turn 1, ours is 1')$$, 'the log says where it was');
+SELECT is((SELECT count(*) FROM backend.push_pending WHERE kind = 'game.turn.ready' AND payload ->> 'turn' = '1'), 2::bigint, 'nobody is told of a turn again');
+SELECT pg_temp.go_on(:'game') \g /dev/null
+-- One that was called off while the engine may be at it: nobody else asks it before the lease is over.
 UPDATE backend.runtime_records SET turn_requested_at = backend.now() WHERE game_id = :'game';
-SELECT is(worker.turn_report(:'game', pg_temp.turn_claim(:'game'), 0, false, pg_temp.players(:'game', 99, 999)), 'done', 'an engine that has gone back to an older turn');
-SELECT is((pg_temp.runtime(:'game')).current_turn, 1, 'does not take the game with it');
+SELECT is(worker.turn_failed(:'game', c.lease_number, 'engine_unreachable', 'no answer', true), 'paused', 'a turn that is not answered in time') FROM worker.turn_claim(:'game', 60) AS c;
+SELECT is(worker.runtime_observed(:'game', 1, 'c1', 'http://e1:8080'), false, 'is not over because the engine answers something');
+SELECT throws_ok(format('SELECT pg_temp.go_on(%L)', :'game'), 'GX422', 'engine_not_healthy', 'and the game does not go on');
+SELECT pg_temp.advance('1 minute') \g /dev/null
+SELECT lives_ok(format('SELECT pg_temp.go_on(%L)', :'game'), 'until the lease is over');
+DELETE FROM backend.push_pending;
 UPDATE backend.runtime_records SET turn_requested_at = backend.now() WHERE game_id = :'game';
 SELECT is(worker.turn_report(:'game', pg_temp.turn_claim(:'game'), 4, false, pg_temp.players(:'game', 3, 30)), 'done', 'one that is past ours is followed');
 SELECT is((pg_temp.runtime(:'game')).current_turn, 4, 'to where it is');
@@ -255,7 +275,7 @@ SELECT is((pg_temp.runtime(:'game')).next_turn_at, :'hour'::timestamptz + interv
 DELETE FROM backend.push_pending;
 UPDATE backend.runtime_records SET turn_requested_at = backend.now() WHERE game_id = :'game';
 SET LOCAL ROLE backend_worker;
-SELECT is(worker.turn_failed(:'game', c.lease_number, 'generation_failed', 'out of memory'), 'paused', 'a turn that cannot be computed') FROM worker.turn_claim(:'game', 60) AS c;
+SELECT is(worker.turn_failed(:'game', c.lease_number, 'generation_failed', 'out of memory', false), 'paused', 'a turn that cannot be computed') FROM worker.turn_claim(:'game', 60) AS c;
 RESET ROLE;
 SELECT results_eq(
     format('SELECT g.status, g.status_reason, r.status, r.wanted, r.turn_requested_at, r.lease_until FROM backend.games AS g JOIN backend.runtime_records AS r USING (game_id) WHERE game_id = %L', :'game'),
@@ -265,7 +285,7 @@ SELECT set_eq(
     format($$SELECT u::uuid AS u, 'game.paused' AS k, jsonb_build_object('game_id', %1$L::uuid, 'turn', 8, 'reason', 'generation_failed') AS p, 'paused:%1$s:8' AS r FROM unnest(ARRAY[%2$L, %3$L]) AS u$$,
            :'game', :'ann', :'bob'), 'every member is told');
 SELECT results_eq(
-    'SELECT user_id, payload FROM backend.notifications WHERE kind = ''game.generation.failed''',
+    'SELECT user_id, payload FROM backend.notifications WHERE kind = ''game.generation.failed'' AND payload ->> ''turn'' = ''9''',
     format($$VALUES (NULL::uuid, jsonb_build_object('game_id', %L::uuid, 'turn', 9, 'reason', 'generation_failed'))$$, :'game'), 'administrators too, of which turn');
 SELECT is((SELECT error FROM backend.runtime_operation_log WHERE game_id = :'game' ORDER BY operation_id DESC LIMIT 1), 'out of memory', 'what went wrong is kept');
 SELECT results_eq(
@@ -276,7 +296,7 @@ SELECT throws_ok(format('SELECT api.game_resume(%L, %L)', :'ann', :'game'), 'GX4
 SELECT is(worker.runtime_observed(:'game', 1, 'c1', 'http://e1:8080'), true, 'it is seen well again');
 SELECT is(api.game_resume(:'ann', :'game')::jsonb ->> 'status', 'running', 'then the game goes on');
 UPDATE backend.runtime_records SET turn_requested_at = backend.now(), skip_next_turn = true WHERE game_id = :'game';
-SELECT is(worker.turn_failed(:'game', pg_temp.turn_claim(:'game'), 'engine_unreachable', 'x'), 'paused', 'an engine that does not answer');
+SELECT is(worker.turn_failed(:'game', pg_temp.turn_claim(:'game'), 'engine_unreachable', 'x', false), 'paused', 'an engine that does not answer');
 SELECT results_eq(
     format('SELECT g.status_reason, r.status, r.skip_next_turn FROM backend.games AS g JOIN backend.runtime_records AS r USING (game_id) WHERE game_id = %L', :'game'),
     $$VALUES ('engine_unreachable', 'engine_unreachable', false)$$, 'pauses it too; a turn by force that was none skips none');
@@ -299,7 +319,7 @@ SELECT api.game_resume(:'ann', :'game') \g /dev/null
 UPDATE backend.runtime_records SET turn_requested_at = backend.now() WHERE game_id = :'game';
 SELECT pg_temp.turn_claim(:'game') AS lease \gset
 SELECT api.game_pause(:'ann', :'game') \g /dev/null
-SELECT is(worker.turn_failed(:'game', :lease, 'generation_failed', 'x'), 'paused', 'one that fails in a game that is paused');
+SELECT is(worker.turn_failed(:'game', :lease, 'generation_failed', 'x', false), 'paused', 'one that fails in a game that is paused');
 SELECT results_eq(
     format('SELECT g.status_reason, r.status FROM backend.games AS g JOIN backend.runtime_records AS r USING (game_id) WHERE game_id = %L', :'game'),
     $$VALUES ('by_owner', 'generation_failed')$$, 'leaves it paused by whoever paused it');
@@ -311,6 +331,9 @@ SELECT set_has(
     'SELECT game_id, wanted, status, generation, engine_version, image_ref, container_id, endpoint FROM worker.runtimes_list()',
     format($$VALUES (%L::uuid, 'running', 'running', 1, '1.2.0', 'galaxy/engine:1.2.0', 'c1', 'http://e1:8080')$$, :'game'), 'it gets every engine that is recorded');
 SELECT is((SELECT count(*) FROM worker.runtimes_list()), 4::bigint, 'those that are stopped too');
+SELECT is(worker.runtime_is_wanted(:'game', g), w, d)
+  FROM (VALUES (1, true, 'an engine that is wanted is told of'), (NULL, true, 'of any generation'), (2, false, 'and not one of another')) AS t(g, w, d);
+SELECT is(worker.runtime_is_wanted(:'nowhere', NULL), false, 'nor of no game');
 SELECT is(worker.runtime_moved(:'game', 1, 'http://e2:8080'), true, 'an engine may be reached elsewhere');
 SELECT is(worker.runtime_moved(:'game', 2, 'http://e3:8080'), false, 'but not one of another generation');
 SELECT is(worker.runtime_moved(:'nowhere', 1, 'http://e3:8080'), false, 'nor of no game');
@@ -327,7 +350,7 @@ SELECT is((pg_temp.runtime(:'game')).status, 'generating', 'who says how it is')
 SELECT pg_temp.advance('60 seconds') \g /dev/null
 SELECT is(worker.runtime_observed(:'game', 1, 'c9', 'http://e9:8080'), true, 'but where they have not for so long');
 SELECT is((pg_temp.runtime(:'game')).status, 'running', 'it is as it is seen');
-SELECT lives_ok(format($$SELECT worker.turn_failed(%L, %s, 'generation_failed', 'late')$$, :'game', :lease), 'who says late that the turn failed is heard: nobody else has it');
+SELECT lives_ok(format($$SELECT worker.turn_failed(%L, %s, 'generation_failed', 'late', false)$$, :'game', :lease), 'who says late that the turn failed is heard: nobody else has it');
 SELECT is((pg_temp.runtime(:'game')).status, 'generation_failed', 'and believed');
 SELECT worker.runtime_observed(:'game', 1, 'c9', 'http://e9:8080') \g /dev/null
 SELECT is((pg_temp.runtime(:'game')).status, 'running', 'until it is seen well');

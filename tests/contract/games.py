@@ -595,6 +595,9 @@ CAUSES: Mapping[str | tuple[str, str], Make] = {
     ("invite_redeem", "invalid_transition"): _draft_with_invite,
     ("invite_redeem_by_code", "invalid_transition"): _draft_with_invite,
     "game_not_running": _in_game(status="ready_to_start"),
+    "turn_in_progress": _sql(
+        "UPDATE runtime_records SET turn_requested_at = now(), next_attempt_at = 'infinity' WHERE game_id = %(game)s"
+    ),
     "already_member": _redeem_as(lambda game: None),
     "engine_version_exists": _version_again,
     "engine_version_unavailable": _sql("UPDATE engine_versions SET enabled = false WHERE version = %(version)s"),

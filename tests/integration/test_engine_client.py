@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import pytest
 
 from dev.engine.process import EngineProcess
+from tests.contract.games import RudeEngine
 from workers.runtime.engine_client import (
     LARGEST_ANSWER,
     EngineClient,
@@ -229,6 +230,7 @@ def test_what_is_no_state_is_a_failure(body: object) -> None:
         (http(201, STATE), EngineFailed),
         (http(204), EngineFailed),
         (http(302, b"", "Location: http://127.0.0.1:1/"), EngineFailed),
+        (http(302, b"", "Location: http://xn--/"), EngineFailed),
         (http(404, b"<html>"), EngineRejected),
         (http(400, {"error": {}}), EngineRejected),
         (b"SSH-2.0-OpenSSH_9.2\r\n", EngineFailed),
@@ -253,6 +255,22 @@ def test_a_rejection_brings_what_the_engine_said_if_that_is_json() -> None:
         with answering(http(422, body)) as url, pytest.raises(EngineRejected) as rejected:
             ask_status(url)
         assert (rejected.value.status, rejected.value.body) == (422, expected)
+
+
+def test_what_an_engine_sets_goes_to_no_other() -> None:
+    cookies = [f"Set-Cookie: c{n}={'x' * 3000}" for n in range(30)] + ["Set-Cookie: a=\u00e9"]
+
+    async def ask(client: EngineClient) -> None:
+        await client.healthz(rude.url)
+        await client.healthz(other.url)
+
+    rude_answer = http(200, b"", *cookies).decode().encode("latin-1")
+    with (
+        RudeEngine(lambda connection, _: connection.sendall(rude_answer)) as rude,
+        RudeEngine(lambda connection, _: connection.sendall(http(200, b""))) as other,
+    ):
+        run(ask)
+    assert b"ookie" not in b"".join(other.requests)
 
 
 def test_an_answer_without_end_is_cut_off() -> None:

@@ -319,6 +319,7 @@ BROKEN = {
     "nothing at all": b"",
     "over 4 MiB": answer_of(200, b'"' + b"a" * (4 << 20) + b'"'),
     "nested too deep": answer_of(200, b"[" * 100_000 + b"]" * 100_000),
+    "a redirect to nowhere": answer_of(302, b"{}", "Location: http://xn--/"),
     "a header of 200 KiB": answer_of(200, b"{}", "X-A: " + "a" * (200 << 10)),
 }
 
@@ -329,6 +330,22 @@ def test_an_engine_that_talks_nonsense_is_502(kind: str, world: World) -> None:
         game = make_game(world, status="running", endpoint=engine.url)
         for which in EVERY.values():
             assert refused(which(world, game, game.owner)) == (502, "engine_error")
+
+
+def test_what_one_engine_sets_goes_to_no_other(world: World) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: a=\xe9\r\n" + b"".join(
+        b"Set-Cookie: c%d=%s\r\n" % (n, b"x" * 3000) for n in range(20)
+    )
+    with (
+        RudeEngine(lambda connection, _: connection.sendall(head + b"\r\n{}")) as rude,
+        RudeEngine(lambda connection, _: connection.sendall(answer_of(200, b"{}"))) as other,
+    ):
+        first = make_game(world, status="running", endpoint=rude.url)
+        second = make_game(world, status="running", endpoint=other.url)
+        for _ in range(3):
+            assert report(world, first, first.owner).status_code == 200
+            assert report(world, second, second.owner).status_code == 200
+        assert b"ookie" not in b"".join(other.requests)
 
 
 def test_an_engine_that_is_gone_is_502(world: World) -> None:

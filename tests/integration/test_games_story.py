@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import secrets
 import signal
+import socket
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,12 @@ import pytest
 
 from dev.cluster import Cluster
 from dev.mail_catcher import MailCatcher
-from tests.contract.games import FAR, new_race
+from tests.contract.games import FAR, RudeEngine, answer_of, new_race
 from tests.contract.requests import World
 from tests.postgres import Database
-from tests.services import Api, Person, StartProgram, note_secret, session_database, simultaneously, travel, until
+from tests.services import Api, Person, Program, StartProgram, note_secret, session_database, simultaneously, travel, until
+from workers.runtime.driver import Spec
+from workers.runtime.process_driver import ProcessDriver
 
 ADMINISTRATORS = "operators@example.org"
 LAST_TURN = 4
@@ -34,10 +39,13 @@ pytestmark = pytest.mark.xdist_group("games_story")
 class Platform(World):
     """The API and the job program over one database, the mail they send, and the directory of the engines."""
 
-    def __init__(self, api: Api, database: Database, mail: MailCatcher, engines: Path) -> None:
+    def __init__(
+        self, api: Api, database: Database, mail: MailCatcher, engines: Path, start_worker: Callable[..., Program]
+    ) -> None:
         super().__init__(api, database)
         self.mail = mail
         self.engines = engines
+        self._start_worker = start_worker
         self.violations: set[Any] = set()
 
     def user(self, person: Person, method: str, path: str, status: int, body: Any = None) -> Any:
@@ -58,6 +66,15 @@ class Platform(World):
         version = f"1.{secrets.randbelow(10**9)}.0"
         self.admin("POST", "/engine-versions", 201, {"version": version, "image_ref": image or f"dev-engine:{version}"})
         return version
+
+    @contextlib.contextmanager
+    def reconciling(self) -> Iterator[None]:
+        """Have another job program that looks after the engines all the time."""
+        worker = self._start_worker(BACKEND_RUNTIME_RECONCILE_INTERVAL="500ms")
+        try:
+            yield
+        finally:
+            worker.close()
 
     def travel(self, interval: str) -> None:
         with self.connect() as connection:
@@ -89,7 +106,11 @@ def running(
         worker = session_starter("worker", database, **common)
         assert isinstance(api, Api)
         until(lambda: worker.logged("working") or worker.process.poll() is not None)
-        platform = Platform(api.wait_ready(), database, mail, engines)
+
+        def start_worker(**more: str) -> Program:
+            return session_starter("worker", database, **common, **more)
+
+        platform = Platform(api.wait_ready(), database, mail, engines, start_worker)
         try:
             yield platform
         finally:
@@ -339,6 +360,54 @@ def test_a_failed_start_can_be_cancelled(platform: Platform) -> None:
     found = until(lambda: platform.admin("GET", f"/runtimes/{match.game_id}", 200)["status"] == "removed")
     assert found is True
     assert list(platform.engines.glob(f"{match.game_id}/endpoint.json")) == []
+
+
+def test_an_engine_that_nobody_wants_is_taken_away(platform: Platform) -> None:
+    driver = ProcessDriver(platform.engines, stack=None, stop_grace=1)
+    stray = str(uuid.uuid4())
+
+    async def is_there() -> bool:
+        return await driver.inspect(stray) is not None
+
+    asyncio.run(driver.start(Spec(stray, 1, "1.0.0", "dev-engine:1.0.0")))
+    assert asyncio.run(is_there())
+    with platform.reconciling():
+        until(lambda: not asyncio.run(is_there()))
+
+
+@pytest.mark.parametrize(
+    ("status", "turn"),
+    [(1, 1), (1, 3), (0, 1)],
+    ids=["it does not go on", "it leaps", "it has gone back"],
+)
+def test_an_engine_that_loses_count_pauses_its_game(status: int, turn: int, platform: Platform) -> None:
+    match = Match(platform, turn_schedule="0 0 1 1 *")
+    match.fill()
+    match.do("ready-to-start")
+    match.do("start", 202)
+    match.wait_for("running")
+    match.force()
+    match.turn(1)
+    ((endpoint,),) = platform.query("SELECT endpoint FROM runtime_records WHERE game_id = %s", match.game_id)
+    state = httpx.get(f"{endpoint}/api/v1/admin/status", trust_env=False).json()
+
+    def answer(connection: socket.socket, head: bytes) -> None:
+        told = state | {"turn": turn if head.startswith(b"PUT") else status}
+        connection.sendall(answer_of(200, json.dumps(told).encode()))
+
+    with RudeEngine(answer) as engine:
+        platform.query("UPDATE runtime_records SET endpoint = %s WHERE game_id = %s RETURNING 1", engine.url, match.game_id)
+        match.force()
+        found = until(lambda: (now := match.state())["status"] == "paused" and now, 60, 0.05)
+    assert (found["status_reason"], found["current_turn"]) == ("generation_failed", 1)
+    # The engine itself is well: it is found again, and the game goes on.
+    with platform.reconciling():
+        until(lambda: match.state()["runtime_status"] == "running")
+    match.do("resume")
+    match.force()
+    match.turn(2)
+    kept = platform.query("SELECT turn FROM game_turns WHERE game_id = %s ORDER BY turn", match.game_id)
+    assert [turn for (turn,) in kept] == [0, 1, 2]
 
 
 def test_a_person_is_invited_and_told_by_mail(platform: Platform) -> None:

@@ -11,6 +11,7 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, NoReturn
 
 import httpx
@@ -38,6 +39,10 @@ class EngineRejected(EngineError):
 
 class EngineFailed(EngineError):
     """The engine answered with a 5xx, with what the contract does not allow, or broke off; what it has done is not known."""
+
+
+class EngineOfAnotherGame(EngineFailed):
+    """It answers, and plays another game than the one that was asked for."""
 
 
 class EngineNotInitialised(EngineFailed):
@@ -106,7 +111,7 @@ class State:
             player=tuple(_player(item) for item in _list(fields, "player")),
         )
         if state.id != str(uuid.UUID(game_id)):
-            _wrong(f"it plays another game: {state.id}")
+            raise EngineOfAnotherGame(f"it plays another game: {state.id}")
         for what, values in (("id", [p.id for p in state.player]), ("raceName", [p.race_name for p in state.player])):
             if len(set(values)) < len(values):
                 _wrong(f"two players have one {what}")
@@ -129,6 +134,8 @@ class EngineClient:
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
             timeout=None,  # noqa: S113  # the whole exchange has one, in _call
             headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+            # A jar would take one engine's cookies to all the others of its host.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             trust_env=False,
         )
 
@@ -153,7 +160,7 @@ class EngineClient:
         return State.parse(content, game_id)
 
     async def status(self, endpoint: str, game_id: str) -> State:
-        """Return the state; raises EngineNotInitialised before `init`, EngineFailed for another game's state."""
+        """Return the state; raises EngineNotInitialised before `init`, EngineOfAnotherGame for another game's state."""
         status, content = await self._call("GET", endpoint, "/api/v1/admin/status", self._probe_timeout)
         _expect(status, 200)
         return State.parse(content, game_id)
@@ -188,6 +195,11 @@ class EngineClient:
             raise EngineUnreachable(f"not an endpoint: {error}") from None
         except httpx.HTTPError as error:
             raise EngineFailed(f"the exchange broke off: {error or type(error).__name__}") from None
+        except EngineError:
+            raise
+        except Exception as error:
+            # httpx, and what it stands on, does not foresee all that can be answered.
+            raise EngineFailed(f"the exchange broke off: {type(error).__name__}") from error
         status = response.status_code
         if 400 <= status < 500:
             raise EngineRejected(status, _json(text, strict=False))

@@ -59,6 +59,7 @@ SET search_path = backend, procrastinate, pg_catalog, pg_temp
 AS $$
 DECLARE
     v_game games%ROWTYPE;
+    v_runtime runtime_records%ROWTYPE;
 BEGIN
     PERFORM administrator_require(p_admin);
     v_game := game_lock(p_game_id);
@@ -67,7 +68,11 @@ BEGIN
     ELSIF v_game.status <> 'running' THEN
         PERFORM fail(409, 'game_not_running', 'This game does not run.', jsonb_build_object('status', v_game.status));
     END IF;
-    -- The next scheduled one is skipped. Asked twice before it runs, it is one turn.
+    SELECT * INTO v_runtime FROM runtime_records WHERE game_id = p_game_id FOR NO KEY UPDATE;
+    IF v_runtime.turn_requested_at IS NOT NULL AND NOT v_runtime.skip_next_turn THEN
+        PERFORM fail(409, 'turn_in_progress', 'A turn that was due is being computed.');
+    END IF;
+    -- The next scheduled one is skipped. Forced twice before it runs, it is one turn.
     UPDATE runtime_records
        SET turn_requested_at = backend.now(), skip_next_turn = true, next_attempt_at = backend.now() + interval '30 seconds'
      WHERE game_id = p_game_id AND turn_requested_at IS NULL;
@@ -79,6 +84,6 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION api.runtime_force_next_turn(text, uuid) IS
-    'Computes a turn now and skips the next scheduled one; a job does it. GX401 unauthorized, GX404 game_not_found, GX409 game_not_running.';
+    'Computes a turn now and skips the next scheduled one; a job does it. GX401 unauthorized, GX404 game_not_found, GX409 game_not_running, turn_in_progress.';
 
 COMMIT;

@@ -85,7 +85,8 @@ BEGIN
     IF v_runtime.game_id IS NULL OR v_game.status <> 'starting' THEN
         RETURN false;
     END IF;
-    UPDATE runtime_records SET status = 'stopped', lease_until = NULL WHERE game_id = p_game_id;
+    -- Nothing of it is left running: whoever tries again starts from the beginning.
+    UPDATE runtime_records SET status = 'stopped', wanted = 'stopped', lease_until = NULL WHERE game_id = p_game_id;
     PERFORM runtime_operation_end(p_game_id, p_lease_number, 'failed', concat_ws(': ', p_kind, p_error));
     PERFORM game_transition(v_game, 'runtime-failed', 'job', p_lease_number::text, p_kind);
     v_payload := jsonb_build_object('game_id', p_game_id) || CASE p_kind
@@ -183,6 +184,10 @@ BEGIN
     IF v_runtime.game_id IS NULL OR v_game.status NOT IN ('running', 'paused') THEN
         RETURN 'superseded';
     END IF;
+    IF p_turn < v_runtime.current_turn OR (p_turn = v_runtime.current_turn AND NOT p_is_finished) THEN
+        RETURN worker.turn_failed(
+            p_game_id, p_lease_number, 'generation_failed', format('the engine is in turn %s, ours is %s', p_turn, v_runtime.current_turn), false);
+    END IF;
     -- One that was forced stands for the one that was to come, which may have passed meanwhile.
     v_next := cron_next(
         v_game.turn_schedule, CASE WHEN v_runtime.skip_next_turn THEN greatest(backend.now(), v_runtime.next_turn_at) ELSE backend.now() END);
@@ -206,9 +211,9 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION worker.turn_report(uuid, bigint, integer, boolean, jsonb) IS
-    'A turn was computed, or had been: stores it, tells the members, ends the game if the engine says so. superseded when the lease is not the newest. Raises nothing of its own.';
+    'A turn was computed, or had been: stores it, tells the members, ends the game if the engine says so. One that does not go on is a failure: paused. superseded when the lease is not the newest. Raises nothing of its own.';
 
-CREATE FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text) RETURNS text
+CREATE FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text, p_keeps_lease boolean) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = backend, procrastinate, pg_catalog, pg_temp
 AS $$
@@ -220,19 +225,21 @@ BEGIN
     IF v_runtime.game_id IS NULL OR v_game.status NOT IN ('running', 'paused') THEN
         RETURN 'superseded';
     END IF;
-    UPDATE runtime_records SET status = p_kind, lease_until = NULL, turn_requested_at = NULL, skip_next_turn = false WHERE game_id = p_game_id;
+    UPDATE runtime_records
+       SET status = p_kind, lease_until = CASE WHEN p_keeps_lease THEN lease_until END, turn_requested_at = NULL, skip_next_turn = false
+     WHERE game_id = p_game_id;
     PERFORM runtime_operation_end(p_game_id, p_lease_number, 'failed', p_error);
     IF v_game.status = 'running' THEN
         PERFORM game_transition(v_game, replace(p_kind, '_', '-'), 'job', p_lease_number::text, p_kind);
     END IF;
     PERFORM notification_submit(
         'game.generation.failed', format('%s:%s', p_game_id, p_lease_number), NULL,
-        jsonb_build_object('game_id', p_game_id, 'turn', v_runtime.current_turn + 1, 'reason', p_kind));
+        jsonb_build_object('game_id', p_game_id, 'turn', v_runtime.current_turn::bigint + 1, 'reason', p_kind));
     RETURN 'paused';
 END;
 $$;
-COMMENT ON FUNCTION worker.turn_failed(uuid, bigint, text, text) IS
-    'A turn could not be computed: the game pauses. p_kind: engine_unreachable, generation_failed. superseded when the lease is not the newest. Raises nothing of its own.';
+COMMENT ON FUNCTION worker.turn_failed(uuid, bigint, text, text, boolean) IS
+    'A turn could not be computed: the game pauses. p_kind: engine_unreachable, generation_failed. p_keeps_lease: the engine may still be at it, and nobody is to ask it before the lease is over. superseded when the lease is not the newest. Raises nothing of its own.';
 
 CREATE FUNCTION worker.runtimes_unsettled_defer(p_limit integer) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -322,6 +329,16 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION worker.runtimes_list() IS 'Every engine that is recorded, for the reconciler. Raises nothing of its own.';
+
+CREATE FUNCTION worker.runtime_is_wanted(p_game_id uuid, p_generation integer) RETURNS boolean
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM runtime_records AS r WHERE r.game_id = p_game_id AND (p_generation IS NULL OR r.generation = p_generation) AND r.wanted = 'running');
+END;
+$$;
+COMMENT ON FUNCTION worker.runtime_is_wanted(uuid, integer) IS 'Whether this generation of a game''s engine is to run; null for any. Raises nothing of its own.';
 
 CREATE FUNCTION worker.runtime_moved(p_game_id uuid, p_generation integer, p_endpoint text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER

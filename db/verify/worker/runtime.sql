@@ -13,11 +13,12 @@ BEGIN
         'worker.turns_defer(integer)',
         'worker.turn_claim(uuid, integer)',
         'worker.turn_report(uuid, bigint, integer, boolean, jsonb)',
-        'worker.turn_failed(uuid, bigint, text, text)',
+        'worker.turn_failed(uuid, bigint, text, text, boolean)',
         'worker.runtimes_unsettled_defer(integer)',
         'worker.runtime_remove_claim(uuid, integer)',
         'worker.runtime_removed(uuid, bigint)',
         'worker.runtimes_list()',
+        'worker.runtime_is_wanted(uuid, integer)',
         'worker.runtime_moved(uuid, integer, text)',
         'worker.runtime_observed(uuid, integer, text, text)'
     ] LOOP
