@@ -1,7 +1,7 @@
 -- Test galaxy-backend:api/invites
 
 BEGIN;
-SELECT plan(110);
+SELECT plan(112);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -147,6 +147,10 @@ SELECT throws_ok(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "B
   FROM (VALUES ('sha256(''nothing'')', 'a code that was never given is not found'), ('NULL', 'nor is none')) AS t(h, d);
 
 -- What refuses a seat.
+UPDATE backend.games SET enrollment_ends_at = backend.now() WHERE game_id = :'game';
+SELECT throws_ok(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Betas"}'', sha256(''ABC''))', :'bob'), 'GX422', 'enrollment_ended', 'nobody takes a seat after enrolment''s end');
+SELECT throws_ok(format('SELECT api.invite_create(%L, %L, ''{}'', ''Y'', sha256(''Y''))', :'ann', :'game'), 'GX422', 'enrollment_ended', 'nor is anybody invited');
+UPDATE backend.games SET enrollment_ends_at = backend.now() + interval '1 day' WHERE game_id = :'game';
 SELECT throws_ok(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "x"}'', sha256(''ABC''))', :'bob'), 'GX422', 'invalid_name', 'a seat has a name');
 SELECT throws_ok(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "a1phas"}'', sha256(''ABC''))', :'bob'), 'GX422', 'name_taken', 'that nobody else holds, in any game');
 SELECT pg_temp.sanction(:'bob', 'game_join_block') \g /dev/null

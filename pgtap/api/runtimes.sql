@@ -1,7 +1,7 @@
 -- Test galaxy-backend:api/runtimes
 
 BEGIN;
-SELECT plan(51);
+SELECT plan(52);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -67,6 +67,11 @@ SELECT is(
 SELECT throws_ok(format($$SELECT api.runtime_force_next_turn('root', %L)$$, g), 'GX409', 'game_not_running', format('a game that is %s has none', pg_temp.state(g::uuid)))
   FROM unnest(ARRAY[:'two', :'draft']) AS g;
 SELECT is((SELECT count(*) FROM backend.audit_log), 0::bigint, 'a refusal is not written down');
+SET LOCAL ROLE backend_api;
+RESET ROLE;
+UPDATE backend.runtime_records SET turn_requested_at = backend.now() WHERE game_id = :'one';
+SELECT throws_ok(format($$SELECT api.runtime_force_next_turn('root', %L)$$, :'one'), 'GX409', 'turn_in_progress', 'while one of the schedule is computed, none is forced');
+UPDATE backend.runtime_records SET turn_requested_at = NULL WHERE game_id = :'one';
 SET LOCAL ROLE backend_api;
 SELECT is(api.runtime_force_next_turn('root', :'one')::jsonb ->> 'game_id', :'one', 'a turn is asked for');
 SELECT is(api.runtime_get('root', :'one')::jsonb ->> 'skip_next_turn', 'true', 'and the next one of the schedule will not come');

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/games
 
 BEGIN;
-SELECT plan(73);
+SELECT plan(74);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -132,6 +132,7 @@ SELECT is(
     ($$(:game, :ann, :bob, :32, now())$$, 'invites_for_a_person_or_by_code', 'not both'),
     ($$(:game, :ann, NULL, NULL, now())$$, 'invites_for_a_person_or_by_code', 'nor neither'),
     ($$(:game, :ann, NULL, '\x01', now())$$, 'invites_code_hash_has_32_bytes', 'a hash has 32 bytes'),
+    ($$(:game, NULL, :bob, NULL, now())$$, 'invites_one_live_per_person_and_game', 'a person has one that is open, whoever invites'),
     ($$(:game, NULL, :ann, NULL, now())$$, 'nothing', 'an administrator invites too')
   ) AS t(v, c, d);
 SELECT is(pg_temp.violated(format('UPDATE backend.invites SET %s WHERE game_id = %L', v, :'game')), c, d)
