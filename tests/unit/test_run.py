@@ -14,7 +14,7 @@ from dev.run import Ports
 @pytest.fixture
 def first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     """The first of three ports in a row where nobody listens, in a directory of locks of this test's own."""
-    monkeypatch.setattr(run.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     return next(port for port in range(20_000, 60_000, 3) if all(run.is_free(p) for p in range(port, port + 3)))
 
 
