@@ -17,6 +17,10 @@ from app.operations import Responder, Services
 log = logging.getLogger("galaxy.api")
 
 
+Handler = Callable[[Operation], Callable[..., None]]
+"""What `x-handler` names: makes the responder of an operation that no function serves by itself."""
+
+
 class _Resource:
     """A path: responders are set on it by method."""
 
@@ -27,7 +31,7 @@ def create_app(
     operations: Iterable[Operation],
     calls: Mapping[str, Call],
     services: Services,
-    handlers: Mapping[str, Callable[..., None]],
+    handlers: Mapping[str, Handler],
     allowed_origins: tuple[str, ...] = (),
 ) -> falcon.App[falcon.Request, falcon.Response]:
     """Make the application: a route for each operation, served by its function or by its hand-written handler."""
@@ -60,7 +64,10 @@ def create_app(
     app.add_error_handler(ApiError, _refused)
     resources: dict[str, _Resource] = {}
     for operation in found:
-        responder = handlers[operation.handler] if operation.handler else Responder(operation, calls[operation.name], services)
+        if operation.handler:
+            responder = handlers[operation.handler](operation)
+        else:
+            responder = Responder(operation, calls[operation.name], services)
         resource = resources.setdefault(operation.path, _Resource())
         setattr(resource, f"on_{operation.method.lower()}", _method(responder))
         if operation.method == "GET":

@@ -23,6 +23,9 @@ from app.database import Statement
 DOCUMENT = Path(__file__).parent / "openapi" / "openapi.yaml"
 PREFIX = "/api/v1/"
 
+# What a command's transaction is told of its request, in this order.
+SETTINGS = ("request_id", "traceparent", "source_ip")
+
 # Arguments that a function may ask for and the app knows of any request.
 CONTEXT = ("p_source_ip", "p_source_country")
 
@@ -279,7 +282,7 @@ def _call(function: _Function) -> Call:
     names = tuple(function.arguments or ())
     is_read = function.volatility != "v"
     # A command first sets the request's context, in the same statement: the fences keep the order of evaluation.
-    offset = 0 if is_read else 2
+    offset = 0 if is_read else len(SETTINGS)
     call = "api.{}({})".format(
         function.name,
         ", ".join(f"{n} => ${i + offset + 1}" for i, n in enumerate(names)),
@@ -287,7 +290,9 @@ def _call(function: _Function) -> Call:
     source = (
         ""
         if is_read
-        else " FROM (SELECT set_config('backend.request_id', $1, true), set_config('backend.traceparent', $2, true) OFFSET 0) c"
+        else " FROM (SELECT {} OFFSET 0) AS c".format(
+            ", ".join(f"set_config('backend.{name}', ${i + 1}, true)" for i, name in enumerate(SETTINGS))
+        )
     )
     returns_reply = function.returns == "api.reply"
     sql = (

@@ -28,7 +28,7 @@ from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import _DEFER, TConn, ThreadWorker
 
 from app import config as configuration
-from app import contract, dsn, logs, probes, telemetry
+from app import contract, dsn, engines, logs, probes, telemetry
 from app.application import create_app
 from app.config import Config
 from app.database import Database, Statement
@@ -74,7 +74,7 @@ class Preflight:
     def __init__(self, config: Config) -> None:
         self.document = contract.load_document()
         self.operations = contract.operations(self.document)
-        contract.check_handlers(self.operations, probes.NAMES)
+        contract.check_handlers(self.operations, (*probes.NAMES, *engines.NAMES))
         with psycopg.connect(conninfo(config), autocommit=True) as connection:
             check_login(connection, DOOR, config.development)
             check_deployed(deployed_changes(connection, "api"))
@@ -101,14 +101,22 @@ def build(config: Config) -> falcon.App[falcon.Request, falcon.Response]:
         internal_token=config.internal_token,
         pepper=(config.auth_pepper or "").encode(),
     )
-    resources = Probes(_checks(config, database), preflight.document)
-    return create_app(preflight.operations, preflight.calls, services, resources.responders(), config.cors_allowed_origins)
+    root = Probes(_checks(config, database), preflight.document)
+    game_engines = engines.Engines(
+        services,
+        call_timeout=min(config.engine_call_timeout, config.http_write_timeout - 1),
+        probe_timeout=min(config.engine_probe_timeout, config.http_write_timeout - 1),
+        # Engines that hang must leave threads for everything else.
+        at_once=max(1, config.http_threads // 2),
+    )
+    handlers = {**root.handlers(), **game_engines.handlers()}
+    return create_app(preflight.operations, preflight.calls, services, handlers, config.cors_allowed_origins)
 
 
 _TEXT = 25
 _CREDENTIAL = Statement("administrator_credential", "SELECT api.administrator_credential($1)", (_TEXT,), True)
 _CHANGES = Statement("schema_changes", "SELECT array_to_string(ARRAY(SELECT api.schema_changes()), ' ')", (), True)
-_INTERNAL_STATEMENTS = (_CREDENTIAL, _CHANGES)
+_INTERNAL_STATEMENTS = (_CREDENTIAL, _CHANGES, engines.ENGINE_ACCESS)
 
 
 def _find_hash(database: Database, name: str) -> str | None:

@@ -30,4 +30,13 @@ grpc_push_dropped_total = _meter.create_counter(
 push_commit_to_send_seconds = _histogram("push_commit_to_send_seconds", "From an event's transaction to its sending.")
 mail_attempts_total = _meter.create_counter("mail_attempts_total", description="Attempts to send, by outcome.")
 mail_dead_letters_total = _meter.create_counter("mail_dead_letters_total", description="Mails given up.")
+notification_routes_total = _meter.create_counter(
+    "notification_routes_total", description="Notifications that went on by a channel."
+)
+runtime_container_ops_total = _meter.create_counter(
+    "runtime_container_ops_total", description="What was done to engines' containers, by operation and outcome."
+)
+runtime_health_probes_total = _meter.create_counter(
+    "runtime_health_probes_total", description="Probes of running engines, by outcome."
+)
 jobs_total = _meter.create_counter("jobs_total", description="Jobs run, by task and outcome.")

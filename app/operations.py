@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -37,40 +38,17 @@ class Services:
     pepper: bytes
 
 
-class Responder:
-    """Serves one operation with one call of one function."""
+class Reader:
+    """Reads the arguments of an operation from a request, in the order of the checks: shape, then identity."""
 
-    def __init__(self, operation: Operation, call: Call, services: Services) -> None:
+    def __init__(self, operation: Operation, services: Services) -> None:
         self._operation = operation
-        self._call = call
         self._services = services
         self._provider = secrets.PROVIDERS[operation.secrets] if operation.secrets else None
         self._query_names = {p.name for p in operation.parameters.values() if p.place == "query"}
 
-    def __call__(self, req: falcon.Request, resp: falcon.Response, **path: str) -> None:
-        """Falcon's responder. Raises ApiError."""
-        if self._operation.uniform_time == 0:
-            self._answer(req, resp, path)
-            return
-        started = time.monotonic()
-        try:
-            self._answer(req, resp, path)
-        finally:
-            # How long it took must not tell what was found.
-            elapsed = time.monotonic() - started
-            time.sleep(-elapsed % self._operation.uniform_time)
-
-    def _answer(self, req: falcon.Request, resp: falcon.Response, path: Mapping[str, str]) -> None:
-        arguments = self._arguments(req, path)
-        columns = self._services.database.call(self._operation.name, self._parameters(req, arguments, self._call.arguments))
-        if self._call.returns_reply:
-            self._reply(req, resp, columns)
-            return
-        resp.status = _status(self._operation.success_status)
-        self._send(req, resp, columns[0])
-
-    def _arguments(self, req: falcon.Request, path: Mapping[str, str]) -> dict[str, Value]:
-        """The arguments of the function, by name, in the order of the checks: shape, then identity."""
+    def arguments(self, req: falcon.Request, path: Mapping[str, str]) -> dict[str, Value]:
+        """Return the arguments by name, as Postgres takes them. Raises ApiError."""
         operation = self._operation
         arguments: dict[str, Value] = {}
         problems: list[dict[str, str]] = []
@@ -114,18 +92,53 @@ class Responder:
                 identity.check_internal(req.auth, self._services.internal_token)
         return {}
 
+
+class Responder:
+    """Serves one operation with one call of one function."""
+
+    def __init__(self, operation: Operation, call: Call, services: Services) -> None:
+        self._operation = operation
+        self._call = call
+        self._services = services
+        self._reader = Reader(operation, services)
+
+    def __call__(self, req: falcon.Request, resp: falcon.Response, **path: str) -> None:
+        """Falcon's responder. Raises ApiError."""
+        if self._operation.uniform_time == 0:
+            self._answer(req, resp, path)
+            return
+        started = time.monotonic()
+        try:
+            self._answer(req, resp, path)
+        finally:
+            # How long it took must not tell what was found.
+            elapsed = time.monotonic() - started
+            time.sleep(-elapsed % self._operation.uniform_time)
+
+    def _answer(self, req: falcon.Request, resp: falcon.Response, path: Mapping[str, str]) -> None:
+        arguments = self._reader.arguments(req, path)
+        columns = self._services.database.call(self._operation.name, self._parameters(req, arguments, self._call.arguments))
+        if self._call.returns_reply:
+            self._reply(req, resp, columns)
+            return
+        resp.status = _status(self._operation.success_status)
+        self._send(req, resp, columns[0])
+
     def _parameters(self, req: falcon.Request, arguments: Mapping[str, Value], names: tuple[str, ...]) -> list[Value]:
         values: list[Value] = []
         if not self._call.statement.is_read:
-            values += [req.context.request_id.encode(), req.context.traceparent.encode()]
+            values += [req.context.request_id.encode(), req.context.traceparent.encode(), (self._source(req) or "").encode()]
         for name in names:
             if name in arguments:
                 values.append(arguments[name])
                 continue
-            address = context.source_address(req.env, self._services.trusted_proxies)
+            address = self._source(req)
             found = address if name == "p_source_ip" else self._services.geo.country(address)
             values.append(found.encode() if found else None)
         return values
+
+    def _source(self, req: falcon.Request) -> str | None:
+        return context.source_address(req.env, self._services.trusted_proxies)
 
     def _reply(self, req: falcon.Request, resp: falcon.Response, columns: list[Value]) -> None:
         status, body, location = columns
@@ -206,7 +219,7 @@ def read_body(req: falcon.Request) -> bytes:
 def parse_json(raw: bytes) -> Any:
     """Return JSON that Postgres can hold as well. Raises ApiError 400 invalid_json."""
     try:
-        value = json.loads(raw.decode("utf-8"), parse_constant=_refuse)
+        value = json.loads(raw.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
         # Half a surrogate pair and NUL are JSON, and no text; only an escape can bring them in.
         if b"\\u" in raw and "\\u0000" in json.dumps(value).replace("\\\\", ""):
             raise ValueError("NUL")
@@ -214,6 +227,13 @@ def parse_json(raw: bytes) -> Any:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):
         raise ApiError(400, "invalid_json", "The body is not JSON in UTF-8.") from None
+    return value
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if math.isinf(value):
+        raise ValueError(number)
     return value
 
 

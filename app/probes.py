@@ -22,19 +22,20 @@ NAMES = ("live", "ready", "contract_yaml", "contract_json")
 
 
 class Probes:
-    """Responders by the name that `x-handler` gives."""
+    """Probes and the contract."""
 
     def __init__(self, checks: Mapping[str, Check], document: Mapping[str, Any]) -> None:
         self._checks = checks
         self._yaml = contract.DOCUMENT.read_bytes()
         self._json = json.dumps(document, ensure_ascii=False).encode()
 
-    def responders(self) -> dict[str, Callable[..., None]]:
+    def handlers(self) -> dict[str, Callable[[contract.Operation], Callable[..., None]]]:
+        """Return what makes the responders, by the name that `x-handler` gives."""
         return {
-            "live": self.live,
-            "ready": self.ready,
-            "contract_yaml": self.contract_yaml,
-            "contract_json": self.contract_json,
+            "live": lambda _: self.live,
+            "ready": lambda _: self.ready,
+            "contract_yaml": lambda _: self.contract_yaml,
+            "contract_json": lambda _: self.contract_json,
         }
 
     def live(self, _req: falcon.Request, resp: falcon.Response) -> None:

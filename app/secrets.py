@@ -19,7 +19,7 @@ class Provider(NamedTuple):
     """
 
     arguments: tuple[str, ...]
-    make: Callable[[MutableMapping[str, Any], bytes], dict[str, bytes]]
+    make: Callable[[MutableMapping[str, Any], bytes], dict[str, bytes | None]]
 
 
 def code_hash(code: str, pepper: bytes) -> bytes:
@@ -31,16 +31,38 @@ def _bytea(value: bytes) -> bytes:
     return b"\\x" + value.hex().encode()
 
 
-def _code_make(_body: MutableMapping[str, Any], pepper: bytes) -> dict[str, bytes]:
+def _code_make(_body: MutableMapping[str, Any], pepper: bytes) -> dict[str, bytes | None]:
     code = f"{secrets.randbelow(1_000_000):06d}"
     return {"p_code": code.encode(), "p_code_hash": _bytea(code_hash(code, pepper))}
 
 
-def _code_check(body: MutableMapping[str, Any], pepper: bytes) -> dict[str, bytes]:
+def _code_check(body: MutableMapping[str, Any], pepper: bytes) -> dict[str, bytes | None]:
     return {"p_code_hash": _bytea(code_hash(body.pop("code"), pepper))}
+
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_READ_AS = str.maketrans("OIL", "011")
+
+
+def invite_code_hash(code: str) -> bytes:
+    """Return the SHA-256 of an invite's code, read as Crockford's base 32 is: in any case, O as 0, I and L as 1."""
+    return hashlib.sha256(code.upper().translate(_READ_AS).encode()).digest()
+
+
+def _invite_code_make(_body: MutableMapping[str, Any], _pepper: bytes) -> dict[str, bytes | None]:
+    bits = secrets.randbits(128)
+    code = "".join(_CROCKFORD[(bits >> shift) & 31] for shift in range(125, -1, -5))
+    return {"p_code": code.encode(), "p_code_hash": _bytea(invite_code_hash(code))}
+
+
+def _invite_code_check(body: MutableMapping[str, Any], _pepper: bytes) -> dict[str, bytes | None]:
+    code = body.pop("code", None)
+    return {"p_code_hash": None if code is None else _bytea(invite_code_hash(code))}
 
 
 PROVIDERS: Mapping[str, Provider] = {
     "code_make": Provider(("p_code", "p_code_hash"), _code_make),
     "code_check": Provider(("p_code_hash",), _code_check),
+    "invite_code_make": Provider(("p_code", "p_code_hash"), _invite_code_make),
+    "invite_code_check": Provider(("p_code_hash",), _invite_code_check),
 }

@@ -6,6 +6,7 @@ Each step is printed as it happens, and each answer is checked: the first that i
 from __future__ import annotations
 
 import base64
+import datetime
 import json
 import os
 import re
@@ -20,11 +21,14 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import httpx
+import psycopg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 ROOT = Path(__file__).resolve().parent.parent
 ENDPOINTS = Path(os.environ.get("GALAXY_DEV_DIR") or ROOT / ".dev") / "endpoints.json"
 PATIENCE = 30.0
+# A schedule's smallest step is a minute, and a forced turn skips one.
+SCHEDULE_PATIENCE = 150.0
 
 T = TypeVar("T")
 
@@ -47,22 +51,23 @@ def check(is_true: bool, what: str) -> None:
     tell(f"✓ {what}")
 
 
-def wait_for(what: str, ask: Callable[[], T | None]) -> T:
+def wait_for(what: str, ask: Callable[[], T | None], patience: float = PATIENCE) -> T:
     """Return what `ask` finds, asking again until it finds something."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         found = ask()
         if found is not None:
             return found
         time.sleep(0.05)
-    raise StoryError(f"waited {PATIENCE:.0f} s in vain: {what}")
+    raise StoryError(f"waited {patience:.0f} s in vain: {what}")
 
 
 class Platform:
     """What `make run` started, as a gateway sees it."""
 
-    def __init__(self) -> None:
-        self.places: dict[str, Any] = json.loads(ENDPOINTS.read_text())
+    def __init__(self, places: dict[str, Any]) -> None:
+        """`places` is what endpoints.json says."""
+        self.places = places
         self.internal = {"Authorization": f"Bearer {self.places['internal_token']}"}
 
     def request(self, method: str, path: str, status: int, **rest: Any) -> Any:
@@ -78,6 +83,11 @@ class Platform:
         items = answer.json()["items"]
         return items[0] if items else None
 
+    def admin(self, method: str, path: str, status: int, **rest: Any) -> Any:
+        return self.request(
+            method, f"/admin{path}", status, auth=(self.places["admin_user"], self.places["admin_password"]), **rest
+        )
+
     def session(self, session_id: str) -> Any:
         return self.request("GET", f"/internal/sessions/{session_id}", 200, headers=self.internal)
 
@@ -90,6 +100,10 @@ class Person:
         self.address = f"{name.lower()}-{secrets.token_hex(4)}@example.org"
         self.session_id = ""
         self.user_id = ""
+
+    def ask(self, platform: Platform, method: str, path: str, status: int, **rest: Any) -> Any:
+        """Ask as this person, whom the gateway has checked."""
+        return platform.request(method, f"/user{path}", status, headers={"X-User-ID": self.user_id}, **rest)
 
     def sign_in(self, platform: Platform) -> None:
         """Ask for a code, read it from the mail, confirm it with a fresh key."""
@@ -128,7 +142,7 @@ class Subscriber:
     def __init__(self, platform: Platform, client_id: str, cursor: str = "") -> None:
         self.cursor = cursor
         self.resume = ""
-        self.events: list[dict[str, str]] = []
+        self.events: list[dict[str, Any]] = []
         self._process = subprocess.Popen(
             [sys.executable, "-m", "dev.demo_subscriber", platform.places["grpc_target"], client_id, cursor],
             stdout=subprocess.PIPE,
@@ -150,12 +164,27 @@ class Subscriber:
             self.cursor = event["cursor"]
             self.events.append(event)
 
-    def invalidation(self, session_id: str) -> dict[str, str]:
+    def invalidation(self, session_id: str) -> dict[str, Any]:
         """Wait for the invalidation of a session."""
         return wait_for(
             f"the invalidation of {session_id}",
             lambda: next((e for e in self.events if e.get("device_session_id") == session_id), None),
         )
+
+    def client_event(self, user_id: str, kind: str, **payload: object) -> dict[str, Any]:
+        """Wait for an event of a person with this payload."""
+
+        def find() -> dict[str, Any] | None:
+            return next(
+                (
+                    e
+                    for e in self.events
+                    if e["user_id"] == user_id and e["kind"] == kind and payload.items() <= e["payload"].items()
+                ),
+                None,
+            )
+
+        return wait_for(f"{kind} {payload}", find, patience=SCHEDULE_PATIENCE)
 
     def kill(self) -> None:
         self._process.send_signal(signal.SIGKILL)
@@ -220,6 +249,119 @@ def signed_in_devices(platform: Platform) -> None:
     again.kill()
 
 
+def game_in_play(platform: Platform, hurry: bool) -> None:
+    """A private game of two: created, filled, started, played by force and by schedule, finished."""
+    mark = secrets.token_hex(3)
+    step("An administrator registers an engine version")
+    version = f"1.0.{secrets.randbelow(10**8) + 1}"
+    body: dict[str, Any] = {"version": version, "image_ref": f"dev-engine:{version}"}
+    registered = platform.admin("POST", "/engine-versions", 201, json=body)
+    check(registered["enabled"], f"{version} is enabled, image {registered['image_ref']}")
+
+    step("Dana creates a private game with a seat of her own; Emil is invited by a code")
+    subscriber = Subscriber(platform, f"demo-{mark}")
+    dana, emil = Person("Dana"), Person("Emil")
+    dana.sign_in(platform)
+    emil.sign_in(platform)
+    dana_race, emil_race = f"Zorg {mark}", f"Blips {mark}"
+    ends_at = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=365)).isoformat()
+    body = {
+        "game_name": f"Friday night {mark}",
+        "min_players": 2,
+        "max_players": 2,
+        "enrollment_ends_at": ends_at,
+        "turn_schedule": "* * * * *",
+        "target_engine_version": version,
+        "race_name": dana_race,
+    }
+    game = dana.ask(platform, "POST", "/lobby/games", 201, json=body)
+    path = f"/lobby/games/{game['game_id']}"
+    check(game["status"] == "draft" and game["member_count"] == 1, f"game {game['game_id']} is a draft, Dana plays {dana_race}")
+    emil.ask(platform, "GET", path, 404)
+    tell("✓ for Emil there is no such game")
+    opened = dana.ask(platform, "POST", f"{path}/open-enrollment", 200)
+    check(opened["status"] == "enrollment_open", "enrolment is open")
+    invite = dana.ask(platform, "POST", f"{path}/invites", 201, json={})
+    tell(f"the invite's code, shown once: {invite['code']}")
+    taken = {"code": invite["code"], "race_name": dana_race.upper().replace(" ", "-")}
+    refused = emil.ask(platform, "POST", "/lobby/invites/redeem", 422, json=taken)
+    check(refused["error"]["code"] == "name_taken", f"{taken['race_name']} is too much like {dana_race}: name_taken")
+    seat = emil.ask(platform, "POST", "/lobby/invites/redeem", 200, json={"code": invite["code"], "race_name": emil_race})
+    check(seat["race_name"] == emil_race, f"Emil has the last seat, and plays {emil_race}")
+    again = emil.ask(platform, "POST", "/lobby/invites/redeem", 404, json={"code": invite["code"], "race_name": emil_race})
+    check(again["error"]["code"] == "invite_not_found", "the code opens nothing any more")
+
+    step("The game starts: a job starts an engine and tells it the races")
+    ready = dana.ask(platform, "POST", f"{path}/ready-to-start", 200)
+    check(ready["status"] == "ready_to_start", "enrolment is closed")
+    starting = dana.ask(platform, "POST", f"{path}/start", 202)
+    check(starting["status"] == "starting", "the start is under way")
+    for person in (dana, emil):
+        subscriber.client_event(person.user_id, "game.started", game_id=game["game_id"])
+    running = dana.ask(platform, "GET", path, 200)
+    check(running["status"] == "running" and running["current_turn"] == 0, "it runs, and both were told on the push stream")
+
+    step("The administrator forces a turn")
+    force = f"/runtimes/{game['game_id']}/force-next-turn"
+    platform.admin("POST", force, 202)
+    for person in (dana, emil):
+        subscriber.client_event(person.user_id, "game.turn.ready", game_id=game["game_id"], turn=1)
+    check(True, "game.turn.ready reached both on the push stream")
+    reports = {p.name: p.ask(platform, "GET", f"/games/{game['game_id']}/reports/1", 200) for p in (dana, emil)}
+    check(
+        reports["Dana"]["race"] == dana_race and reports["Emil"]["race"] == emil_race, "each reads the report of their own race"
+    )
+    for line in reports["Dana"]["text"].splitlines()[:6]:
+        tell(f"  {line}")
+
+    step("Both send orders; the next turn comes by schedule")
+    orders_path = f"/games/{game['game_id']}/orders"
+    for person in (dana, emil):
+        home = reports[person.name]["planets"][0]["number"]
+        orders = {"turn": 1, "commands": [{"order": "grow", "planet": home}]}
+        person.ask(platform, "POST", orders_path, 200, json=orders)
+    stored = dana.ask(platform, "GET", f"{orders_path}?turn=1", 200)
+    check("grow" in json.dumps(stored), "Dana's orders are stored")
+    bad = {"turn": 1, "commands": [{"order": "conquer everything"}]}
+    refused = emil.ask(platform, "POST", orders_path, 400, json=bad)
+    check(refused["error"]["code"] == "engine_rejected", "what the engine does not know, it refuses: engine_rejected")
+    if hurry:
+        _move_clock(platform, minutes=2)
+    else:
+        tell("waiting for the schedule; a forced turn skips one minute")
+    for person in (dana, emil):
+        subscriber.client_event(person.user_id, "game.turn.ready", game_id=game["game_id"], turn=2)
+    check(True, "turn 2 came by schedule")
+    report = dana.ask(platform, "GET", f"/games/{game['game_id']}/reports/2", 200)
+    check("grow" in json.dumps(report["orders"]), "Dana's report tells of the orders that were carried out")
+
+    step("The rest is played by force, to the end")
+    turn = 2
+    while (seen := dana.ask(platform, "GET", path, 200))["status"] == "running":
+        if seen["current_turn"] >= turn:
+            turn = seen["current_turn"] + 1
+            platform.admin("POST", force, 202)
+        time.sleep(0.05)
+    check(seen["status"] == "finished", f"the engine ended the game after turn {seen['current_turn']}")
+    for person in (dana, emil):
+        subscriber.client_event(person.user_id, "game.finished", game_id=game["game_id"])
+    check(True, "game.finished reached both")
+    turns = [e["payload"]["turn"] for e in subscriber.events if e["kind"] == "game.turn.ready" and e["user_id"] == dana.user_id]
+    check(turns == list(range(1, seen["current_turn"] + 1)), "Dana was told of each turn once, in order")
+    refused = platform.admin("POST", force, 409)
+    check(refused["error"]["code"] == "game_not_running", "no turn can be forced any more")
+    # Else every game made after this would be played with it.
+    platform.admin("POST", f"/engine-versions/{version}/disable", 200)
+    subscriber.kill()
+
+
+def _move_clock(platform: Platform, minutes: int) -> None:
+    """Let the platform's clock jump, as only the owner of the database can."""
+    with psycopg.connect(platform.places["postgres_dsn"]) as connection:
+        connection.execute("UPDATE backend.clock SET clock_offset = clock_offset + make_interval(mins => %s)", (minutes,))
+    tell(f"the platform's clock was moved on by {minutes} minutes")
+
+
 def _places_of_another(serve_pid: int) -> dict[str, Any] | None:
     try:
         places: dict[str, Any] = json.loads(ENDPOINTS.read_text())
@@ -233,17 +375,19 @@ def _give_up(reason: str) -> NoReturn:
     sys.exit(1)
 
 
-def main() -> None:
-    """Play the story; exit 1 at the first step that fails."""
+def main(arguments: list[str]) -> None:
+    """Play the story; exit 1 at the first step that fails. `--hurry` moves the platform's clock instead of waiting."""
     if not ENDPOINTS.exists():
         _give_up("the platform is not running: start it with `make run`, in another terminal")
     started = time.monotonic()
     try:
-        signed_in_devices(Platform())
+        platform = Platform(json.loads(ENDPOINTS.read_text()))
+        signed_in_devices(platform)
+        game_in_play(platform, hurry="--hurry" in arguments)
     except (StoryError, httpx.HTTPError) as error:
         _give_up(str(error))
     print(f"\nAll of it held. {time.monotonic() - started:.1f} s.")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

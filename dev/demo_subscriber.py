@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from typing import Any
 
 from dev.push_client import PushClient
 
@@ -16,7 +17,8 @@ def main() -> None:
         client.connect()
         print(json.dumps({"resume": client.resume}), flush=True)
         for event in client:
-            told = event.session_invalidation if event.HasField("session_invalidation") else event.client_event
+            is_client_event = event.HasField("client_event")
+            told: Any = event.client_event if is_client_event else event.session_invalidation
             print(
                 json.dumps(
                     {
@@ -25,6 +27,7 @@ def main() -> None:
                         "device_session_id": told.device_session_id,
                         "kind": getattr(told, "kind", ""),
                         "reason": getattr(told, "reason", ""),
+                        "payload": json.loads(told.payload) if is_client_event else {},
                     }
                 ),
                 flush=True,

@@ -82,6 +82,12 @@ class Function:
             for found in _REFUSAL.finditer(without_comments(self.body))
         }
 
+    def reasons(self) -> set[Code]:
+        """What a guard's body gives as the reason of a refusal; which of them its callers can meet, it does not say."""
+        return {
+            Code(int(status), code, False) for status, code in re.findall(r"ROW\((\d{3}), '(\w+)'", without_comments(self.body))
+        }
+
     def promised(self) -> set[Code]:
         """What the comment says that it refuses with."""
         raised = {
@@ -201,6 +207,14 @@ def all_codes(functions: Iterable[Function]) -> dict[str, set[Code]]:
     return {name: set().union(*(own.get(callee, set()) for callee in reached(name, graph))) for name in graph}
 
 
+def possible_codes(functions: Iterable[Function]) -> dict[str, set[Code]]:
+    """Return what each function may refuse with because of a guard that it asks, by full name."""
+    functions = list(functions)
+    graph = calls(functions)
+    own = {function.full_name: function.reasons() for function in functions}
+    return {name: set().union(*(own.get(callee, set()) for callee in reached(name, graph))) for name in graph}
+
+
 def constraint_errors(deploy: Path = DEPLOY) -> list[tuple[str, Code, str]]:
     """Return the constraints that mean something to callers, with the code and the sentence."""
     return [
@@ -216,6 +230,7 @@ def document(deploy: Path = DEPLOY) -> str:
     """Return docs/error_codes.md for the scripts in `deploy`."""
     functions = read_functions(deploy)
     codes = all_codes(functions)
+    possible = possible_codes(functions)
     sources: dict[tuple[int, str], set[str]] = {}
     sentences: dict[tuple[int, str], set[str]] = {}
     for function in functions:
@@ -223,7 +238,7 @@ def document(deploy: Path = DEPLOY) -> str:
             sentences.setdefault(code[:2], set()).add(sentence)
     for function in functions:
         if function.schema in DOORS or function.name.startswith("tg_"):
-            for code in codes[function.full_name]:
+            for code in codes[function.full_name] | (possible[function.full_name] & function.promised()):
                 sources.setdefault(code[:2], set()).add(f"`{function.full_name}`")
     for name, code, sentence in constraint_errors(deploy):
         sentences.setdefault(code[:2], set()).add(sentence)

@@ -20,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -35,6 +36,7 @@ from dev.cluster import Cluster, ClusterError
 
 DEV = Path(os.environ.get("GALAXY_DEV_DIR") or ROOT / ".dev")
 DATABASE = "galaxy"
+ENGINE_VERSION = "1.0.0"
 PATIENCE = 120  # seconds until the service must be ready for the first time
 GRACE = 90  # seconds that `serve` may take to stop; its programs have budgets of their own
 LARGEST_LOG = 20 << 20
@@ -105,26 +107,52 @@ def is_free(port: int) -> bool:
     return True
 
 
-def choose_ports() -> dict[str, int]:
-    """Return the ports of the last run where they are free, else the preferred ones, else any."""
+class Ports:
+    """The ports that this run keeps to itself: nobody listens there, and no other run of this user has taken them.
+
+    Taken by a lock, not by listening: a port must not become another run's while what listens there is being restarted.
+    """
+
+    def __init__(self) -> None:
+        self._directory = Path(tempfile.gettempdir()) / f"galaxy-ports-{os.getuid()}"
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        self._locks: dict[int, int] = {}
+
+    def take(self, first: int, count: int) -> bool:
+        """Take ports in a row, all or none."""
+        wanted = range(first, first + count)
+        if first + count > 65536 or self._locks.keys() & set(wanted):
+            return False
+        if all(map(self._take_one, wanted)):
+            return True
+        for port in self._locks.keys() & set(wanted):
+            os.close(self._locks.pop(port))
+        return False
+
+    def _take_one(self, port: int) -> bool:
+        descriptor = os.open(self._directory / str(port), os.O_RDWR | os.O_CREAT, 0o600)
+        self._locks[port] = descriptor
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return is_free(port)
+
+
+def choose_ports(ports: Ports) -> dict[str, int]:
+    """Take the ports of the last run where they are free, else the preferred ones, else any."""
     path = DEV / "ports.json"
     last = read_json(path)
     chosen: dict[str, int] = {}
-    taken: set[int] = set()
-
-    def fits(first: int, count: int) -> bool:
-        wanted = range(first, first + count)
-        return first + count <= 65536 and not taken.intersection(wanted) and all(map(is_free, wanted))
-
     for name, (preferred, count) in PORTS.items():
         # Programs of a run that was killed may need a moment to notice.
         for _ in range(20 if name in last else 0):
-            if fits(last[name], count):
+            if ports.take(last[name], count):
+                chosen[name] = last[name]
                 break
             time.sleep(0.25)
-        candidates = [last.get(name, preferred), *range(preferred, 65536, count)]
-        chosen[name] = next(port for port in candidates if fits(port, count))
-        taken.update(range(chosen[name], chosen[name] + count))
+        else:
+            chosen[name] = next(port for port in range(preferred, 65536, count) if ports.take(port, count))
     write_json(path, chosen)
     return chosen
 
@@ -226,6 +254,15 @@ def ask(url: str, *, login: tuple[str, str] | None = None, body: Mapping[str, ob
         return 0, str(error).encode()
 
 
+def register_engine(places: Mapping[str, object]) -> None:
+    """Register the development engine, so that a first game needs no set-up."""
+    login = (str(places["admin_user"]), str(places["admin_password"]))
+    body = {"version": ENGINE_VERSION, "image_ref": f"dev-engine:{ENGINE_VERSION}"}
+    status, answer = ask(f"{places['http_url']}/api/v1/admin/engine-versions", login=login, body=body)
+    if status not in (201, 409):
+        say(f"The development engine could not be registered: {status} {answer.decode(errors='replace')}")
+
+
 # -- the run
 
 
@@ -233,7 +270,8 @@ class Platform:
     """The processes of one run. Its methods may be interrupted by the signal that stops it."""
 
     def __init__(self) -> None:
-        self.ports = choose_ports()
+        self._taken = Ports()
+        self.ports = choose_ports(self._taken)
         self.cluster = Cluster(DEV / "postgres", port=self.ports["postgres"], die_with_parent=True)
         self.serve: subprocess.Popen[bytes] | None = None
         self.mail: subprocess.Popen[bytes] | None = None
@@ -297,6 +335,8 @@ class Platform:
     def announce(self) -> None:
         assert self.serve is not None
         first = self.announced is None
+        if first:
+            register_engine(self.places)
         write_json(DEV / "endpoints.json", {**self.places, "serve_pid": self.serve.pid})
         self.announced = self.serve.pid
         say(summary(self.places) if first else "serve is ready again")
@@ -377,6 +417,7 @@ The platform is running.
   caught mail      {places["mail_url"]}
   Postgres         psql '{places["postgres_dsn"]}'
   administrator    {places["admin_user"]}, password {places["admin_password"]}
+  gateway          internal token {places["internal_token"]}
   engines' state   {places["state_root"]}
   logs             tail -f .dev/serve.log
   all of this      .dev/endpoints.json

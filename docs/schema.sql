@@ -30,6 +30,15 @@ CREATE DOMAIN backend.limit_code AS text
 
 COMMENT ON DOMAIN backend.limit_code IS 'A number of a tier that can be another one for one person.';
 
+CREATE TYPE backend.reason AS (
+	status integer,
+	code text,
+	message text,
+	context jsonb
+);
+
+COMMENT ON TYPE backend.reason IS 'Why something is refused: the HTTP status, the code, a sentence for people, context.';
+
 CREATE DOMAIN backend.sanction_code AS text
 	CONSTRAINT sanction_code_is_known CHECK ((VALUE = ANY (ARRAY['login_block'::text, 'private_game_create_block'::text, 'private_game_manage_block'::text, 'game_join_block'::text, 'profile_update_block'::text, 'diplomail_block'::text, 'permanent_block'::text])));
 
@@ -234,6 +243,420 @@ $$;
 
 COMMENT ON FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea) IS 'Mails a sign-in code, or uses the newest live challenge again where the address is throttled; the answer does not tell which. GX400 invalid_request, email_blocked.';
 
+CREATE FUNCTION api.engine_access(p_user_id uuid, p_game_id uuid, p_is_command boolean) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_account accounts%ROWTYPE := account_require(p_user_id);
+    v_status text;
+    v_race_name text;
+    v_runtime runtime_records%ROWTYPE;
+BEGIN
+    SELECT g.status, m.race_name INTO v_status, v_race_name
+      FROM memberships AS m JOIN games AS g USING (game_id)
+     WHERE m.game_id = p_game_id AND m.user_id = v_account.user_id AND m.status = 'active';
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    END IF;
+    SELECT * INTO v_runtime FROM runtime_records WHERE game_id = p_game_id;
+    IF v_status <> 'running' AND (p_is_command OR v_status NOT IN ('paused', 'finished'))
+       OR v_runtime.endpoint IS NULL OR v_runtime.status IN ('starting', 'stopped', 'removed')
+    THEN
+        PERFORM fail(409, 'game_not_running', 'This game does not run.', jsonb_build_object('status', v_status));
+    END IF;
+    RETURN json_build_object('endpoint', v_runtime.endpoint, 'race_name', v_race_name, 'current_turn', v_runtime.current_turn)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.engine_access(p_user_id uuid, p_game_id uuid, p_is_command boolean) IS 'Where the caller''s engine is and as which race they speak to it; commands only while the game runs. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, game_not_found, GX409 game_not_running.';
+
+CREATE FUNCTION api.engine_version_create(p_admin text, p_body jsonb) RETURNS api.reply
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_version engine_versions%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    INSERT INTO engine_versions (version, image_ref) VALUES (p_body ->> 'version', p_body ->> 'image_ref') RETURNING * INTO v_version;
+    PERFORM audit(p_admin, 'engine_version_create', 'engine_version', v_version.version, p_body);
+    RETURN ROW(201, engine_version_json(v_version)::text, '/api/v1/admin/engine-versions/' || v_version.version)::api.reply;
+END;
+$$;
+
+COMMENT ON FUNCTION api.engine_version_create(p_admin text, p_body jsonb) IS 'Registers an engine version, enabled. GX401 unauthorized, GX409 engine_version_exists.';
+
+CREATE FUNCTION api.engine_version_disable(p_admin text, p_version text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_version engine_versions%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    UPDATE engine_versions SET enabled = false WHERE version = p_version RETURNING * INTO v_version;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'engine_version_not_found', 'There is no such engine version.');
+    END IF;
+    PERFORM audit(p_admin, 'engine_version_disable', 'engine_version', p_version, NULL);
+    RETURN engine_version_json(v_version)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.engine_version_disable(p_admin text, p_version text) IS 'No game is started with this version any more; again changes nothing. GX401 unauthorized, GX404 engine_version_not_found.';
+
+CREATE FUNCTION api.engine_version_list(p_admin text, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_before text := version_key(cursor_read('engine_version_list', p_cursor));
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    PERFORM administrator_require(p_admin);
+    SELECT array_agg(engine_version_json(r) ORDER BY version_key(r.version) COLLATE "C" DESC),
+           array_agg(r.version ORDER BY version_key(r.version) COLLATE "C" DESC)
+      INTO v_items, v_keys
+      FROM (SELECT v.* FROM engine_versions AS v
+             WHERE v_before IS NULL OR version_key(v.version) COLLATE "C" < v_before COLLATE "C"
+             ORDER BY version_key(v.version) COLLATE "C" DESC
+             LIMIT p_limit + 1) AS r;
+    RETURN page('engine_version_list', v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.engine_version_list(p_admin text, p_limit integer, p_cursor text) IS 'The engine versions, newest first. GX400 invalid_cursor, GX401 unauthorized.';
+
+CREATE FUNCTION api.engine_version_update(p_admin text, p_version text, p_body jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_version engine_versions%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    UPDATE engine_versions
+       SET image_ref = coalesce(p_body ->> 'image_ref', image_ref), enabled = coalesce((p_body ->> 'enabled')::boolean, enabled)
+     WHERE version = p_version
+    RETURNING * INTO v_version;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'engine_version_not_found', 'There is no such engine version.');
+    END IF;
+    PERFORM audit(p_admin, 'engine_version_update', 'engine_version', p_version, p_body);
+    RETURN engine_version_json(v_version)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.engine_version_update(p_admin text, p_version text, p_body jsonb) IS 'Changes the image of an engine version, or enables or disables it. GX401 unauthorized, GX404 engine_version_not_found.';
+
+CREATE FUNCTION api.game_cancel(p_user_id uuid, p_game_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN game_command(p_game_id, 'cancel', p_user_id);
+END;
+$$;
+
+COMMENT ON FUNCTION api.game_cancel(p_user_id uuid, p_game_id uuid) IS 'Cancels a game that has not started. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition.';
+
+CREATE FUNCTION api.game_create(p_user_id uuid, p_body jsonb) RETURNS api.reply
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE;
+    v_limit integer;
+BEGIN
+    PERFORM account_require(p_user_id);
+    PERFORM account_lock(p_user_id);
+    -- First what is malformed; the game itself counts.
+    v_game := game_insert(p_body, 'private', p_user_id);
+    PERFORM sanction_refuse(p_user_id, 'private_game_create_block');
+    v_limit := account_limit(p_user_id, 'max_owned_private_games');
+    IF (SELECT count(*) FROM games AS g
+         WHERE g.owner_user_id = p_user_id AND g.status NOT IN ('finished', 'cancelled')) > v_limit THEN
+        PERFORM fail(422, 'limit_reached', 'This account owns as many games as it may.',
+                     jsonb_build_object('limit', 'max_owned_private_games', 'value', v_limit));
+    END IF;
+    INSERT INTO game_history (game_id, action, to_status, actor_type, actor_id)
+    VALUES (v_game.game_id, 'create', v_game.status, 'user', p_user_id::text);
+    IF p_body ? 'race_name' THEN
+        PERFORM seat_take(v_game, p_user_id, p_body ->> 'race_name');
+    END IF;
+    RETURN ROW(201, game_json(v_game)::text, '/api/v1/user/lobby/games/' || v_game.game_id)::api.reply;
+END;
+$$;
+
+COMMENT ON FUNCTION api.game_create(p_user_id uuid, p_body jsonb) IS 'Creates a private game of the caller, with a seat for them if a race name is given. GX400 invalid_request, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, GX409 already_member, GX422 limit_reached, eligibility_denied, game_full, invalid_name, name_taken, engine_version_unavailable.';
+
+CREATE FUNCTION api.game_get(p_user_id uuid, p_game_id uuid) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM account_require(p_user_id);
+    RETURN game_json(game_find(p_game_id, p_user_id))::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.game_get(p_user_id uuid, p_game_id uuid) IS 'A game that the caller may see. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, game_not_found.';
+
+CREATE FUNCTION api.game_history_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE;
+    v_list text := 'game_history_list:' || p_game_id;
+    v_after uuid := cursor_read_id(v_list, p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    PERFORM account_require(p_user_id);
+    v_game := game_find(p_game_id, p_user_id);
+    IF v_game.owner_user_id IS DISTINCT FROM p_user_id AND NOT EXISTS (
+        SELECT FROM memberships AS m WHERE m.game_id = p_game_id AND m.user_id = p_user_id AND m.status = 'active'
+    ) THEN
+        PERFORM fail(403, 'forbidden', 'Only its members read the history of a game.');
+    END IF;
+    SELECT array_agg(r.item ORDER BY r.id), array_agg(r.id::text ORDER BY r.id) INTO v_items, v_keys
+      FROM (SELECT h.history_id AS id,
+                   jsonb_build_object('action', h.action, 'from_status', h.from_status, 'to_status', h.to_status,
+                                      'actor_type', h.actor_type, 'actor_id', h.actor_id, 'at', ts(h.created_at)) AS item
+              FROM game_history AS h
+             WHERE h.game_id = p_game_id AND (v_after IS NULL OR h.history_id > v_after)
+             ORDER BY h.history_id
+             LIMIT p_limit + 1) AS r;
+    RETURN page(v_list, v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.game_history_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) IS 'What has happened to a game, oldest first, for its members. GX400 invalid_cursor, GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found.';
+
+CREATE FUNCTION api.game_open_enrollment(p_user_id uuid, p_game_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN game_command(p_game_id, 'open-enrollment', p_user_id);
+END;
+$$;
+
+COMMENT ON FUNCTION api.game_open_enrollment(p_user_id uuid, p_game_id uuid) IS 'Opens enrolment. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, enrollment_ended.';
+
+CREATE FUNCTION api.game_pause(p_user_id uuid, p_game_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN game_command(p_game_id, 'pause', p_user_id, 'by_owner');
+END;
+$$;
+
+COMMENT ON FUNCTION api.game_pause(p_user_id uuid, p_game_id uuid) IS 'Pauses a running game. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition.';
+
+CREATE FUNCTION api.game_ready_to_start(p_user_id uuid, p_game_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN game_command(p_game_id, 'ready-to-start', p_user_id);
+END;
+$$;
+
+COMMENT ON FUNCTION api.game_ready_to_start(p_user_id uuid, p_game_id uuid) IS 'Closes enrolment of a game with enough members. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 not_enough_members.';
+
+CREATE FUNCTION api.game_resume(p_user_id uuid, p_game_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN game_command(p_game_id, 'resume', p_user_id);
+END;
+$$;
+
+COMMENT ON FUNCTION api.game_resume(p_user_id uuid, p_game_id uuid) IS 'Lets a paused game go on. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 engine_not_healthy.';
+
+CREATE FUNCTION api.game_retry_start(p_user_id uuid, p_game_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN game_command(p_game_id, 'retry-start', p_user_id);
+END;
+$$;
+
+COMMENT ON FUNCTION api.game_retry_start(p_user_id uuid, p_game_id uuid) IS 'Tries once more to start a game. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable.';
+
+CREATE FUNCTION api.game_start(p_user_id uuid, p_game_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN game_command(p_game_id, 'start', p_user_id);
+END;
+$$;
+
+COMMENT ON FUNCTION api.game_start(p_user_id uuid, p_game_id uuid) IS 'Starts a game; a job does it. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable.';
+
+CREATE FUNCTION api.invite_create(p_user_id uuid, p_game_id uuid, p_body jsonb, p_code text, p_code_hash bytea) RETURNS api.reply
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_invited_id uuid := (p_body ->> 'invited_user_id')::uuid;
+    v_expires_at timestamptz := coalesce((p_body ->> 'expires_at')::timestamptz, backend.now() + setting_interval('invite_default_ttl'));
+    v_game games%ROWTYPE;
+    v_invite invites%ROWTYPE;
+    v_membership_status text;
+BEGIN
+    PERFORM account_require(p_user_id);
+    IF is_over(v_expires_at) THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.', '[{"path": "expires_at", "problem": "is not in the future"}]');
+    END IF;
+    v_game := game_lock(p_game_id);
+    IF v_game.game_id IS NULL OR NOT game_is_visible(v_game, p_user_id) THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    ELSIF v_game.owner_user_id IS DISTINCT FROM p_user_id THEN
+        PERFORM fail(403, 'forbidden', 'Only those who run this game may do that.');
+    END IF;
+    PERFORM sanction_refuse(p_user_id, 'private_game_manage_block');
+    IF v_game.status NOT IN ('draft', 'enrollment_open') THEN
+        PERFORM fail(409, 'invalid_transition', format('A game that is %s does not allow invites.', v_game.status),
+                     jsonb_build_object('from', v_game.status, 'action', 'invite', 'allowed', '[]'::jsonb));
+    END IF;
+    IF v_invited_id IS NOT NULL THEN
+        -- The game is locked: of two who invite one person, the second finds the first one's invite.
+        UPDATE invites SET status = 'expired'
+         WHERE game_id = p_game_id AND invited_user_id = v_invited_id AND status = 'created' AND is_over(expires_at);
+        SELECT m.status INTO v_membership_status FROM memberships AS m WHERE m.game_id = p_game_id AND m.user_id = v_invited_id;
+        IF v_membership_status = 'active' THEN
+            PERFORM fail(409, 'already_member', 'This person has a seat already.');
+        ELSIF EXISTS (SELECT FROM invites AS i
+                       WHERE i.game_id = p_game_id AND i.invited_user_id = v_invited_id AND i.status = 'created') THEN
+            PERFORM fail(409, 'already_invited', 'This person has an invite already.');
+        END IF;
+    END IF;
+    IF v_game.status = 'enrollment_open' AND is_over(v_game.enrollment_ends_at) THEN
+        PERFORM fail(422, 'enrollment_ended', 'Enrolment is over.');
+    ELSIF v_membership_status = 'blocked' THEN
+        PERFORM fail(422, 'eligibility_denied', 'Somebody who was blocked in a game cannot come back to it.');
+    ELSIF v_invited_id IS NOT NULL AND NOT EXISTS (
+        SELECT FROM accounts AS a WHERE a.user_id = v_invited_id AND a.deleted_at IS NULL AND NOT a.permanent_block
+    ) THEN
+        PERFORM fail(422, 'eligibility_denied', 'There is no such person to invite.');
+    END IF;
+    INSERT INTO invites (game_id, inviter_user_id, invited_user_id, code_hash, expires_at)
+    VALUES (p_game_id, p_user_id, v_invited_id, CASE WHEN v_invited_id IS NULL THEN p_code_hash END, v_expires_at)
+    RETURNING * INTO v_invite;
+    IF v_invited_id IS NOT NULL THEN
+        PERFORM notification_submit('lobby.invite.received', v_invite.invite_id::text, v_invited_id,
+                                    jsonb_build_object('game_id', p_game_id, 'inviter_user_id', p_user_id));
+    END IF;
+    -- The code is shown here, once.
+    RETURN ROW(
+        201,
+        (invite_json(v_invite) || CASE WHEN v_invited_id IS NULL THEN jsonb_build_object('code', p_code) ELSE '{}' END)::text,
+        format('/api/v1/user/lobby/games/%s/invites/%s', p_game_id, v_invite.invite_id)
+    )::api.reply;
+END;
+$$;
+
+COMMENT ON FUNCTION api.invite_create(p_user_id uuid, p_game_id uuid, p_body jsonb, p_code text, p_code_hash bytea) IS 'Offers a seat in the caller''s private game to a person, or to whoever has the code of the answer. GX400 invalid_request, GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, already_member, already_invited, GX422 enrollment_ended, eligibility_denied.';
+
+CREATE FUNCTION api.invite_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE;
+    v_list text := 'invite_list:' || p_game_id;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    PERFORM account_require(p_user_id);
+    v_game := game_find(p_game_id, p_user_id);
+    IF v_game.owner_user_id IS DISTINCT FROM p_user_id THEN
+        PERFORM fail(403, 'forbidden', 'Only those who run this game may do that.');
+    END IF;
+    SELECT array_agg(invite_json(r) ORDER BY r.invite_id DESC), array_agg(r.invite_id::text ORDER BY r.invite_id DESC) INTO v_items, v_keys
+      FROM (SELECT i.* FROM invites AS i
+             WHERE i.game_id = p_game_id AND (v_before IS NULL OR i.invite_id < v_before)
+             ORDER BY i.invite_id DESC
+             LIMIT p_limit + 1) AS r;
+    RETURN page(v_list, v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.invite_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) IS 'The invites of the caller''s game, newest first. GX400 invalid_cursor, GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found.';
+
+CREATE FUNCTION api.invite_redeem(p_user_id uuid, p_game_id uuid, p_invite_id uuid, p_body jsonb, p_code_hash bytea) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_invite_id uuid;
+BEGIN
+    PERFORM account_require(p_user_id);
+    SELECT i.invite_id INTO v_invite_id FROM invites AS i
+     WHERE i.invite_id = p_invite_id AND i.game_id = p_game_id
+       AND (i.invited_user_id = p_user_id OR i.code_hash = p_code_hash
+            OR (i.inviter_user_id = p_user_id AND i.code_hash IS NOT NULL));
+    RETURN membership_json(invite_redeem(v_invite_id, p_user_id, p_body ->> 'race_name'))::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.invite_redeem(p_user_id uuid, p_game_id uuid, p_invite_id uuid, p_body jsonb, p_code_hash bytea) IS 'Takes a seat with an invite: the person''s own, one whose code they have, or one of their own making. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, invite_not_found, GX409 invalid_transition, already_member, GX422 enrollment_ended, eligibility_denied, limit_reached, game_full, invalid_name, name_taken.';
+
+CREATE FUNCTION api.invite_redeem_by_code(p_user_id uuid, p_body jsonb, p_code_hash bytea) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_invite_id uuid;
+BEGIN
+    PERFORM account_require(p_user_id);
+    SELECT i.invite_id INTO v_invite_id FROM invites AS i WHERE i.code_hash = p_code_hash;
+    RETURN membership_json(invite_redeem(v_invite_id, p_user_id, p_body ->> 'race_name'))::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.invite_redeem_by_code(p_user_id uuid, p_body jsonb, p_code_hash bytea) IS 'Takes a seat with a code alone. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, invite_not_found, GX409 invalid_transition, already_member, GX422 enrollment_ended, eligibility_denied, limit_reached, game_full, invalid_name, name_taken.';
+
+CREATE FUNCTION api.membership_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE;
+    v_list text := 'membership_list:' || p_game_id;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    PERFORM account_require(p_user_id);
+    v_game := game_find(p_game_id, p_user_id);
+    IF v_game.visibility = 'private' AND v_game.owner_user_id <> p_user_id AND NOT EXISTS (
+        SELECT FROM memberships AS m WHERE m.game_id = p_game_id AND m.user_id = p_user_id AND m.status = 'active'
+    ) THEN
+        PERFORM fail(403, 'forbidden', 'Only its members see who sits in a private game.');
+    END IF;
+    SELECT array_agg(membership_json(r) ORDER BY r.membership_id DESC), array_agg(r.membership_id::text ORDER BY r.membership_id DESC)
+      INTO v_items, v_keys
+      FROM (SELECT m.* FROM memberships AS m
+             WHERE m.game_id = p_game_id AND (v_before IS NULL OR m.membership_id < v_before)
+             ORDER BY m.membership_id DESC
+             LIMIT p_limit + 1) AS r;
+    RETURN page(v_list, v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.membership_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) IS 'Who sits, or sat, in a game that the caller may see, newest first. GX400 invalid_cursor, GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found.';
+
 CREATE FUNCTION api.my_account_get(p_user_id uuid) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -245,14 +668,40 @@ $$;
 
 COMMENT ON FUNCTION api.my_account_get(p_user_id uuid) IS 'The caller''s account. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
 
+CREATE FUNCTION api.my_game_list(p_user_id uuid, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_list text := 'my_game_list:' || p_user_id;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+    v_account accounts%ROWTYPE := account_require(p_user_id);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    SELECT array_agg(game_json(r) ORDER BY r.game_id DESC), array_agg(r.game_id::text ORDER BY r.game_id DESC) INTO v_items, v_keys
+      FROM (SELECT g.* FROM games AS g
+             WHERE g.game_id IN (
+                       SELECT o.game_id FROM games AS o WHERE o.owner_user_id = v_account.user_id
+                       UNION
+                       SELECT m.game_id FROM memberships AS m WHERE m.user_id = v_account.user_id AND m.status = 'active')
+               AND (v_before IS NULL OR g.game_id < v_before)
+             ORDER BY g.game_id DESC
+             LIMIT p_limit + 1) AS r;
+    RETURN page(v_list, v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.my_game_list(p_user_id uuid, p_limit integer, p_cursor text) IS 'The games that the caller owns or sits in, newest first. GX400 invalid_cursor, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
+
 CREATE FUNCTION api.my_session_list(p_user_id uuid, p_limit integer, p_cursor text) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-    v_account accounts%ROWTYPE := account_require(p_user_id);
     v_list text := 'my_session_list:' || p_user_id;
     v_before uuid := cursor_read_id(v_list, p_cursor);
+    v_account accounts%ROWTYPE := account_require(p_user_id);
     v_items jsonb[];
     v_keys text[];
 BEGIN
@@ -299,6 +748,86 @@ END;
 $$;
 
 COMMENT ON FUNCTION api.my_session_revoke_all(p_user_id uuid) IS 'Revokes every session of the caller. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
+
+CREATE FUNCTION api.runtime_force_next_turn(p_admin text, p_game_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE;
+    v_runtime runtime_records%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    v_game := game_lock(p_game_id);
+    IF v_game.game_id IS NULL THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    ELSIF v_game.status <> 'running' THEN
+        PERFORM fail(409, 'game_not_running', 'This game does not run.', jsonb_build_object('status', v_game.status));
+    END IF;
+    SELECT * INTO v_runtime FROM runtime_records WHERE game_id = p_game_id FOR NO KEY UPDATE;
+    IF v_runtime.turn_requested_at IS NOT NULL AND NOT v_runtime.skip_next_turn THEN
+        PERFORM fail(409, 'turn_in_progress', 'A turn that was due is being computed.');
+    END IF;
+    -- The next scheduled one is skipped. Forced twice before it runs, it is one turn.
+    UPDATE runtime_records
+       SET turn_requested_at = backend.now(), skip_next_turn = true, next_attempt_at = backend.now() + interval '30 seconds'
+     WHERE game_id = p_game_id AND turn_requested_at IS NULL;
+    IF FOUND THEN
+        PERFORM job_defer('runtime', 'turn_run', jsonb_build_object('game_id', p_game_id), 'game:' || p_game_id);
+    END IF;
+    PERFORM audit(p_admin, 'runtime_force_next_turn', 'game', p_game_id::text, NULL);
+    RETURN game_json(v_game)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.runtime_force_next_turn(p_admin text, p_game_id uuid) IS 'Computes a turn now and skips the next scheduled one; a job does it. GX401 unauthorized, GX404 game_not_found, GX409 game_not_running, turn_in_progress.';
+
+CREATE FUNCTION api.runtime_get(p_admin text, p_game_id uuid) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_runtime runtime_records%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    SELECT * INTO v_runtime FROM runtime_records WHERE game_id = p_game_id;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'runtime_not_found', 'This game has no engine.');
+    END IF;
+    RETURN (runtime_json(v_runtime) || jsonb_build_object(
+        'operations', (
+            SELECT coalesce(jsonb_agg(jsonb_build_object(
+                       'operation', o.operation, 'generation', o.generation, 'started_at', ts(o.started_at),
+                       'finished_at', ts(o.finished_at), 'outcome', o.outcome, 'error', o.error) ORDER BY o.operation_id DESC), '[]')
+              FROM (SELECT * FROM runtime_operation_log AS l WHERE l.game_id = p_game_id ORDER BY l.operation_id DESC LIMIT 50) AS o),
+        'health', (
+            SELECT jsonb_build_object('is_healthy', h.is_healthy, 'details', h.details, 'at', ts(h.created_at))
+              FROM runtime_health_snapshots AS h WHERE h.game_id = p_game_id ORDER BY h.snapshot_id DESC LIMIT 1)))::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.runtime_get(p_admin text, p_game_id uuid) IS 'The engine of a game, with what was done to it lately and how it answered last. GX401 unauthorized, GX404 runtime_not_found.';
+
+CREATE FUNCTION api.runtime_list(p_admin text, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_before uuid := cursor_read_id('runtime_list', p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    PERFORM administrator_require(p_admin);
+    SELECT array_agg(runtime_json(r) ORDER BY r.game_id DESC), array_agg(r.game_id::text ORDER BY r.game_id DESC) INTO v_items, v_keys
+      FROM (SELECT * FROM runtime_records AS o
+             WHERE v_before IS NULL OR o.game_id < v_before
+             ORDER BY o.game_id DESC
+             LIMIT p_limit + 1) AS r;
+    RETURN page('runtime_list', v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.runtime_list(p_admin text, p_limit integer, p_cursor text) IS 'The engines of all games, newest game first. GX400 invalid_cursor, GX401 unauthorized.';
 
 CREATE FUNCTION api.schema_changes() RETURNS SETOF text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -518,6 +1047,37 @@ $$;
 
 COMMENT ON FUNCTION backend.account_json(p_account backend.accounts) IS 'The account object of the contract.';
 
+CREATE FUNCTION backend.account_limit(p_user_id uuid, p_code text) RETURNS integer
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_value integer := (SELECT l.value FROM limit_active AS l
+                         WHERE l.user_id = p_user_id AND l.code = p_code AND NOT is_over(l.expires_at));
+BEGIN
+    IF v_value IS NOT NULL THEN
+        RETURN v_value;
+    END IF;
+    RETURN (SELECT (to_jsonb(t) ->> p_code)::integer
+              FROM entitlement_snapshots AS s
+              JOIN entitlement_tiers AS t ON t.tier = CASE WHEN is_over(s.ends_at) THEN 'free' ELSE s.tier END
+             WHERE s.user_id = p_user_id);
+END;
+$$;
+
+COMMENT ON FUNCTION backend.account_limit(p_user_id uuid, p_code text) IS 'A number of a person''s tier, or their own instead of it.';
+
+CREATE FUNCTION backend.account_lock(p_user_id uuid) RETURNS void
+    LANGUAGE sql
+    BEGIN ATOMIC
+ SELECT
+    FROM backend.accounts a
+   WHERE (a.user_id = account_lock.p_user_id)
+  FOR NO KEY UPDATE OF a;
+END;
+
+COMMENT ON FUNCTION backend.account_lock(p_user_id uuid) IS 'Whoever counts against a person''s limits holds their row, before any game''s.';
+
 CREATE FUNCTION backend.account_require(p_user_id uuid) RETURNS backend.accounts
     LANGUAGE plpgsql STABLE
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -579,11 +1139,120 @@ $$;
 
 COMMENT ON FUNCTION backend.administrator_require(p_admin text) IS 'Every function of the admin group begins with it. GX401 unauthorized.';
 
+CREATE FUNCTION backend.audit(p_admin text, p_action text, p_object_type text, p_object_id text, p_details jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    INSERT INTO audit_log (admin, action, object_type, object_id, details, source_ip, request_id)
+    VALUES (p_admin, p_action, p_object_type, p_object_id, p_details,
+            nullif(current_setting('backend.source_ip', true), '')::inet, request_id());
+END;
+$$;
+
+COMMENT ON FUNCTION backend.audit(p_admin text, p_action text, p_object_type text, p_object_id text, p_details jsonb) IS 'Writes down an administrator''s command, in its transaction, with the address that the app saw it come from.';
+
 CREATE FUNCTION backend.code_hash(p_challenge_id uuid, p_code_hash bytea) RETURNS bytea
     LANGUAGE sql IMMUTABLE
     RETURN sha256((uuid_send(p_challenge_id) || p_code_hash));
 
 COMMENT ON FUNCTION backend.code_hash(p_challenge_id uuid, p_code_hash bytea) IS 'What is stored of a code. Salted with the challenge: equal codes differ, and how long a comparison takes tells nothing that could be steered.';
+
+CREATE FUNCTION backend.cron_field(p_field text, p_min integer, p_max integer, p_names text[] DEFAULT '{}'::text[]) RETURNS integer[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+    v_item text;
+    v_parts text[];
+    v_from integer;
+    v_to integer;
+    v_step integer;
+    v_values integer[] := ARRAY[]::integer[];
+BEGIN
+    FOREACH v_item IN ARRAY string_to_array(lower(p_field), ',') LOOP
+        FOR i IN 1..cardinality(p_names) LOOP
+            v_item := regexp_replace(v_item, '(^|-)' || p_names[i] || '(?=$|-|/)', '\1' || (i - 1 + p_min), 'g');
+        END LOOP;
+        v_parts := regexp_match(v_item, '^(?:(\*)|([0-9]{1,2})(?:-([0-9]{1,2}))?)(?:/([0-9]{1,2}))?$');
+        IF v_parts IS NULL THEN
+            RETURN NULL;
+        END IF;
+        v_from := CASE WHEN v_parts[1] = '*' THEN p_min ELSE v_parts[2]::integer END;
+        -- A single number with a step goes on to the end, as cron has it.
+        v_to := CASE
+            WHEN v_parts[1] = '*' THEN p_max
+            WHEN v_parts[3] IS NOT NULL THEN v_parts[3]::integer
+            WHEN v_parts[4] IS NOT NULL THEN p_max
+            ELSE v_from
+        END;
+        v_step := coalesce(v_parts[4]::integer, 1);
+        IF v_from < p_min OR v_to > p_max OR v_from > v_to OR v_step < 1 THEN
+            RETURN NULL;
+        END IF;
+        v_values := v_values || ARRAY(SELECT generate_series(v_from, v_to, v_step));
+    END LOOP;
+    RETURN ARRAY(SELECT DISTINCT v FROM unnest(v_values) AS v ORDER BY v);
+END;
+$_$;
+
+COMMENT ON FUNCTION backend.cron_field(p_field text, p_min integer, p_max integer, p_names text[]) IS 'The numbers that a field of a schedule means, in order; null for one that is malformed. p_names: names of the numbers from p_min on.';
+
+CREATE FUNCTION backend.cron_next(p_schedule text, p_after timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_fields text[] := regexp_split_to_array(btrim(p_schedule), '\s+');
+    v_minutes integer[];
+    v_hours integer[];
+    v_month_days integer[];
+    v_months integer[];
+    v_week_days integer[];
+    v_after timestamp := date_trunc('minute', p_after AT TIME ZONE 'UTC');
+    v_day date := v_after::date;
+    v_is_either boolean;
+    v_is_month_day boolean;
+    v_is_week_day boolean;
+    v_found timestamp;
+BEGIN
+    IF cardinality(v_fields) <> 5 OR length(p_schedule) > 200 THEN
+        RETURN NULL;
+    END IF;
+    v_minutes := cron_field(v_fields[1], 0, 59);
+    v_hours := cron_field(v_fields[2], 0, 23);
+    v_month_days := cron_field(v_fields[3], 1, 31);
+    v_months := cron_field(v_fields[4], 1, 12, '{jan,feb,mar,apr,may,jun,jul,aug,sep,oct,nov,dec}');
+    v_week_days := cron_field(v_fields[5], 0, 7, '{sun,mon,tue,wed,thu,fri,sat}');
+    IF v_minutes IS NULL OR v_hours IS NULL OR v_month_days IS NULL OR v_months IS NULL OR v_week_days IS NULL THEN
+        RETURN NULL;
+    END IF;
+    IF 7 = ANY (v_week_days) THEN
+        v_week_days := v_week_days || 0;
+    END IF;
+    v_is_either := v_fields[3] NOT LIKE '*%' AND v_fields[5] NOT LIKE '*%';
+    -- Forty years and a day: a 29 February that is a certain day of the week can be as far away as that.
+    FOR i IN 0..14610 LOOP
+        v_is_month_day := extract(day FROM v_day)::integer = ANY (v_month_days);
+        v_is_week_day := extract(dow FROM v_day)::integer = ANY (v_week_days);
+        IF extract(month FROM v_day)::integer = ANY (v_months)
+           AND ((v_is_month_day AND v_is_week_day) OR (v_is_either AND (v_is_month_day OR v_is_week_day)))
+        THEN
+            SELECT min(t.at) INTO v_found
+              FROM (SELECT v_day + make_interval(hours => h, mins => m) AS at
+                      FROM unnest(v_hours) AS h, unnest(v_minutes) AS m) AS t
+             WHERE t.at > v_after;
+            IF v_found IS NOT NULL THEN
+                RETURN v_found AT TIME ZONE 'UTC';
+            END IF;
+        END IF;
+        v_day := v_day + 1;
+    END LOOP;
+    RETURN NULL;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.cron_next(p_schedule text, p_after timestamp with time zone) IS 'The first moment of a schedule after another moment; null for a schedule that is malformed or never comes.';
 
 CREATE FUNCTION backend.cursor_make(p_list text, p_key text) RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -656,6 +1325,36 @@ $_$;
 
 COMMENT ON FUNCTION backend.email_normalise(p_email text) IS 'An address trimmed and in lower case; null for what is not one.';
 
+CREATE TABLE backend.engine_versions (
+    version text NOT NULL,
+    image_ref text NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT engine_versions_image_ref_is_plain CHECK ((image_ref ~ '^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}$'::text)),
+    CONSTRAINT engine_versions_version_is_semantic CHECK (((version ~ '^(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$'::text) AND (length(version) <= 64)))
+);
+
+COMMENT ON TABLE backend.engine_versions IS 'Semantic versions of the game engine and the image of each.';
+
+CREATE FUNCTION backend.engine_version_json(p_version backend.engine_versions) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('version', (p_version).version, 'image_ref', (p_version).image_ref, 'enabled', (p_version).enabled, 'created_at', backend.ts((p_version).created_at));
+
+COMMENT ON FUNCTION backend.engine_version_json(p_version backend.engine_versions) IS 'The engine version object of the contract.';
+
+CREATE FUNCTION backend.version_key(p_version text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    RETURN (((lpad(split_part(split_part(p_version, '-'::text, 1), '.'::text, 1), 9, '0'::text) || lpad(split_part(split_part(p_version, '-'::text, 1), '.'::text, 2), 9, '0'::text)) || lpad(split_part(split_part(p_version, '-'::text, 1), '.'::text, 3), 9, '0'::text)) || CASE WHEN (strpos(p_version, '-'::text) = 0) THEN '~'::text ELSE substr(p_version, (strpos(p_version, '-'::text) + 1)) END);
+
+COMMENT ON FUNCTION backend.version_key(p_version text) IS 'A text that sorts, in the C collation, as semantic versions do.';
+
+CREATE FUNCTION backend.engine_version_newest() RETURNS text
+    LANGUAGE sql STABLE
+    RETURN (SELECT v.version FROM backend.engine_versions v WHERE v.enabled ORDER BY (backend.version_key(v.version) COLLATE "C") DESC LIMIT 1);
+
+COMMENT ON FUNCTION backend.engine_version_newest() IS 'The newest enabled version; null for none.';
+
 CREATE FUNCTION backend.fail(p_status integer, p_code text, p_detail text, p_context jsonb DEFAULT NULL::jsonb) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -670,6 +1369,357 @@ END;
 $$;
 
 COMMENT ON FUNCTION backend.fail(p_status integer, p_code text, p_detail text, p_context jsonb) IS 'Refuses: raises SQLSTATE GX<status> with the code, a sentence for people and context. Never returns.';
+
+CREATE FUNCTION backend.game_command(p_game_id uuid, p_action text, p_user_id uuid, p_reason text DEFAULT NULL::text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_account accounts%ROWTYPE := account_require(p_user_id);
+    v_game games%ROWTYPE := game_lock(p_game_id);
+BEGIN
+    IF v_game.game_id IS NULL OR NOT game_is_visible(v_game, v_account.user_id) THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    END IF;
+    RETURN game_json(game_transition(v_game, p_action, 'user', v_account.user_id::text, p_reason))::text;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.game_command(p_game_id uuid, p_action text, p_user_id uuid, p_reason text) IS 'A person takes an edge of the game machine; returns the game. GX404 game_not_found and what game_transition refuses.';
+
+CREATE TABLE backend.games (
+    game_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    game_name text NOT NULL,
+    description text DEFAULT ''::text NOT NULL,
+    visibility text NOT NULL,
+    status text DEFAULT 'draft'::text NOT NULL,
+    status_reason text,
+    owner_user_id uuid,
+    min_players integer NOT NULL,
+    max_players integer NOT NULL,
+    enrollment_ends_at timestamp with time zone NOT NULL,
+    turn_schedule text NOT NULL,
+    target_engine_version text NOT NULL,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT games_description_has_at_most_2000_characters CHECK ((length(description) <= 2000)),
+    CONSTRAINT games_max_players_is_at_most_64 CHECK ((max_players <= 64)),
+    CONSTRAINT games_min_players_is_2_or_more CHECK ((min_players >= 2)),
+    CONSTRAINT games_min_players_not_above_max CHECK ((min_players <= max_players)),
+    CONSTRAINT games_name_has_1_to_64_characters CHECK (((length(game_name) >= 1) AND (length(game_name) <= 64))),
+    CONSTRAINT games_private_has_an_owner CHECK (((visibility = 'private'::text) = (owner_user_id IS NOT NULL))),
+    CONSTRAINT games_visibility_is_known CHECK ((visibility = ANY (ARRAY['private'::text, 'public'::text])))
+);
+
+COMMENT ON TABLE backend.games IS 'A match. Its engine is in runtime_records.';
+
+CREATE FUNCTION backend.game_find(p_game_id uuid, p_user_id uuid) RETURNS backend.games
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE;
+BEGIN
+    SELECT * INTO v_game FROM games WHERE game_id = p_game_id;
+    IF v_game.game_id IS NULL OR NOT game_is_visible(v_game, p_user_id) THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    END IF;
+    RETURN v_game;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.game_find(p_game_id uuid, p_user_id uuid) IS 'A game that a person may see. GX404 game_not_found.';
+
+CREATE FUNCTION backend.game_insert(p_body jsonb, p_visibility text, p_owner_user_id uuid) RETURNS backend.games
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_name text := btrim(normalize(p_body ->> 'game_name', NFC));
+    v_version text := coalesce(p_body ->> 'target_engine_version', engine_version_newest());
+    v_ends_at timestamptz := (p_body ->> 'enrollment_ends_at')::timestamptz;
+    v_problems jsonb := jsonb_build_array();
+    v_game games%ROWTYPE;
+BEGIN
+    IF v_name = '' THEN
+        v_problems := v_problems || '{"path": "game_name", "problem": "is blank"}'::jsonb;
+    ELSIF length(v_name) > 64 THEN
+        -- NFC makes two of some characters.
+        v_problems := v_problems || '{"path": "game_name", "problem": "is too long"}'::jsonb;
+    END IF;
+    IF (p_body ->> 'min_players')::numeric > (p_body ->> 'max_players')::numeric THEN
+        v_problems := v_problems || '{"path": "min_players", "problem": "is above max_players"}'::jsonb;
+    END IF;
+    IF is_over(v_ends_at) THEN
+        v_problems := v_problems || '{"path": "enrollment_ends_at", "problem": "is not in the future"}'::jsonb;
+    END IF;
+    IF cron_next(p_body ->> 'turn_schedule', backend.now()) IS NULL THEN
+        v_problems := v_problems || '{"path": "turn_schedule", "problem": "is not a schedule of five fields that ever comes"}'::jsonb;
+    END IF;
+    IF p_body ? 'target_engine_version' AND NOT EXISTS (SELECT FROM engine_versions AS v WHERE v.version = v_version AND v.enabled) THEN
+        v_problems := v_problems || '{"path": "target_engine_version", "problem": "is not an enabled engine version"}'::jsonb;
+    END IF;
+    IF v_problems <> '[]' THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.', v_problems);
+    END IF;
+    IF v_version IS NULL THEN
+        PERFORM fail(422, 'engine_version_unavailable', 'No engine version is enabled.');
+    END IF;
+    INSERT INTO games (game_name, description, visibility, owner_user_id, min_players, max_players, enrollment_ends_at, turn_schedule,
+                       target_engine_version)
+    VALUES (v_name, coalesce(p_body ->> 'description', ''), p_visibility, p_owner_user_id, (p_body ->> 'min_players')::numeric::integer,
+            (p_body ->> 'max_players')::numeric::integer, v_ends_at, btrim(p_body ->> 'turn_schedule'), v_version)
+    RETURNING * INTO v_game;
+    RETURN v_game;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.game_insert(p_body jsonb, p_visibility text, p_owner_user_id uuid) IS 'A new game in draft from the body of a request. GX400 invalid_request, GX422 engine_version_unavailable.';
+
+CREATE FUNCTION backend.is_over(p_at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN ((p_at IS NOT NULL) AND (p_at <= backend.now()));
+
+COMMENT ON FUNCTION backend.is_over(p_at timestamp with time zone) IS 'Whether an end has come; null never does.';
+
+CREATE TABLE backend.invites (
+    invite_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    game_id uuid NOT NULL,
+    inviter_user_id uuid,
+    invited_user_id uuid,
+    code_hash bytea,
+    status text DEFAULT 'created'::text NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    redeemed_by_user_id uuid,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT invites_code_hash_has_32_bytes CHECK ((length(code_hash) = 32)),
+    CONSTRAINT invites_for_a_person_or_by_code CHECK (((invited_user_id IS NULL) = (code_hash IS NOT NULL))),
+    CONSTRAINT invites_redeemed_says_by_whom CHECK (((status = 'redeemed'::text) = (redeemed_by_user_id IS NOT NULL)))
+);
+
+COMMENT ON TABLE backend.invites IS 'An offer of a seat; inviter_user_id is null when an administrator made it. The code is not kept, only its SHA-256.';
+
+CREATE TABLE backend.memberships (
+    membership_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    game_id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    race_name text NOT NULL,
+    race_name_canonical text NOT NULL,
+    status text DEFAULT 'active'::text NOT NULL,
+    joined_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    ended_at timestamp with time zone,
+    planets integer,
+    population numeric,
+    initial_planets integer,
+    initial_population numeric,
+    max_planets integer,
+    max_population numeric,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT memberships_ended_says_when CHECK (((status = 'active'::text) = (ended_at IS NULL)))
+);
+
+COMMENT ON TABLE backend.memberships IS 'A person''s seat in a game, and how their race fares: as it began, now, and at its best.';
+
+CREATE FUNCTION backend.game_is_visible(p_game backend.games, p_user_id uuid) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN (((p_game).visibility = 'public'::text) OR ((p_game).owner_user_id = p_user_id) OR (EXISTS (SELECT FROM backend.memberships m WHERE ((m.game_id = (game_is_visible.p_game).game_id) AND (m.user_id = game_is_visible.p_user_id) AND (m.status = 'active'::text)))) OR (EXISTS (SELECT FROM backend.invites i WHERE ((i.game_id = (game_is_visible.p_game).game_id) AND (i.invited_user_id = game_is_visible.p_user_id) AND (i.status = 'created'::text) AND (NOT backend.is_over(i.expires_at))))));
+
+COMMENT ON FUNCTION backend.game_is_visible(p_game backend.games, p_user_id uuid) IS 'Whether a person may see a game: a public one, or as owner, member or invitee.';
+
+CREATE FUNCTION backend.game_member_count(p_game_id uuid) RETURNS bigint
+    LANGUAGE sql STABLE
+    RETURN (SELECT count(*) AS count FROM backend.memberships m WHERE ((m.game_id = game_member_count.p_game_id) AND (m.status = 'active'::text)));
+
+COMMENT ON FUNCTION backend.game_member_count(p_game_id uuid) IS 'How many seats are taken.';
+
+CREATE TABLE backend.runtime_records (
+    game_id uuid NOT NULL,
+    wanted text DEFAULT 'running'::text NOT NULL,
+    status text DEFAULT 'starting'::text NOT NULL,
+    generation integer DEFAULT 1 NOT NULL,
+    engine_version text NOT NULL,
+    image_ref text NOT NULL,
+    container_id text,
+    endpoint text,
+    current_turn integer,
+    next_turn_at timestamp with time zone,
+    skip_next_turn boolean DEFAULT false NOT NULL,
+    turn_requested_at timestamp with time zone,
+    lease_number bigint DEFAULT 0 NOT NULL,
+    lease_until timestamp with time zone,
+    next_attempt_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    started_at timestamp with time zone,
+    last_observed_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT runtime_records_wanted_is_known CHECK ((wanted = ANY (ARRAY['running'::text, 'stopped'::text, 'removed'::text])))
+);
+
+COMMENT ON TABLE backend.runtime_records IS 'The engine of a game: what is wanted, what is seen.';
+
+COMMENT ON COLUMN backend.runtime_records.generation IS 'Rises each time that another engine is wanted.';
+
+COMMENT ON COLUMN backend.runtime_records.turn_requested_at IS 'A turn is to be computed, by schedule or by force.';
+
+COMMENT ON COLUMN backend.runtime_records.lease_number IS 'The fence: rises with each attempt to do something with the engine.';
+
+COMMENT ON COLUMN backend.runtime_records.next_attempt_at IS 'When the sweep defers a job again for what is still to be done.';
+
+CREATE FUNCTION backend.game_json(p_game backend.games) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN (SELECT jsonb_build_object('game_id', (game_json.p_game).game_id, 'game_name', (game_json.p_game).game_name, 'description', (game_json.p_game).description, 'visibility', (game_json.p_game).visibility, 'status', (game_json.p_game).status, 'status_reason', (game_json.p_game).status_reason, 'owner_user_id', (game_json.p_game).owner_user_id, 'min_players', (game_json.p_game).min_players, 'max_players', (game_json.p_game).max_players, 'member_count', backend.game_member_count((game_json.p_game).game_id), 'enrollment_ends_at', backend.ts((game_json.p_game).enrollment_ends_at), 'turn_schedule', (game_json.p_game).turn_schedule, 'target_engine_version', (game_json.p_game).target_engine_version, 'current_turn', r.current_turn, 'next_turn_at', backend.ts(r.next_turn_at), 'runtime_status', r.status, 'created_at', backend.ts((game_json.p_game).created_at), 'started_at', backend.ts((game_json.p_game).started_at), 'finished_at', backend.ts((game_json.p_game).finished_at)) AS jsonb_build_object FROM ((SELECT) one LEFT JOIN backend.runtime_records r ON ((r.game_id = (game_json.p_game).game_id))));
+
+COMMENT ON FUNCTION backend.game_json(p_game backend.games) IS 'The game object of the contract.';
+
+CREATE FUNCTION backend.game_lock(p_game_id uuid) RETURNS backend.games
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE;
+BEGIN
+    SELECT * INTO v_game FROM games WHERE game_id = p_game_id FOR NO KEY UPDATE;
+    RETURN v_game;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.game_lock(p_game_id uuid) IS 'A game, held to the end of the transaction; null for none. After accounts, before everything that hangs on it.';
+
+CREATE FUNCTION backend.game_notify(p_game_id uuid, p_kind text, p_key text, p_payload jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM notification_submit(p_kind, p_key, m.user_id, jsonb_build_object('game_id', p_game_id) || p_payload)
+       FROM (SELECT a.user_id FROM memberships AS a WHERE a.game_id = p_game_id AND a.status = 'active' ORDER BY a.user_id) AS m;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.game_notify(p_game_id uuid, p_kind text, p_key text, p_payload jsonb) IS 'Tells every active member of a game something.';
+
+CREATE FUNCTION backend.game_refusal(p_game backend.games, p_action text, p_actor_type text, p_actor_id text) RETURNS backend.reason
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_actor text := CASE p_actor_type
+        WHEN 'user' THEN CASE WHEN p_game.owner_user_id::text = p_actor_id THEN 'owner' END
+        ELSE p_actor_type
+    END;
+BEGIN
+    IF v_actor IS NULL OR NOT EXISTS (
+        SELECT FROM state_transitions AS t WHERE t.machine = 'game' AND t.action = p_action AND v_actor = ANY (t.actors)
+    ) THEN
+        RETURN ROW(403, 'forbidden', 'Only those who run this game may do that.', NULL)::reason;
+    END IF;
+    IF v_actor = 'owner' AND is_sanctioned(p_game.owner_user_id, 'private_game_manage_block') THEN
+        RETURN ROW(403, 'sanctioned', 'This is not allowed to this account at present.',
+                   '{"sanction": "private_game_manage_block"}')::reason;
+    END IF;
+    IF NOT EXISTS (
+        SELECT FROM state_transitions AS t
+         WHERE t.machine = 'game' AND t.action = p_action AND t.from_state = p_game.status AND v_actor = ANY (t.actors)
+    ) THEN
+        RETURN ROW(409, 'invalid_transition', format('A game that is %s does not allow %s.', p_game.status, p_action),
+                   jsonb_build_object(
+                       'from', p_game.status, 'action', p_action,
+                       'allowed', (SELECT coalesce(jsonb_agg(DISTINCT t.action), '[]') FROM state_transitions AS t
+                                    WHERE t.machine = 'game' AND t.from_state = p_game.status AND v_actor = ANY (t.actors)))
+                  )::reason;
+    END IF;
+    IF p_action IN ('open-enrollment', 'start', 'retry-start', 'force-start')
+       AND NOT EXISTS (SELECT FROM engine_versions AS v WHERE v.version = p_game.target_engine_version AND v.enabled)
+    THEN
+        RETURN ROW(422, 'engine_version_unavailable', 'The engine version of this game is not enabled.',
+                   jsonb_build_object('version', p_game.target_engine_version))::reason;
+    END IF;
+    IF p_action = 'open-enrollment' AND is_over(p_game.enrollment_ends_at) THEN
+        RETURN ROW(422, 'enrollment_ended', 'The end of enrolment is not in the future.', NULL)::reason;
+    END IF;
+    IF p_action IN ('ready-to-start', 'force-start') AND game_member_count(p_game.game_id) < p_game.min_players THEN
+        RETURN ROW(422, 'not_enough_members', 'Too few have a seat.',
+                   jsonb_build_object('members', game_member_count(p_game.game_id), 'min_players', p_game.min_players))::reason;
+    END IF;
+    IF p_action = 'resume'
+       AND NOT EXISTS (SELECT FROM runtime_records AS r WHERE r.game_id = p_game.game_id AND r.status = 'running' AND r.wanted = 'running')
+    THEN
+        RETURN ROW(422, 'engine_not_healthy', 'The engine of this game is not well.', NULL)::reason;
+    END IF;
+    RETURN NULL;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.game_refusal(p_game backend.games, p_action text, p_actor_type text, p_actor_id text) IS 'Why somebody may not do something to a game now; null when they may. p_actor_type: user, admin, job, sweeper.';
+
+CREATE FUNCTION backend.game_transition(p_game backend.games, p_action text, p_actor_type text, p_actor_id text, p_reason text DEFAULT NULL::text) RETURNS backend.games
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_refusal reason := game_refusal(p_game, p_action, p_actor_type, p_actor_id);
+    v_game games%ROWTYPE;
+    v_to text;
+    v_invited uuid;
+BEGIN
+    -- Not "v_refusal IS NOT NULL": that is true only where every field is told, and context often is not.
+    IF v_refusal.code IS NOT NULL THEN
+        PERFORM fail(v_refusal.status, v_refusal.code, v_refusal.message, v_refusal.context);
+    END IF;
+    SELECT t.to_state INTO STRICT v_to FROM state_transitions AS t
+     WHERE t.machine = 'game' AND t.action = p_action AND t.from_state = p_game.status;
+    UPDATE games
+       SET status = v_to, status_reason = p_reason,
+           started_at = CASE WHEN p_action = 'runtime-started' THEN backend.now() ELSE started_at END,
+           finished_at = CASE WHEN v_to IN ('finished', 'cancelled') THEN backend.now() ELSE finished_at END
+     WHERE game_id = p_game.game_id
+    RETURNING * INTO STRICT v_game;
+    INSERT INTO game_history (game_id, action, from_status, to_status, actor_type, actor_id, reason)
+    VALUES (p_game.game_id, p_action, p_game.status, v_to, p_actor_type, p_actor_id, p_reason);
+
+    IF p_game.status IN ('draft', 'enrollment_open') AND v_to <> 'enrollment_open' THEN
+        -- Nobody comes in any more.
+        FOR v_invited IN
+            UPDATE invites SET status = 'revoked' WHERE game_id = p_game.game_id AND status = 'created' RETURNING invited_user_id
+        LOOP
+            IF v_invited IS NOT NULL THEN
+                PERFORM notification_submit('lobby.invite.revoked', 'closed:' || p_game.game_id, v_invited,
+                                            jsonb_build_object('game_id', p_game.game_id));
+            END IF;
+        END LOOP;
+    END IF;
+    CASE
+        WHEN v_to = 'starting' THEN
+            PERFORM runtime_want(v_game);
+        WHEN p_action = 'runtime-started' THEN
+            PERFORM game_notify(v_game.game_id, 'game.started', v_game.game_id::text, '{}');
+        WHEN p_action = 'resume' THEN
+            -- What it was paused over is not caught up with; what was skipped stays so.
+            UPDATE runtime_records SET next_turn_at = cron_next(v_game.turn_schedule, backend.now())
+             WHERE game_id = v_game.game_id AND next_turn_at <= backend.now();
+        WHEN v_to = 'paused' THEN
+            PERFORM game_notify(
+                v_game.game_id, 'game.paused',
+                format('paused:%s:%s', v_game.game_id, r.current_turn),
+                jsonb_build_object('turn', coalesce(r.current_turn, 0), 'reason', p_reason))
+               FROM runtime_records AS r WHERE r.game_id = v_game.game_id;
+        WHEN v_to = 'finished' THEN
+            PERFORM race_names_settle(v_game.game_id, true);
+            PERFORM game_notify(v_game.game_id, 'game.finished', v_game.game_id::text, '{}');
+        WHEN v_to = 'cancelled' THEN
+            PERFORM race_names_settle(v_game.game_id, false);
+            PERFORM runtime_unwant(v_game.game_id);
+        ELSE
+            NULL;
+    END CASE;
+    RETURN v_game;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.game_transition(p_game backend.games, p_action text, p_actor_type text, p_actor_id text, p_reason text) IS 'Takes an edge of the game machine with all that follows from it; the game is locked by the caller. GX403 forbidden, sanctioned, GX409 invalid_transition, GX422 engine_version_unavailable, enrollment_ended, not_enough_members, engine_not_healthy.';
 
 CREATE FUNCTION backend.html_escape(p_text text) RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -703,11 +1753,42 @@ $$;
 
 COMMENT ON FUNCTION backend.invariants_collect() IS 'Every row of every view backend.invariants_<area>.';
 
-CREATE FUNCTION backend.is_over(p_at timestamp with time zone) RETURNS boolean
+CREATE FUNCTION backend.invite_json(p_invite backend.invites) RETURNS jsonb
     LANGUAGE sql STABLE
-    RETURN ((p_at IS NOT NULL) AND (p_at <= backend.now()));
+    RETURN jsonb_build_object('invite_id', (p_invite).invite_id, 'game_id', (p_invite).game_id, 'inviter_user_id', (p_invite).inviter_user_id, 'invited_user_id', (p_invite).invited_user_id, 'status', CASE WHEN (((p_invite).status = 'created'::text) AND backend.is_over((p_invite).expires_at)) THEN 'expired'::text ELSE (p_invite).status END, 'expires_at', backend.ts((p_invite).expires_at), 'created_at', backend.ts((p_invite).created_at));
 
-COMMENT ON FUNCTION backend.is_over(p_at timestamp with time zone) IS 'Whether an end has come; null never does.';
+COMMENT ON FUNCTION backend.invite_json(p_invite backend.invites) IS 'The invite object of the contract; its code is never in it.';
+
+CREATE FUNCTION backend.invite_redeem(p_invite_id uuid, p_user_id uuid, p_race_name text) RETURNS backend.memberships
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE;
+    v_invite invites%ROWTYPE;
+    v_membership memberships%ROWTYPE;
+BEGIN
+    -- The person, the game, then the invite: of two with one code, the second finds it used.
+    PERFORM account_lock(p_user_id);
+    v_game := game_lock((SELECT i.game_id FROM invites AS i WHERE i.invite_id = p_invite_id));
+    SELECT * INTO v_invite FROM invites WHERE invite_id = p_invite_id FOR NO KEY UPDATE;
+    IF v_invite.invite_id IS NULL OR v_invite.status <> 'created' OR is_over(v_invite.expires_at) THEN
+        PERFORM fail(404, 'invite_not_found', 'There is no such invite.');
+    END IF;
+    PERFORM sanction_refuse(p_user_id, 'game_join_block');
+    IF v_game.status <> 'enrollment_open' THEN
+        PERFORM fail(409, 'invalid_transition', format('A game that is %s does not allow redeem.', v_game.status),
+                     jsonb_build_object('from', v_game.status, 'action', 'redeem', 'allowed', '[]'::jsonb));
+    ELSIF is_over(v_game.enrollment_ends_at) THEN
+        PERFORM fail(422, 'enrollment_ended', 'Enrolment is over.');
+    END IF;
+    v_membership := seat_take(v_game, p_user_id, p_race_name);
+    UPDATE invites SET status = 'redeemed', redeemed_by_user_id = p_user_id WHERE invite_id = p_invite_id;
+    RETURN v_membership;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.invite_redeem(p_invite_id uuid, p_user_id uuid, p_race_name text) IS 'Takes a seat with an invite that somebody was found entitled to. GX404 invite_not_found, GX409 invalid_transition, GX422 enrollment_ended and what seat_take refuses.';
 
 CREATE TABLE backend.sanction_active (
     user_id uuid NOT NULL,
@@ -890,6 +1971,99 @@ $$;
 
 COMMENT ON FUNCTION backend.mail_render(p_template text, p_values jsonb, p_is_html boolean) IS 'A template with its values. 22023 when one is missing.';
 
+CREATE FUNCTION backend.membership_json(p_membership backend.memberships) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('membership_id', (p_membership).membership_id, 'game_id', (p_membership).game_id, 'user_id', (p_membership).user_id, 'race_name', (p_membership).race_name, 'status', (p_membership).status, 'joined_at', backend.ts((p_membership).joined_at), 'ended_at', backend.ts((p_membership).ended_at), 'planets', (p_membership).planets, 'population', (p_membership).population);
+
+COMMENT ON FUNCTION backend.membership_json(p_membership backend.memberships) IS 'The membership object of the contract.';
+
+CREATE FUNCTION backend.notification_problem(p_kind text, p_payload jsonb) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+    v_fields jsonb := (SELECT k.fields FROM notification_kinds AS k WHERE k.kind = p_kind);
+    v_name text;
+    v_type text;
+    v_value text;
+BEGIN
+    IF v_fields IS NULL THEN
+        RETURN 'the kind is not in the catalogue';
+    END IF;
+    IF jsonb_typeof(p_payload) IS DISTINCT FROM 'object' THEN
+        RETURN 'the payload is not an object';
+    END IF;
+    FOR v_name, v_type IN SELECT f.field_name, f.field_type FROM jsonb_each_text(v_fields) AS f (field_name, field_type) LOOP
+        v_value := p_payload ->> v_name;
+        IF v_value IS NULL THEN
+            RETURN format('the field %s is missing', v_name);
+        END IF;
+        IF NOT (CASE v_type
+            WHEN 'uuid' THEN v_value ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+            WHEN 'integer' THEN jsonb_typeof(p_payload -> v_name) = 'number' AND v_value ~ '^[0-9]{1,9}$'
+            WHEN 'time' THEN v_value ~ '^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$'
+            ELSE jsonb_typeof(p_payload -> v_name) = 'string' AND length(v_value) BETWEEN 1 AND 1000
+        END) THEN
+            RETURN format('the field %s is not of type %s', v_name, v_type);
+        END IF;
+    END LOOP;
+    RETURN NULL;
+END;
+$_$;
+
+COMMENT ON FUNCTION backend.notification_problem(p_kind text, p_payload jsonb) IS 'What is wrong with an intent; null when nothing is.';
+
+CREATE FUNCTION backend.notification_submit(p_kind text, p_idempotency_key text, p_user_id uuid, p_payload jsonb) RETURNS uuid
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_problem text := notification_problem(p_kind, p_payload);
+    v_kind notification_kinds%ROWTYPE;
+    v_notification_id uuid;
+    v_channel text;
+    v_route_id uuid;
+BEGIN
+    SELECT * INTO v_kind FROM notification_kinds WHERE kind = p_kind;
+    IF v_problem IS NULL AND v_kind.is_for_administrators <> (p_user_id IS NULL) THEN
+        v_problem := CASE WHEN v_kind.is_for_administrators THEN 'the kind is for administrators' ELSE 'the kind is for a person' END;
+    END IF;
+    IF v_problem IS NULL AND length(coalesce(p_idempotency_key, '')) NOT BETWEEN 1 AND 200 THEN
+        v_problem := 'the key does not have 1 to 200 characters';
+    ELSIF v_problem IS NULL AND p_user_id IS NOT NULL AND NOT EXISTS (SELECT FROM accounts AS a WHERE a.user_id = p_user_id) THEN
+        v_problem := 'there is no such person';
+    END IF;
+    IF v_problem IS NOT NULL THEN
+        INSERT INTO notification_malformed_intents (kind, idempotency_key, user_id, payload, reason)
+        VALUES (p_kind, p_idempotency_key, p_user_id, p_payload, v_problem);
+        RETURN NULL;
+    END IF;
+    INSERT INTO notifications (kind, idempotency_key, user_id, payload, request_id, trace_id)
+    VALUES (p_kind, p_idempotency_key, p_user_id, p_payload, request_id(), split_part(traceparent(), '-', 2))
+    ON CONFLICT ON CONSTRAINT notifications_one_per_kind_key_and_person DO NOTHING
+    RETURNING notification_id INTO v_notification_id;
+    IF v_notification_id IS NULL THEN
+        RETURN (SELECT n.notification_id FROM notifications AS n
+                 WHERE n.kind = p_kind AND n.idempotency_key = p_idempotency_key AND n.user_id IS NOT DISTINCT FROM p_user_id);
+    END IF;
+    FOREACH v_channel IN ARRAY v_kind.channels LOOP
+        INSERT INTO notification_routes (notification_id, channel) VALUES (v_notification_id, v_channel) RETURNING route_id INTO v_route_id;
+        IF v_channel = 'push' THEN
+            PERFORM push_client_event(p_user_id, NULL, p_kind, p_payload, v_route_id, p_idempotency_key);
+            UPDATE notification_routes SET status = 'delivered', attempts = 1 WHERE route_id = v_route_id;
+        END IF;
+    END LOOP;
+    -- A mail needs an address, which may be the administrators', and a template: a job sees to it, so that whatever is wrong
+    -- with either cannot harm the cause.
+    IF 'email' = ANY (v_kind.channels) THEN
+        PERFORM job_defer('notifications', 'notification_deliver');
+    END IF;
+    RETURN v_notification_id;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.notification_submit(p_kind text, p_idempotency_key text, p_user_id uuid, p_payload jsonb) IS 'Tells somebody something, in this transaction; the same kind, key and person again is the same notification. What is malformed is kept aside, and null returned.';
+
 CREATE FUNCTION backend.page(p_list text, p_items jsonb[], p_keys text[], p_limit integer) RETURNS text
     LANGUAGE sql STABLE
     RETURN (json_build_object('items', COALESCE(to_json((p_items)[1:p_limit]), '[]'::json), 'next_cursor', CASE WHEN (cardinality(p_items) > p_limit) THEN backend.cursor_make(p_list, (p_keys)[p_limit]) ELSE NULL::text END))::text;
@@ -954,6 +2128,98 @@ $$;
 
 COMMENT ON FUNCTION backend.push_wake() IS 'Wakes the sequencer if it sleeps.';
 
+CREATE FUNCTION backend.race_name_canonical(p_race_name text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    RETURN translate(regexp_replace(lower(NORMALIZE(p_race_name, NFKC)), '[\s''.-]'::text, ''::text, 'g'::text), 'i10'::text, 'llo'::text);
+
+COMMENT ON FUNCTION backend.race_name_canonical(p_race_name text) IS 'What two names that people would take for one have in common.';
+
+CREATE FUNCTION backend.race_name_clean(p_race_name text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+    v_name text := regexp_replace(btrim(normalize(p_race_name, NFC)), '\s+', ' ', 'g');
+BEGIN
+    IF v_name IS NULL OR v_name !~ '^[[:alnum:]][[:alnum:] .''-]{0,30}[[:alnum:].]$' OR race_name_canonical(v_name) = '' THEN
+        PERFORM fail(422, 'invalid_name', 'A race name has 2 to 32 letters, digits, spaces, hyphens, apostrophes or full stops.');
+    END IF;
+    RETURN v_name;
+END;
+$_$;
+
+COMMENT ON FUNCTION backend.race_name_clean(p_race_name text) IS 'A name as it is kept: NFC, trimmed, single spaces. GX422 invalid_name.';
+
+CREATE FUNCTION backend.race_name_release_unused(p_user_id uuid, p_canonical text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended(p_canonical, 11));
+    UPDATE race_names AS r SET released_at = backend.now()
+     WHERE r.canonical = p_canonical AND r.user_id = p_user_id AND r.released_at IS NULL AND r.tier = 'reservation'
+       AND NOT EXISTS (SELECT FROM memberships AS m JOIN games AS g USING (game_id)
+                        WHERE m.user_id = p_user_id AND m.race_name_canonical = p_canonical AND m.status = 'active'
+                          AND g.status NOT IN ('finished', 'cancelled'));
+END;
+$$;
+
+COMMENT ON FUNCTION backend.race_name_release_unused(p_user_id uuid, p_canonical text) IS 'Lets a reserved name go when its holder''s last game under it has ended; earned and registered names stay.';
+
+CREATE FUNCTION backend.race_name_reserve(p_user_id uuid, p_race_name text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_name text := race_name_clean(p_race_name);
+    v_canonical text := race_name_canonical(v_name);
+    v_holder uuid;
+BEGIN
+    -- Two who want one name at once: the second waits here, and then sees the first.
+    PERFORM pg_advisory_xact_lock(hashtextextended(v_canonical, 11));
+    SELECT r.user_id INTO v_holder FROM race_names AS r WHERE r.canonical = v_canonical AND r.released_at IS NULL;
+    IF v_holder IS NULL THEN
+        INSERT INTO race_names (canonical, race_name, user_id, tier) VALUES (v_canonical, v_name, p_user_id, 'reservation');
+    ELSIF v_holder <> p_user_id THEN
+        PERFORM fail(422, 'name_taken', 'This race name is taken.');
+    END IF;
+    RETURN v_name;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.race_name_reserve(p_user_id uuid, p_race_name text) IS 'Makes a person the holder of a name, or leaves it theirs; returns it as it is kept. GX422 invalid_name, name_taken.';
+
+CREATE FUNCTION backend.race_names_settle(p_game_id uuid, p_is_finished boolean) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_member memberships%ROWTYPE;
+    v_expires_at timestamptz := backend.now() + setting_interval('pending_registration_ttl');
+BEGIN
+    -- In the order of the names, which is the order of their locks.
+    FOR v_member IN
+        SELECT * FROM memberships WHERE game_id = p_game_id AND status = 'active' ORDER BY race_name_canonical
+    LOOP
+        IF p_is_finished AND v_member.max_planets > v_member.initial_planets AND v_member.max_population > v_member.initial_population THEN
+            PERFORM pg_advisory_xact_lock(hashtextextended(v_member.race_name_canonical, 11));
+            UPDATE race_names AS r SET tier = 'pending_registration', expires_at = v_expires_at
+             WHERE r.canonical = v_member.race_name_canonical AND r.user_id = v_member.user_id AND r.released_at IS NULL
+               AND r.tier = 'reservation';
+            IF FOUND THEN
+                PERFORM notification_submit(
+                    'lobby.race_name.pending', p_game_id || ':' || v_member.race_name_canonical, v_member.user_id,
+                    jsonb_build_object('race_name', v_member.race_name, 'expires_at', ts(v_expires_at)));
+            END IF;
+        ELSE
+            PERFORM race_name_release_unused(v_member.user_id, v_member.race_name_canonical);
+        END IF;
+    END LOOP;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.race_names_settle(p_game_id uuid, p_is_finished boolean) IS 'At a game''s end: names whose races grew in planets and population are earned, the others are let go unless they are in use elsewhere.';
+
 CREATE FUNCTION backend.refusal(p_status integer, p_code text, p_detail text, p_context jsonb DEFAULT NULL::jsonb) RETURNS api.reply
     LANGUAGE sql STABLE
     RETURN ROW(p_status, (json_build_object('code', p_code, 'message', p_detail, 'details', COALESCE(p_context, '{}'::jsonb)))::text, NULL::text)::api.reply;
@@ -965,6 +2231,160 @@ CREATE FUNCTION backend.request_id() RETURNS text
     RETURN NULLIF(current_setting('backend.request_id'::text, true), ''::text);
 
 COMMENT ON FUNCTION backend.request_id() IS 'The id of the request or job that this transaction serves; null for none.';
+
+CREATE FUNCTION backend.runtime_held(p_game_id uuid, p_lease_number bigint) RETURNS backend.runtime_records
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_runtime runtime_records%ROWTYPE;
+BEGIN
+    -- The game before its engine: the order in which everybody locks.
+    PERFORM game_lock(p_game_id);
+    SELECT * INTO v_runtime FROM runtime_records
+     WHERE game_id = p_game_id AND lease_number = p_lease_number AND lease_until IS NOT NULL
+       FOR NO KEY UPDATE;
+    RETURN v_runtime;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.runtime_held(p_game_id uuid, p_lease_number bigint) IS 'The runtime that a lease is for, locked, its game first; null when another lease has been given, or this one has been handed in.';
+
+CREATE FUNCTION backend.runtime_json(p_runtime backend.runtime_records) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('game_id', (p_runtime).game_id, 'wanted', (p_runtime).wanted, 'status', (p_runtime).status, 'generation', (p_runtime).generation, 'engine_version', (p_runtime).engine_version, 'image_ref', (p_runtime).image_ref, 'container_id', (p_runtime).container_id, 'endpoint', (p_runtime).endpoint, 'current_turn', (p_runtime).current_turn, 'next_turn_at', backend.ts((p_runtime).next_turn_at), 'skip_next_turn', (p_runtime).skip_next_turn, 'started_at', backend.ts((p_runtime).started_at), 'last_observed_at', backend.ts((p_runtime).last_observed_at));
+
+COMMENT ON FUNCTION backend.runtime_json(p_runtime backend.runtime_records) IS 'The runtime object of the contract, without its operations and health.';
+
+CREATE TABLE backend.runtime_operation_log (
+    operation_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    game_id uuid NOT NULL,
+    operation text NOT NULL,
+    generation integer NOT NULL,
+    lease_number bigint NOT NULL,
+    started_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    finished_at timestamp with time zone,
+    outcome text,
+    error text,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT runtime_operation_log_operation_is_known CHECK ((operation = ANY (ARRAY['pull'::text, 'start'::text, 'init'::text, 'turn'::text, 'stop'::text, 'remove'::text, 'restart'::text, 'patch'::text, 'adopt'::text, 'banish'::text, 'logs'::text]))),
+    CONSTRAINT runtime_operation_log_outcome_is_known CHECK ((outcome = ANY (ARRAY['done'::text, 'failed'::text])))
+);
+
+COMMENT ON TABLE backend.runtime_operation_log IS 'Everything that was done to an engine; without an outcome it goes on, or its worker died.';
+
+CREATE FUNCTION backend.runtime_operation_end(p_game_id uuid, p_lease_number bigint, p_outcome text, p_error text) RETURNS void
+    LANGUAGE sql
+    BEGIN ATOMIC
+ UPDATE backend.runtime_operation_log SET finished_at = backend.now(), outcome = runtime_operation_end.p_outcome, error = "left"(runtime_operation_end.p_error, 1000)
+   WHERE ((runtime_operation_log.game_id = runtime_operation_end.p_game_id) AND (runtime_operation_log.lease_number = runtime_operation_end.p_lease_number) AND (runtime_operation_log.finished_at IS NULL));
+END;
+
+COMMENT ON FUNCTION backend.runtime_operation_end(p_game_id uuid, p_lease_number bigint, p_outcome text, p_error text) IS 'What came of the operation of a lease.';
+
+CREATE FUNCTION backend.runtime_snapshot(p_game_id uuid, p_turn integer, p_players jsonb, p_lease_number bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    INSERT INTO game_turns (game_id, turn, players, lease_number) VALUES (p_game_id, p_turn, p_players, p_lease_number)
+    ON CONFLICT (game_id, turn) DO NOTHING;
+    UPDATE memberships AS m
+       SET planets = s.planets, population = s.population,
+           initial_planets = coalesce(m.initial_planets, s.planets),
+           initial_population = coalesce(m.initial_population, s.population),
+           max_planets = greatest(m.max_planets, s.planets),
+           max_population = greatest(m.max_population, s.population)
+      FROM jsonb_to_recordset(p_players) AS s ("raceName" text, planets integer, population numeric)
+     WHERE m.game_id = p_game_id AND m.race_name = s."raceName";
+END;
+$$;
+
+COMMENT ON FUNCTION backend.runtime_snapshot(p_game_id uuid, p_turn integer, p_players jsonb, p_lease_number bigint) IS 'Stores a turn, once, and how each race fares; called for newer turns only.';
+
+CREATE FUNCTION backend.runtime_unwant(p_game_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    UPDATE runtime_records SET wanted = 'removed', turn_requested_at = NULL, next_turn_at = NULL, next_attempt_at = backend.now()
+     WHERE game_id = p_game_id AND wanted <> 'removed';
+    IF FOUND THEN
+        -- Before anything else that waits for this game.
+        PERFORM job_defer('runtime', 'runtime_remove', jsonb_build_object('game_id', p_game_id), 'game:' || p_game_id, 10);
+    END IF;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.runtime_unwant(p_game_id uuid) IS 'A game''s engine is not wanted any more: the record, and the job that removes it.';
+
+CREATE FUNCTION backend.runtime_want(p_game backend.games) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    INSERT INTO runtime_records AS r (game_id, engine_version, image_ref)
+    SELECT p_game.game_id, v.version, v.image_ref FROM engine_versions AS v WHERE v.version = p_game.target_engine_version
+    ON CONFLICT (game_id) DO UPDATE
+        SET wanted = 'running', status = 'starting', generation = r.generation + 1, engine_version = excluded.engine_version,
+            image_ref = excluded.image_ref, lease_until = NULL, turn_requested_at = NULL, next_attempt_at = backend.now();
+    PERFORM job_defer('runtime', 'runtime_start', jsonb_build_object('game_id', p_game.game_id), 'game:' || p_game.game_id);
+END;
+$$;
+
+COMMENT ON FUNCTION backend.runtime_want(p_game backend.games) IS 'An engine is wanted for a game: the record, and the job that starts it.';
+
+CREATE FUNCTION backend.sanction_refuse(p_user_id uuid, p_code text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF is_sanctioned(p_user_id, p_code) THEN
+        PERFORM fail(403, 'sanctioned', 'This is not allowed to this account at present.', jsonb_build_object('sanction', p_code));
+    END IF;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.sanction_refuse(p_user_id uuid, p_code text) IS 'Refuses somebody under a sanction. GX403 sanctioned.';
+
+CREATE FUNCTION backend.seat_take(p_game backend.games, p_user_id uuid, p_race_name text) RETURNS backend.memberships
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_membership memberships%ROWTYPE;
+    v_name text;
+    v_limit integer := account_limit(p_user_id, 'max_active_memberships');
+BEGIN
+    PERFORM sanction_refuse(p_user_id, 'game_join_block');
+    SELECT * INTO v_membership FROM memberships WHERE game_id = p_game.game_id AND user_id = p_user_id;
+    IF v_membership.status = 'active' THEN
+        PERFORM fail(409, 'already_member', 'There is a seat already.');
+    ELSIF v_membership.status = 'blocked' THEN
+        PERFORM fail(422, 'eligibility_denied', 'Somebody who was blocked in a game cannot come back to it.');
+    END IF;
+    IF (SELECT count(*) FROM memberships AS m JOIN games AS g USING (game_id)
+         WHERE m.user_id = p_user_id AND m.status = 'active' AND g.status NOT IN ('finished', 'cancelled')) >= v_limit THEN
+        PERFORM fail(422, 'limit_reached', 'There are seats in as many games as this account may have.',
+                     jsonb_build_object('limit', 'max_active_memberships', 'value', v_limit));
+    END IF;
+    -- The game is locked: whoever counts its seats is alone.
+    IF game_member_count(p_game.game_id) >= p_game.max_players THEN
+        PERFORM fail(422, 'game_full', 'Every seat is taken.');
+    END IF;
+    v_name := race_name_reserve(p_user_id, p_race_name);
+    INSERT INTO memberships AS m (game_id, user_id, race_name, race_name_canonical)
+    VALUES (p_game.game_id, p_user_id, v_name, race_name_canonical(v_name))
+    ON CONFLICT ON CONSTRAINT memberships_one_per_person_and_game DO UPDATE
+        SET status = 'active', ended_at = NULL, joined_at = backend.now(), race_name = excluded.race_name,
+            race_name_canonical = excluded.race_name_canonical
+    RETURNING * INTO v_membership;
+    RETURN v_membership;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.seat_take(p_game backend.games, p_user_id uuid, p_race_name text) IS 'Takes a seat under a race name; the person and then the game are locked by the caller. GX403 sanctioned, GX409 already_member, GX422 eligibility_denied, limit_reached, game_full, invalid_name, name_taken.';
 
 CREATE TABLE backend.device_sessions (
     device_session_id uuid DEFAULT backend.uuid_v7() NOT NULL,
@@ -1065,6 +2485,17 @@ CREATE FUNCTION backend.setting_interval(p_name text) RETURNS interval
     RETURN make_interval(secs => (backend.setting(p_name))::double precision);
 
 COMMENT ON FUNCTION backend.setting_interval(p_name text) IS 'A setting of unit seconds, as an interval.';
+
+CREATE FUNCTION backend.tg_audit_log__append_only() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RAISE EXCEPTION 'the audit log is append-only' USING ERRCODE = 'insufficient_privilege';
+END;
+$$;
+
+COMMENT ON FUNCTION backend.tg_audit_log__append_only() IS 'Before update, delete or truncate: refuses. 42501.';
 
 CREATE FUNCTION backend.tg_row__touch() RETURNS trigger
     LANGUAGE plpgsql
@@ -1492,6 +2923,58 @@ $$;
 
 COMMENT ON FUNCTION worker.mail_report(p_delivery_id uuid, p_attempt_no integer, p_outcome text, p_error text) IS 'What came of an attempt: sent, transient, permanent, or outcome_unknown where the relay''s answer was lost; returns the delivery''s status then. 23514 for another outcome.';
 
+CREATE FUNCTION worker.notification_routes_deliver(p_limit integer, p_admin_email text) RETURNS TABLE(route_id uuid, kind text, status text, error text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_route record;
+    v_address text;
+    v_game_name text;
+BEGIN
+    FOR v_route IN
+        SELECT r.route_id, r.attempts, n.kind, n.user_id, n.payload, k.is_for_administrators
+          FROM notification_routes AS r
+          JOIN notifications AS n USING (notification_id)
+          JOIN notification_kinds AS k USING (kind)
+         WHERE r.status IN ('pending', 'retrying') AND r.channel = 'email' AND r.next_attempt_at <= backend.now()
+         ORDER BY r.next_attempt_at, r.route_id
+         LIMIT p_limit
+           FOR NO KEY UPDATE OF r SKIP LOCKED
+    LOOP
+        route_id := v_route.route_id;
+        kind := v_route.kind;
+        error := NULL;
+        v_address := CASE
+            WHEN v_route.is_for_administrators THEN p_admin_email
+            ELSE (SELECT a.email FROM accounts AS a WHERE a.user_id = v_route.user_id)
+        END;
+        IF v_address IS NULL THEN
+            status := 'skipped';
+        ELSE
+            v_game_name := (SELECT g.game_name FROM games AS g WHERE g.game_id = (v_route.payload ->> 'game_id')::uuid);
+            -- What one route fails at must not undo the others.
+            BEGIN
+                PERFORM mail_enqueue(
+                    v_route.kind, v_route.route_id::text, ARRAY[v_address],
+                    v_route.payload || jsonb_build_object('game_name', coalesce(v_game_name, 'unknown')), v_route.user_id);
+                status := 'delivered';
+            EXCEPTION WHEN data_exception OR integrity_constraint_violation OR no_data_found THEN
+                error := SQLSTATE || ' ' || SQLERRM;
+                status := CASE WHEN v_route.attempts + 1 < setting('notification_max_attempts') THEN 'retrying' ELSE 'dead_lettered' END;
+            END;
+        END IF;
+        UPDATE notification_routes AS r
+           SET status = notification_routes_deliver.status, attempts = r.attempts + 1, last_error = left(error, 1000),
+               next_attempt_at = backend.now() + make_interval(secs => least(3600, 5 * 2 ^ r.attempts) * (0.5 + random() / 2))
+         WHERE r.route_id = v_route.route_id;
+        RETURN NEXT;
+    END LOOP;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.notification_routes_deliver(p_limit integer, p_admin_email text) IS 'Puts at most so many due mail notifications into the outbox; p_admin_email is the administrators'' address, null for none. Raises nothing of its own.';
+
 CREATE FUNCTION worker.push_events_purge(p_limit integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -1520,6 +3003,227 @@ $$;
 
 COMMENT ON FUNCTION worker.push_events_purge(p_limit integer) IS 'Deletes at most so many of the oldest events that have left the window and a minute; returns how many. Raises nothing of its own.';
 
+CREATE FUNCTION worker.runtime_is_wanted(p_game_id uuid, p_generation integer) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM runtime_records AS r WHERE r.game_id = p_game_id AND (p_generation IS NULL OR r.generation = p_generation) AND r.wanted = 'running');
+END;
+$$;
+
+COMMENT ON FUNCTION worker.runtime_is_wanted(p_game_id uuid, p_generation integer) IS 'Whether this generation of a game''s engine is to run; null for any. Raises nothing of its own.';
+
+CREATE FUNCTION worker.runtime_moved(p_game_id uuid, p_generation integer, p_endpoint text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    UPDATE runtime_records AS r SET endpoint = p_endpoint, last_observed_at = backend.now()
+     WHERE r.game_id = p_game_id AND r.generation = p_generation AND r.wanted = 'running';
+    RETURN FOUND;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.runtime_moved(p_game_id uuid, p_generation integer, p_endpoint text) IS 'The engine of a generation is reached there now. False when it is not the one that is wanted. Raises nothing of its own.';
+
+CREATE FUNCTION worker.runtime_observed(p_game_id uuid, p_generation integer, p_container_id text, p_endpoint text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM game_lock(p_game_id);
+    -- It was seen well. Whoever has a lease says for themself how it is.
+    UPDATE runtime_records AS r
+       SET container_id = p_container_id, endpoint = p_endpoint, last_observed_at = backend.now(),
+           status = CASE WHEN r.status IN ('engine_unreachable', 'generation_failed', 'stopped')
+                           OR (r.status = 'generating' AND is_over(r.lease_until)) THEN 'running' ELSE r.status END
+     WHERE r.game_id = p_game_id AND r.generation = p_generation AND r.wanted = 'running' AND r.status <> 'starting'
+       AND (r.lease_until IS NULL OR is_over(r.lease_until));
+    RETURN FOUND;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.runtime_observed(p_game_id uuid, p_generation integer, p_container_id text, p_endpoint text) IS 'The engine of a generation answers, there. False when it is not the one that is wanted, or somebody works on it. Raises nothing of its own.';
+
+CREATE FUNCTION worker.runtime_remove_claim(p_game_id uuid, p_lease_seconds integer) RETURNS TABLE(lease_number bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_runtime runtime_records%ROWTYPE;
+BEGIN
+    PERFORM game_lock(p_game_id);
+    -- Whoever else has a lease works on an engine that is not wanted any more: it is taken over at once.
+    UPDATE runtime_records AS r
+       SET lease_number = r.lease_number + 1, lease_until = backend.now() + make_interval(secs => p_lease_seconds),
+           next_attempt_at = backend.now() + make_interval(secs => p_lease_seconds)
+     WHERE r.game_id = p_game_id AND r.wanted = 'removed' AND r.status <> 'removed'
+    RETURNING * INTO v_runtime;
+    IF v_runtime.game_id IS NULL THEN
+        RETURN;
+    END IF;
+    INSERT INTO runtime_operation_log (game_id, operation, generation, lease_number)
+    VALUES (p_game_id, 'remove', v_runtime.generation, v_runtime.lease_number);
+    lease_number := v_runtime.lease_number;
+    RETURN NEXT;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.runtime_remove_claim(p_game_id uuid, p_lease_seconds integer) IS 'A lease to remove an engine that is not wanted; no row when there is none. Raises nothing of its own.';
+
+CREATE FUNCTION worker.runtime_removed(p_game_id uuid, p_lease_number bigint) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_runtime runtime_records%ROWTYPE := runtime_held(p_game_id, p_lease_number);
+BEGIN
+    IF v_runtime.game_id IS NULL OR v_runtime.wanted <> 'removed' THEN
+        RETURN false;
+    END IF;
+    UPDATE runtime_records
+       SET status = 'removed', container_id = NULL, endpoint = NULL, lease_until = NULL, last_observed_at = backend.now()
+     WHERE game_id = p_game_id;
+    PERFORM runtime_operation_end(p_game_id, p_lease_number, 'done', NULL);
+    RETURN true;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.runtime_removed(p_game_id uuid, p_lease_number bigint) IS 'The engine is gone, as it was wanted. False when the lease is not the newest. Raises nothing of its own.';
+
+CREATE FUNCTION worker.runtime_start_claim(p_game_id uuid, p_lease_seconds integer) RETURNS TABLE(lease_number bigint, generation integer, engine_version text, image_ref text, races text[])
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE := game_lock(p_game_id);
+    v_runtime runtime_records%ROWTYPE;
+BEGIN
+    UPDATE runtime_records AS r
+       SET lease_number = r.lease_number + 1, lease_until = backend.now() + make_interval(secs => p_lease_seconds),
+           next_attempt_at = backend.now() + make_interval(secs => p_lease_seconds)
+     WHERE r.game_id = p_game_id AND v_game.status = 'starting' AND r.wanted = 'running' AND r.status = 'starting'
+       AND (r.lease_until IS NULL OR is_over(r.lease_until))
+    RETURNING * INTO v_runtime;
+    IF v_runtime.game_id IS NULL THEN
+        RETURN;
+    END IF;
+    INSERT INTO runtime_operation_log (game_id, operation, generation, lease_number)
+    VALUES (p_game_id, 'start', v_runtime.generation, v_runtime.lease_number);
+    lease_number := v_runtime.lease_number;
+    generation := v_runtime.generation;
+    engine_version := v_runtime.engine_version;
+    image_ref := v_runtime.image_ref;
+    races := ARRAY(SELECT m.race_name FROM memberships AS m WHERE m.game_id = p_game_id AND m.status = 'active' ORDER BY m.joined_at, m.membership_id);
+    RETURN NEXT;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.runtime_start_claim(p_game_id uuid, p_lease_seconds integer) IS 'A lease to start a game''s engine, with what it is started with; no row when there is nothing to start, or another is at it. Raises nothing of its own.';
+
+CREATE FUNCTION worker.runtime_start_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_runtime runtime_records%ROWTYPE := runtime_held(p_game_id, p_lease_number);
+    v_game games%ROWTYPE;
+    v_payload jsonb;
+BEGIN
+    SELECT * INTO v_game FROM games WHERE game_id = p_game_id;
+    IF v_runtime.game_id IS NULL OR v_game.status <> 'starting' THEN
+        RETURN false;
+    END IF;
+    -- Nothing of it is left running: whoever tries again starts from the beginning.
+    UPDATE runtime_records SET status = 'stopped', wanted = 'stopped', lease_until = NULL WHERE game_id = p_game_id;
+    PERFORM runtime_operation_end(p_game_id, p_lease_number, 'failed', concat_ws(': ', p_kind, p_error));
+    PERFORM game_transition(v_game, 'runtime-failed', 'job', p_lease_number::text, p_kind);
+    v_payload := jsonb_build_object('game_id', p_game_id) || CASE p_kind
+        WHEN 'image_pull_failed' THEN jsonb_build_object('image_ref', v_runtime.image_ref)
+        WHEN 'start_config_invalid' THEN jsonb_build_object('reason', coalesce(nullif(left(p_error, 500), ''), 'not told'))
+        ELSE '{}'
+    END;
+    PERFORM notification_submit('runtime.' || p_kind, p_game_id || ':' || v_runtime.generation, NULL, v_payload);
+    RETURN true;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.runtime_start_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text) IS 'The engine could not be started; p_kind: image_pull_failed, container_start_failed, start_config_invalid. False when the lease is not the newest. Raises nothing of its own.';
+
+CREATE FUNCTION worker.runtime_started(p_game_id uuid, p_lease_number bigint, p_container_id text, p_endpoint text, p_turn integer, p_players jsonb) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_runtime runtime_records%ROWTYPE := runtime_held(p_game_id, p_lease_number);
+    v_game games%ROWTYPE;
+BEGIN
+    SELECT * INTO v_game FROM games WHERE game_id = p_game_id;
+    IF v_runtime.game_id IS NULL OR v_game.status <> 'starting' OR v_runtime.wanted <> 'running' THEN
+        RETURN false;
+    END IF;
+    INSERT INTO player_mappings (game_id, user_id, player_id, race_name)
+    SELECT p_game_id, m.user_id, s.id, m.race_name
+      FROM jsonb_to_recordset(p_players) AS s (id text, "raceName" text)
+      JOIN memberships AS m ON m.game_id = p_game_id AND m.race_name = s."raceName" AND m.status = 'active'
+    ON CONFLICT (game_id, user_id) DO UPDATE SET player_id = excluded.player_id, race_name = excluded.race_name;
+    PERFORM runtime_snapshot(p_game_id, p_turn, p_players, p_lease_number);
+    UPDATE runtime_records
+       SET status = 'running', container_id = p_container_id, endpoint = p_endpoint, current_turn = p_turn, lease_until = NULL,
+           next_turn_at = cron_next(v_game.turn_schedule, backend.now()),
+           started_at = backend.now(), last_observed_at = backend.now()
+     WHERE game_id = p_game_id;
+    PERFORM runtime_operation_end(p_game_id, p_lease_number, 'done', NULL);
+    PERFORM game_transition(v_game, 'runtime-started', 'job', p_lease_number::text);
+    RETURN true;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.runtime_started(p_game_id uuid, p_lease_number bigint, p_container_id text, p_endpoint text, p_turn integer, p_players jsonb) IS 'The engine runs and knows the races: the game runs. False when the lease is not the newest or the game does not start any more. Raises nothing of its own.';
+
+CREATE FUNCTION worker.runtimes_list() RETURNS TABLE(game_id uuid, wanted text, status text, generation integer, engine_version text, image_ref text, container_id text, endpoint text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN QUERY
+    SELECT r.game_id, r.wanted, r.status, r.generation, r.engine_version, r.image_ref, r.container_id, r.endpoint
+      FROM runtime_records AS r WHERE r.status <> 'removed' ORDER BY r.game_id;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.runtimes_list() IS 'Every engine that is recorded, for the reconciler. Raises nothing of its own.';
+
+CREATE FUNCTION worker.runtimes_unsettled_defer(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_runtime runtime_records%ROWTYPE;
+    v_count integer := 0;
+BEGIN
+    FOR v_runtime IN
+        SELECT r.* FROM runtime_records AS r
+         WHERE r.next_attempt_at <= backend.now() AND (r.lease_until IS NULL OR is_over(r.lease_until))
+           AND ((r.wanted = 'running' AND r.status = 'starting') OR (r.wanted = 'removed' AND r.status <> 'removed'))
+         ORDER BY r.game_id
+         LIMIT p_limit
+           FOR NO KEY UPDATE OF r SKIP LOCKED
+    LOOP
+        UPDATE runtime_records SET next_attempt_at = backend.now() + interval '30 seconds' WHERE game_id = v_runtime.game_id;
+        PERFORM job_defer(
+            'runtime', CASE v_runtime.wanted WHEN 'removed' THEN 'runtime_remove' ELSE 'runtime_start' END,
+            jsonb_build_object('game_id', v_runtime.game_id), 'game:' || v_runtime.game_id,
+            CASE v_runtime.wanted WHEN 'removed' THEN 10 ELSE 0 END);
+        v_count := v_count + 1;
+    END LOOP;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.runtimes_unsettled_defer(p_limit integer) IS 'Puts what is still to be started or removed into the queue again, where a job was lost; returns how many. Raises nothing of its own.';
+
 CREATE FUNCTION worker.schema_changes() RETURNS SETOF text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -1530,6 +3234,159 @@ END;
 $$;
 
 COMMENT ON FUNCTION worker.schema_changes() IS 'The ids of the deployed Sqitch changes. Raises nothing of its own.';
+
+CREATE FUNCTION worker.turn_claim(p_game_id uuid, p_lease_seconds integer) RETURNS TABLE(lease_number bigint, current_turn integer, generation integer, engine_version text, image_ref text, endpoint text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE := game_lock(p_game_id);
+    v_runtime runtime_records%ROWTYPE;
+BEGIN
+    IF v_game.status <> 'running' THEN
+        -- Paused, or over, since it was asked for.
+        UPDATE runtime_records SET turn_requested_at = NULL, skip_next_turn = false
+         WHERE game_id = p_game_id AND (lease_until IS NULL OR is_over(runtime_records.lease_until));
+        RETURN;
+    END IF;
+    UPDATE runtime_records AS r
+       SET status = 'generating', lease_number = r.lease_number + 1,
+           lease_until = backend.now() + make_interval(secs => p_lease_seconds),
+           next_attempt_at = backend.now() + make_interval(secs => p_lease_seconds)
+     WHERE r.game_id = p_game_id AND r.turn_requested_at IS NOT NULL AND r.wanted = 'running'
+       AND r.status IN ('running', 'generating', 'engine_unreachable', 'generation_failed')
+       AND (r.lease_until IS NULL OR is_over(r.lease_until))
+    RETURNING * INTO v_runtime;
+    IF v_runtime.game_id IS NULL THEN
+        RETURN;
+    END IF;
+    INSERT INTO runtime_operation_log (game_id, operation, generation, lease_number)
+    VALUES (p_game_id, 'turn', v_runtime.generation, v_runtime.lease_number);
+    lease_number := v_runtime.lease_number;
+    current_turn := v_runtime.current_turn;
+    generation := v_runtime.generation;
+    engine_version := v_runtime.engine_version;
+    image_ref := v_runtime.image_ref;
+    endpoint := v_runtime.endpoint;
+    RETURN NEXT;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.turn_claim(p_game_id uuid, p_lease_seconds integer) IS 'A lease to compute the turn that a game was asked for; no row when none was, or another is at it. Raises nothing of its own.';
+
+CREATE FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text, p_keeps_lease boolean) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_runtime runtime_records%ROWTYPE := runtime_held(p_game_id, p_lease_number);
+    v_game games%ROWTYPE;
+BEGIN
+    SELECT * INTO v_game FROM games WHERE game_id = p_game_id;
+    IF v_runtime.game_id IS NULL OR v_game.status NOT IN ('running', 'paused') THEN
+        RETURN 'superseded';
+    END IF;
+    UPDATE runtime_records
+       SET status = p_kind, lease_until = CASE WHEN p_keeps_lease THEN lease_until END, turn_requested_at = NULL, skip_next_turn = false
+     WHERE game_id = p_game_id;
+    PERFORM runtime_operation_end(p_game_id, p_lease_number, 'failed', p_error);
+    IF v_game.status = 'running' THEN
+        PERFORM game_transition(v_game, replace(p_kind, '_', '-'), 'job', p_lease_number::text, p_kind);
+    END IF;
+    PERFORM notification_submit(
+        'game.generation.failed', format('%s:%s', p_game_id, p_lease_number), NULL,
+        jsonb_build_object('game_id', p_game_id, 'turn', v_runtime.current_turn::bigint + 1, 'reason', p_kind));
+    RETURN 'paused';
+END;
+$$;
+
+COMMENT ON FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text, p_keeps_lease boolean) IS 'A turn could not be computed: the game pauses. p_kind: engine_unreachable, generation_failed. p_keeps_lease: the engine may still be at it, and nobody is to ask it before the lease is over. superseded when the lease is not the newest. Raises nothing of its own.';
+
+CREATE FUNCTION worker.turn_report(p_game_id uuid, p_lease_number bigint, p_turn integer, p_is_finished boolean, p_players jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_runtime runtime_records%ROWTYPE := runtime_held(p_game_id, p_lease_number);
+    v_game games%ROWTYPE;
+    v_next timestamptz;
+BEGIN
+    SELECT * INTO v_game FROM games WHERE game_id = p_game_id;
+    IF v_runtime.game_id IS NULL OR v_game.status NOT IN ('running', 'paused') THEN
+        RETURN 'superseded';
+    END IF;
+    IF p_turn < v_runtime.current_turn OR (p_turn = v_runtime.current_turn AND NOT p_is_finished) THEN
+        RETURN worker.turn_failed(
+            p_game_id, p_lease_number, 'generation_failed', format('the engine is in turn %s, ours is %s', p_turn, v_runtime.current_turn), false);
+    END IF;
+    -- One that was forced stands for the one that was to come, which may have passed meanwhile.
+    v_next := cron_next(
+        v_game.turn_schedule, CASE WHEN v_runtime.skip_next_turn THEN greatest(backend.now(), v_runtime.next_turn_at) ELSE backend.now() END);
+    IF p_turn > v_runtime.current_turn THEN
+        PERFORM runtime_snapshot(p_game_id, p_turn, p_players, p_lease_number);
+    END IF;
+    UPDATE runtime_records
+       SET status = 'running', current_turn = greatest(current_turn, p_turn), lease_until = NULL, turn_requested_at = NULL,
+           skip_next_turn = false, last_observed_at = backend.now(),
+           next_turn_at = CASE WHEN p_is_finished THEN NULL ELSE v_next END
+     WHERE game_id = p_game_id;
+    PERFORM runtime_operation_end(p_game_id, p_lease_number, 'done', NULL);
+    IF p_turn > v_runtime.current_turn THEN
+        PERFORM game_notify(p_game_id, 'game.turn.ready', format('turn-ready:%s:%s', p_game_id, p_turn), jsonb_build_object('turn', p_turn));
+    END IF;
+    IF p_is_finished THEN
+        PERFORM game_transition(v_game, 'finish', 'job', p_lease_number::text);
+        RETURN 'finished';
+    END IF;
+    RETURN 'done';
+END;
+$$;
+
+COMMENT ON FUNCTION worker.turn_report(p_game_id uuid, p_lease_number bigint, p_turn integer, p_is_finished boolean, p_players jsonb) IS 'A turn was computed, or had been: stores it, tells the members, ends the game if the engine says so. One that does not go on is a failure: paused. superseded when the lease is not the newest. Raises nothing of its own.';
+
+CREATE FUNCTION worker.turns_defer(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game_id uuid;
+    v_count integer := 0;
+BEGIN
+    FOR v_game_id IN
+        SELECT r.game_id FROM runtime_records AS r
+         WHERE (r.turn_requested_at IS NULL AND r.status = 'running' AND r.wanted = 'running' AND r.next_turn_at <= backend.now()
+                AND EXISTS (SELECT FROM games AS g WHERE g.game_id = r.game_id AND g.status = 'running'))
+            -- Asked for, and lost with a job: the sweep sends another.
+            OR (r.turn_requested_at IS NOT NULL AND r.next_attempt_at <= backend.now())
+         ORDER BY r.game_id
+         LIMIT p_limit
+           FOR NO KEY UPDATE OF r SKIP LOCKED
+    LOOP
+        UPDATE runtime_records
+           SET turn_requested_at = coalesce(turn_requested_at, backend.now()), next_attempt_at = backend.now() + interval '30 seconds'
+         WHERE game_id = v_game_id;
+        PERFORM job_defer('runtime', 'turn_run', jsonb_build_object('game_id', v_game_id), 'game:' || v_game_id);
+        v_count := v_count + 1;
+    END LOOP;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.turns_defer(p_limit integer) IS 'Puts the turns that are due into the queue, each once, at most so many; returns how many. Raises nothing of its own.';
+
+CREATE TABLE backend.audit_log (
+    audit_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    admin text NOT NULL,
+    action text NOT NULL,
+    object_type text NOT NULL,
+    object_id text NOT NULL,
+    details jsonb,
+    source_ip inet,
+    request_id text,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL
+);
+
+COMMENT ON TABLE backend.audit_log IS 'Every command of every administrator. Append-only, by trigger.';
 
 CREATE TABLE backend.auth_challenges (
     challenge_id uuid DEFAULT backend.uuid_v7() NOT NULL,
@@ -1624,6 +3481,31 @@ CREATE TABLE backend.entitlement_tiers (
 
 COMMENT ON TABLE backend.entitlement_tiers IS 'What a person may have, by tier; duration is null where a grant has no end of its own.';
 
+CREATE TABLE backend.game_history (
+    history_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    game_id uuid NOT NULL,
+    action text NOT NULL,
+    from_status text,
+    to_status text NOT NULL,
+    actor_type text NOT NULL,
+    actor_id text,
+    reason text,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT game_history_actor_type_is_known CHECK ((actor_type = ANY (ARRAY['user'::text, 'admin'::text, 'job'::text, 'sweeper'::text])))
+);
+
+COMMENT ON TABLE backend.game_history IS 'Every transition of every game.';
+
+CREATE TABLE backend.game_turns (
+    game_id uuid NOT NULL,
+    turn integer NOT NULL,
+    players jsonb NOT NULL,
+    lease_number bigint NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL
+);
+
+COMMENT ON TABLE backend.game_turns IS 'Each turn once, with what the engine said of its players.';
+
 CREATE TABLE backend.identities (
     provider text NOT NULL,
     subject text NOT NULL,
@@ -1677,6 +3559,107 @@ UNION ALL
           WHERE ((s.user_id = a.user_id) AND ((s.code)::text = 'permanent_block'::text))))));
 
 COMMENT ON VIEW backend.invariants_accounts IS 'What must never be seen in accounts.';
+
+CREATE TABLE backend.player_mappings (
+    game_id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    player_id text NOT NULL,
+    race_name text NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL
+);
+
+COMMENT ON TABLE backend.player_mappings IS 'Which player of the engine is which person.';
+
+CREATE TABLE backend.race_names (
+    race_name_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    canonical text NOT NULL,
+    race_name text NOT NULL,
+    user_id uuid NOT NULL,
+    tier text NOT NULL,
+    expires_at timestamp with time zone,
+    registered_at timestamp with time zone,
+    released_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT race_names_canonical_is_not_empty CHECK ((canonical <> ''::text)),
+    CONSTRAINT race_names_pending_registration_expires CHECK (((tier = 'pending_registration'::text) = (expires_at IS NOT NULL))),
+    CONSTRAINT race_names_race_name_has_2_to_32_characters CHECK (((length(race_name) >= 2) AND (length(race_name) <= 32))),
+    CONSTRAINT race_names_registered_says_when CHECK (((tier = 'registered'::text) = (registered_at IS NOT NULL))),
+    CONSTRAINT race_names_tier_is_known CHECK ((tier = ANY (ARRAY['reservation'::text, 'pending_registration'::text, 'registered'::text])))
+);
+
+COMMENT ON TABLE backend.race_names IS 'Who holds which race name; released_at is null while they do.';
+
+CREATE VIEW backend.invariants_games AS
+ SELECT 'more_members_than_seats'::text AS invariant,
+    g.game_id AS object_id,
+    g.game_name AS details
+   FROM backend.games g
+  WHERE (backend.game_member_count(g.game_id) > g.max_players)
+UNION ALL
+ SELECT 'running_game_without_a_runtime'::text AS invariant,
+    g.game_id AS object_id,
+    g.status AS details
+   FROM backend.games g
+  WHERE ((g.status = ANY (ARRAY['starting'::text, 'running'::text, 'paused'::text])) AND (NOT (EXISTS ( SELECT
+           FROM backend.runtime_records r
+          WHERE ((r.game_id = g.game_id) AND (r.wanted = 'running'::text))))))
+UNION ALL
+ SELECT 'started_game_below_its_minimum_at_start'::text AS invariant,
+    g.game_id AS object_id,
+    g.status AS details
+   FROM backend.games g
+  WHERE ((g.status = 'running'::text) AND (( SELECT count(*) AS count
+           FROM backend.player_mappings p
+          WHERE (p.game_id = g.game_id)) < 2))
+UNION ALL
+ SELECT 'reservation_without_a_game'::text AS invariant,
+    r.race_name_id AS object_id,
+    r.race_name AS details
+   FROM backend.race_names r
+  WHERE ((r.released_at IS NULL) AND (r.tier = 'reservation'::text) AND (NOT (EXISTS ( SELECT
+           FROM (backend.memberships m
+             JOIN backend.games g USING (game_id))
+          WHERE ((m.user_id = r.user_id) AND (m.race_name_canonical = r.canonical) AND (m.status = 'active'::text) AND (g.status <> ALL (ARRAY['finished'::text, 'cancelled'::text])))))))
+UNION ALL
+ SELECT 'seat_under_a_name_that_is_not_held'::text AS invariant,
+    m.membership_id AS object_id,
+    m.race_name AS details
+   FROM (backend.memberships m
+     JOIN backend.games g USING (game_id))
+  WHERE ((m.status = 'active'::text) AND (g.status <> ALL (ARRAY['finished'::text, 'cancelled'::text])) AND (NOT (EXISTS ( SELECT
+           FROM backend.race_names r
+          WHERE ((r.canonical = m.race_name_canonical) AND (r.user_id = m.user_id) AND (r.released_at IS NULL))))))
+UNION ALL
+ SELECT 'turn_without_its_predecessor'::text AS invariant,
+    t.game_id AS object_id,
+    (t.turn)::text AS details
+   FROM (backend.game_turns t
+     JOIN backend.runtime_records r USING (game_id))
+  WHERE (t.turn > r.current_turn)
+UNION ALL
+ SELECT 'game_status_and_history_disagree'::text AS invariant,
+    g.game_id AS object_id,
+    g.status AS details
+   FROM backend.games g
+  WHERE (g.status IS DISTINCT FROM ( SELECT h.to_status
+           FROM backend.game_history h
+          WHERE (h.game_id = g.game_id)
+          ORDER BY h.history_id DESC
+         LIMIT 1));
+
+COMMENT ON VIEW backend.invariants_games IS 'What must never be seen in games and their engines.';
+
+CREATE VIEW backend.invariants_invites AS
+ SELECT 'open_invite_of_a_game_that_is_closed'::text AS invariant,
+    i.invite_id AS object_id,
+    g.status AS details
+   FROM (backend.invites i
+     JOIN backend.games g USING (game_id))
+  WHERE ((i.status = 'created'::text) AND (g.status <> ALL (ARRAY['draft'::text, 'enrollment_open'::text])));
+
+COMMENT ON VIEW backend.invariants_invites IS 'What must never be seen in invites.';
 
 CREATE TABLE backend.mail_attempts (
     delivery_id uuid NOT NULL,
@@ -1742,6 +3725,71 @@ UNION ALL
   WHERE (t.is_secret AND (p.erased_at IS NULL) AND (d.status <> ALL (ARRAY['pending'::text, 'retrying'::text])));
 
 COMMENT ON VIEW backend.invariants_mail IS 'What must never be seen in the outbox.';
+
+CREATE TABLE backend.notification_kinds (
+    kind text NOT NULL,
+    channels text[] NOT NULL,
+    is_for_administrators boolean DEFAULT false NOT NULL,
+    fields jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT notification_kinds_channels_are_known CHECK ((channels <@ ARRAY['push'::text, 'email'::text])),
+    CONSTRAINT notification_kinds_kind_is_dotted CHECK ((kind ~ '^[a-z_]+(\.[a-z_]+)+$'::text))
+);
+
+COMMENT ON TABLE backend.notification_kinds IS 'The closed catalogue of what people are told.';
+
+COMMENT ON COLUMN backend.notification_kinds.fields IS 'The payload''s required fields and their types: uuid, text, integer or time.';
+
+CREATE TABLE backend.notification_routes (
+    route_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    notification_id uuid NOT NULL,
+    channel text NOT NULL,
+    status text DEFAULT 'pending'::text NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    next_attempt_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    last_error text,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT notification_routes_channel_is_known CHECK ((channel = ANY (ARRAY['push'::text, 'email'::text])))
+);
+
+COMMENT ON TABLE backend.notification_routes IS 'A channel by which a notification goes. Its id is the push event''s, and the key of its mail.';
+
+CREATE TABLE backend.notifications (
+    notification_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    kind text NOT NULL,
+    idempotency_key text NOT NULL,
+    user_id uuid,
+    payload jsonb NOT NULL,
+    request_id text,
+    trace_id text,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT notifications_key_has_1_to_200_characters CHECK (((length(idempotency_key) >= 1) AND (length(idempotency_key) <= 200)))
+);
+
+COMMENT ON TABLE backend.notifications IS 'What somebody is told; user_id is null for administrators.';
+
+CREATE VIEW backend.invariants_notifications AS
+ SELECT 'notification_without_its_routes'::text AS invariant,
+    n.notification_id AS object_id,
+    n.kind AS details
+   FROM (backend.notifications n
+     JOIN backend.notification_kinds k USING (kind))
+  WHERE ((( SELECT count(*) AS count
+           FROM backend.notification_routes r
+          WHERE (r.notification_id = n.notification_id)) > cardinality(k.channels)) OR (NOT (EXISTS ( SELECT
+           FROM backend.notification_routes r
+          WHERE (r.notification_id = n.notification_id)))))
+UNION ALL
+ SELECT 'email_kind_without_a_template'::text AS invariant,
+    NULL::uuid AS object_id,
+    k.kind AS details
+   FROM backend.notification_kinds k
+  WHERE (('email'::text = ANY (k.channels)) AND (NOT (EXISTS ( SELECT
+           FROM backend.mail_templates t
+          WHERE (t.template_id = k.kind)))));
+
+COMMENT ON VIEW backend.invariants_notifications IS 'What must never be seen in notifications.';
 
 CREATE TABLE backend.push_epoch (
     is_only boolean DEFAULT true NOT NULL,
@@ -1839,6 +3887,18 @@ CREATE TABLE backend.limit_records (
 
 COMMENT ON TABLE backend.limit_records IS 'Every limit set or cleared, for ever.';
 
+CREATE TABLE backend.notification_malformed_intents (
+    malformed_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    kind text NOT NULL,
+    idempotency_key text,
+    user_id uuid,
+    payload jsonb,
+    reason text NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL
+);
+
+COMMENT ON TABLE backend.notification_malformed_intents IS 'Intents that no notification could be made of, and why. user_id is as it was given.';
+
 CREATE TABLE backend.push_pending (
     pending_id bigint NOT NULL,
     event_id uuid NOT NULL,
@@ -1879,6 +3939,16 @@ CREATE TABLE backend.push_subscribers (
 
 COMMENT ON TABLE backend.push_subscribers IS 'The newest stream of each gateway client; an older one of the same id has been replaced.';
 
+CREATE TABLE backend.runtime_health_snapshots (
+    snapshot_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    game_id uuid NOT NULL,
+    is_healthy boolean NOT NULL,
+    details text,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL
+);
+
+COMMENT ON TABLE backend.runtime_health_snapshots IS 'How an engine answered, where that changed.';
+
 CREATE TABLE backend.sanction_records (
     sanction_record_id uuid DEFAULT backend.uuid_v7() NOT NULL,
     user_id uuid NOT NULL,
@@ -1913,6 +3983,7 @@ CREATE TABLE backend.state_transitions (
     action text NOT NULL,
     from_state text,
     to_state text NOT NULL,
+    actors text[] DEFAULT '{}'::text[] NOT NULL,
     description text NOT NULL,
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     CONSTRAINT state_transitions_action_is_kebab_case CHECK ((action ~ '^[a-z][a-z0-9-]*$'::text)),
@@ -1922,6 +3993,8 @@ CREATE TABLE backend.state_transitions (
 COMMENT ON TABLE backend.state_transitions IS 'The edges of every state machine.';
 
 COMMENT ON COLUMN backend.state_transitions.from_state IS 'Null where the edge is how a row begins.';
+
+COMMENT ON COLUMN backend.state_transitions.actors IS 'Who may take the edge, where a guard asks: owner, admin, job, sweeper.';
 
 CREATE TABLE backend.time_zones (
     time_zone text NOT NULL,
@@ -1939,6 +4012,9 @@ ALTER TABLE ONLY backend.accounts
 ALTER TABLE ONLY backend.admin_accounts
     ADD CONSTRAINT admin_accounts_pkey PRIMARY KEY (username);
 
+ALTER TABLE ONLY backend.audit_log
+    ADD CONSTRAINT audit_log_pkey PRIMARY KEY (audit_id);
+
 ALTER TABLE ONLY backend.auth_challenges
     ADD CONSTRAINT auth_challenges_pkey PRIMARY KEY (challenge_id);
 
@@ -1954,6 +4030,9 @@ ALTER TABLE ONLY backend.constraint_errors
 ALTER TABLE ONLY backend.device_sessions
     ADD CONSTRAINT device_sessions_pkey PRIMARY KEY (device_session_id);
 
+ALTER TABLE ONLY backend.engine_versions
+    ADD CONSTRAINT engine_versions_pkey PRIMARY KEY (version);
+
 ALTER TABLE ONLY backend.entitlement_records
     ADD CONSTRAINT entitlement_records_pkey PRIMARY KEY (entitlement_record_id);
 
@@ -1963,8 +4042,23 @@ ALTER TABLE ONLY backend.entitlement_snapshots
 ALTER TABLE ONLY backend.entitlement_tiers
     ADD CONSTRAINT entitlement_tiers_pkey PRIMARY KEY (tier);
 
+ALTER TABLE ONLY backend.game_history
+    ADD CONSTRAINT game_history_pkey PRIMARY KEY (history_id);
+
+ALTER TABLE ONLY backend.game_turns
+    ADD CONSTRAINT game_turns_pkey PRIMARY KEY (game_id, turn);
+
+ALTER TABLE ONLY backend.games
+    ADD CONSTRAINT games_pkey PRIMARY KEY (game_id);
+
 ALTER TABLE ONLY backend.identities
     ADD CONSTRAINT identities_pkey PRIMARY KEY (provider, subject);
+
+ALTER TABLE ONLY backend.invites
+    ADD CONSTRAINT invites_code_is_unique UNIQUE (code_hash);
+
+ALTER TABLE ONLY backend.invites
+    ADD CONSTRAINT invites_pkey PRIMARY KEY (invite_id);
 
 ALTER TABLE ONLY backend.limit_active
     ADD CONSTRAINT limit_active_pkey PRIMARY KEY (user_id, code);
@@ -1993,6 +4087,36 @@ ALTER TABLE ONLY backend.mail_recipients
 ALTER TABLE ONLY backend.mail_templates
     ADD CONSTRAINT mail_templates_pkey PRIMARY KEY (template_id);
 
+ALTER TABLE ONLY backend.memberships
+    ADD CONSTRAINT memberships_one_per_person_and_game UNIQUE (game_id, user_id);
+
+ALTER TABLE ONLY backend.memberships
+    ADD CONSTRAINT memberships_pkey PRIMARY KEY (membership_id);
+
+ALTER TABLE ONLY backend.notification_kinds
+    ADD CONSTRAINT notification_kinds_pkey PRIMARY KEY (kind);
+
+ALTER TABLE ONLY backend.notification_malformed_intents
+    ADD CONSTRAINT notification_malformed_intents_pkey PRIMARY KEY (malformed_id);
+
+ALTER TABLE ONLY backend.notification_routes
+    ADD CONSTRAINT notification_routes_one_per_channel UNIQUE (notification_id, channel);
+
+ALTER TABLE ONLY backend.notification_routes
+    ADD CONSTRAINT notification_routes_pkey PRIMARY KEY (route_id);
+
+ALTER TABLE ONLY backend.notifications
+    ADD CONSTRAINT notifications_one_per_kind_key_and_person UNIQUE NULLS NOT DISTINCT (kind, idempotency_key, user_id);
+
+ALTER TABLE ONLY backend.notifications
+    ADD CONSTRAINT notifications_pkey PRIMARY KEY (notification_id);
+
+ALTER TABLE ONLY backend.player_mappings
+    ADD CONSTRAINT player_mappings_one_per_race UNIQUE (game_id, race_name);
+
+ALTER TABLE ONLY backend.player_mappings
+    ADD CONSTRAINT player_mappings_pkey PRIMARY KEY (game_id, user_id);
+
 ALTER TABLE ONLY backend.push_epoch
     ADD CONSTRAINT push_epoch_pkey PRIMARY KEY (is_only);
 
@@ -2004,6 +4128,18 @@ ALTER TABLE ONLY backend.push_pending
 
 ALTER TABLE ONLY backend.push_subscribers
     ADD CONSTRAINT push_subscribers_pkey PRIMARY KEY (gateway_client_id);
+
+ALTER TABLE ONLY backend.race_names
+    ADD CONSTRAINT race_names_pkey PRIMARY KEY (race_name_id);
+
+ALTER TABLE ONLY backend.runtime_health_snapshots
+    ADD CONSTRAINT runtime_health_snapshots_pkey PRIMARY KEY (snapshot_id);
+
+ALTER TABLE ONLY backend.runtime_operation_log
+    ADD CONSTRAINT runtime_operation_log_pkey PRIMARY KEY (operation_id);
+
+ALTER TABLE ONLY backend.runtime_records
+    ADD CONSTRAINT runtime_records_pkey PRIMARY KEY (game_id);
 
 ALTER TABLE ONLY backend.sanction_active
     ADD CONSTRAINT sanction_active_pkey PRIMARY KEY (user_id, code);
@@ -2024,6 +4160,10 @@ CREATE INDEX accounts_by_time_zone ON backend.accounts USING btree (time_zone);
 
 CREATE UNIQUE INDEX accounts_email_is_unique_among_the_live ON backend.accounts USING btree (email) WHERE (deleted_at IS NULL);
 
+CREATE INDEX audit_log_by_admin ON backend.audit_log USING btree (admin, audit_id);
+
+CREATE INDEX audit_log_by_object ON backend.audit_log USING btree (object_type, object_id, audit_id);
+
 CREATE INDEX auth_challenges_by_email ON backend.auth_challenges USING btree (email, created_at);
 
 CREATE INDEX auth_challenges_by_expiry ON backend.auth_challenges USING btree (expires_at);
@@ -2042,7 +4182,29 @@ CREATE INDEX entitlement_snapshots_by_record ON backend.entitlement_snapshots US
 
 CREATE INDEX entitlement_snapshots_by_tier ON backend.entitlement_snapshots USING btree (tier);
 
+CREATE INDEX game_history_by_game ON backend.game_history USING btree (game_id, history_id);
+
+CREATE INDEX games_alive ON backend.games USING btree (status, enrollment_ends_at) WHERE (status <> ALL (ARRAY['finished'::text, 'cancelled'::text]));
+
+CREATE INDEX games_by_engine_version ON backend.games USING btree (target_engine_version);
+
+CREATE INDEX games_by_owner ON backend.games USING btree (owner_user_id, game_id) WHERE (owner_user_id IS NOT NULL);
+
+CREATE INDEX games_public_by_status ON backend.games USING btree (status, game_id) WHERE (visibility = 'public'::text);
+
 CREATE INDEX identities_by_user ON backend.identities USING btree (user_id);
+
+CREATE INDEX invites_by_expiry ON backend.invites USING btree (expires_at) WHERE (status = 'created'::text);
+
+CREATE INDEX invites_by_game ON backend.invites USING btree (game_id, invite_id);
+
+CREATE INDEX invites_by_invited ON backend.invites USING btree (invited_user_id, invite_id);
+
+CREATE INDEX invites_by_inviter ON backend.invites USING btree (inviter_user_id);
+
+CREATE INDEX invites_by_redeemer ON backend.invites USING btree (redeemed_by_user_id);
+
+CREATE UNIQUE INDEX invites_one_live_per_person_and_game ON backend.invites USING btree (game_id, invited_user_id) WHERE (status = 'created'::text);
 
 CREATE INDEX limit_active_by_record ON backend.limit_active USING btree (limit_record_id);
 
@@ -2056,15 +4218,59 @@ CREATE INDEX mail_deliveries_due ON backend.mail_deliveries USING btree (priorit
 
 CREATE INDEX mail_deliveries_expiring ON backend.mail_deliveries USING btree (expires_at) WHERE ((status = ANY (ARRAY['pending'::text, 'retrying'::text])) AND (expires_at IS NOT NULL));
 
+CREATE INDEX memberships_by_race_name ON backend.memberships USING btree (race_name_canonical) WHERE (status = 'active'::text);
+
+CREATE INDEX memberships_by_user ON backend.memberships USING btree (user_id, game_id);
+
+CREATE UNIQUE INDEX memberships_one_race_name_per_game ON backend.memberships USING btree (game_id, race_name_canonical) WHERE (status = 'active'::text);
+
+CREATE INDEX notification_routes_due ON backend.notification_routes USING btree (next_attempt_at) WHERE (status = ANY (ARRAY['pending'::text, 'retrying'::text]));
+
+CREATE INDEX notifications_by_user ON backend.notifications USING btree (user_id, notification_id);
+
+CREATE INDEX player_mappings_by_user ON backend.player_mappings USING btree (user_id);
+
 CREATE INDEX push_subscribers_by_streamer ON backend.push_subscribers USING btree (streamer_id);
+
+CREATE INDEX race_names_by_expiry ON backend.race_names USING btree (expires_at) WHERE ((expires_at IS NOT NULL) AND (released_at IS NULL));
+
+CREATE INDEX race_names_by_user ON backend.race_names USING btree (user_id, race_name_id);
+
+CREATE UNIQUE INDEX race_names_one_holder ON backend.race_names USING btree (canonical) WHERE (released_at IS NULL);
+
+CREATE INDEX runtime_health_snapshots_by_age ON backend.runtime_health_snapshots USING btree (created_at);
+
+CREATE INDEX runtime_health_snapshots_by_game ON backend.runtime_health_snapshots USING btree (game_id, snapshot_id);
+
+CREATE INDEX runtime_operation_log_by_game ON backend.runtime_operation_log USING btree (game_id, operation_id);
+
+CREATE INDEX runtime_records_by_engine_version ON backend.runtime_records USING btree (engine_version);
+
+CREATE INDEX runtime_records_due_turns ON backend.runtime_records USING btree (next_turn_at) WHERE ((turn_requested_at IS NULL) AND (status = 'running'::text));
+
+CREATE INDEX runtime_records_requested_turns ON backend.runtime_records USING btree (next_attempt_at) WHERE (turn_requested_at IS NOT NULL);
+
+CREATE INDEX runtime_records_unsettled ON backend.runtime_records USING btree (next_attempt_at) WHERE ((status = 'starting'::text) OR ((wanted <> 'running'::text) AND (status <> ALL (ARRAY['stopped'::text, 'removed'::text]))));
 
 CREATE INDEX sanction_active_by_record ON backend.sanction_active USING btree (sanction_record_id);
 
 CREATE INDEX sanction_records_by_user ON backend.sanction_records USING btree (user_id);
 
+CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON backend.audit_log FOR EACH STATEMENT EXECUTE FUNCTION backend.tg_audit_log__append_only();
+
 CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.device_sessions FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('device_session', 'status');
 
+CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.games FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('game', 'status');
+
+CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.invites FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('invite', 'status');
+
 CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.mail_deliveries FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('mail_delivery', 'status');
+
+CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.memberships FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('membership', 'status');
+
+CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.notification_routes FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('notification_route', 'status');
+
+CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.runtime_records FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('runtime', 'status');
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.accounts FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
@@ -2074,9 +4280,15 @@ CREATE TRIGGER touch BEFORE UPDATE ON backend.auth_challenges FOR EACH ROW EXECU
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.device_sessions FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
+CREATE TRIGGER touch BEFORE UPDATE ON backend.engine_versions FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
 CREATE TRIGGER touch BEFORE UPDATE ON backend.entitlement_snapshots FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.entitlement_tiers FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.games FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.invites FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_attempts FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
@@ -2086,9 +4298,21 @@ CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_payloads FOR EACH ROW EXECUTE
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_templates FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
+CREATE TRIGGER touch BEFORE UPDATE ON backend.memberships FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.notification_routes FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.player_mappings FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
 CREATE TRIGGER touch BEFORE UPDATE ON backend.push_epoch FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.push_subscribers FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.race_names FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.runtime_operation_log FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.runtime_records FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 ALTER TABLE ONLY backend.accounts
     ADD CONSTRAINT accounts_time_zone_is_known FOREIGN KEY (time_zone) REFERENCES backend.time_zones(time_zone);
@@ -2111,8 +4335,32 @@ ALTER TABLE ONLY backend.entitlement_snapshots
 ALTER TABLE ONLY backend.entitlement_snapshots
     ADD CONSTRAINT entitlement_snapshots_user_id_fkey FOREIGN KEY (user_id) REFERENCES backend.accounts(user_id);
 
+ALTER TABLE ONLY backend.game_history
+    ADD CONSTRAINT game_history_game_id_fkey FOREIGN KEY (game_id) REFERENCES backend.games(game_id);
+
+ALTER TABLE ONLY backend.game_turns
+    ADD CONSTRAINT game_turns_game_id_fkey FOREIGN KEY (game_id) REFERENCES backend.games(game_id);
+
+ALTER TABLE ONLY backend.games
+    ADD CONSTRAINT games_owner_user_id_fkey FOREIGN KEY (owner_user_id) REFERENCES backend.accounts(user_id);
+
+ALTER TABLE ONLY backend.games
+    ADD CONSTRAINT games_target_engine_version_fkey FOREIGN KEY (target_engine_version) REFERENCES backend.engine_versions(version);
+
 ALTER TABLE ONLY backend.identities
     ADD CONSTRAINT identities_user_id_fkey FOREIGN KEY (user_id) REFERENCES backend.accounts(user_id);
+
+ALTER TABLE ONLY backend.invites
+    ADD CONSTRAINT invites_game_id_fkey FOREIGN KEY (game_id) REFERENCES backend.games(game_id);
+
+ALTER TABLE ONLY backend.invites
+    ADD CONSTRAINT invites_invited_user_id_fkey FOREIGN KEY (invited_user_id) REFERENCES backend.accounts(user_id);
+
+ALTER TABLE ONLY backend.invites
+    ADD CONSTRAINT invites_inviter_user_id_fkey FOREIGN KEY (inviter_user_id) REFERENCES backend.accounts(user_id);
+
+ALTER TABLE ONLY backend.invites
+    ADD CONSTRAINT invites_redeemed_by_user_id_fkey FOREIGN KEY (redeemed_by_user_id) REFERENCES backend.accounts(user_id);
 
 ALTER TABLE ONLY backend.limit_active
     ADD CONSTRAINT limit_active_limit_record_id_fkey FOREIGN KEY (limit_record_id) REFERENCES backend.limit_records(limit_record_id);
@@ -2140,6 +4388,42 @@ ALTER TABLE ONLY backend.mail_deliveries
 
 ALTER TABLE ONLY backend.mail_recipients
     ADD CONSTRAINT mail_recipients_delivery_id_fkey FOREIGN KEY (delivery_id) REFERENCES backend.mail_deliveries(delivery_id);
+
+ALTER TABLE ONLY backend.memberships
+    ADD CONSTRAINT memberships_game_id_fkey FOREIGN KEY (game_id) REFERENCES backend.games(game_id);
+
+ALTER TABLE ONLY backend.memberships
+    ADD CONSTRAINT memberships_user_id_fkey FOREIGN KEY (user_id) REFERENCES backend.accounts(user_id);
+
+ALTER TABLE ONLY backend.notification_routes
+    ADD CONSTRAINT notification_routes_notification_id_fkey FOREIGN KEY (notification_id) REFERENCES backend.notifications(notification_id);
+
+ALTER TABLE ONLY backend.notifications
+    ADD CONSTRAINT notifications_kind_fkey FOREIGN KEY (kind) REFERENCES backend.notification_kinds(kind);
+
+ALTER TABLE ONLY backend.notifications
+    ADD CONSTRAINT notifications_user_id_fkey FOREIGN KEY (user_id) REFERENCES backend.accounts(user_id);
+
+ALTER TABLE ONLY backend.player_mappings
+    ADD CONSTRAINT player_mappings_game_id_fkey FOREIGN KEY (game_id) REFERENCES backend.games(game_id);
+
+ALTER TABLE ONLY backend.player_mappings
+    ADD CONSTRAINT player_mappings_user_id_fkey FOREIGN KEY (user_id) REFERENCES backend.accounts(user_id);
+
+ALTER TABLE ONLY backend.race_names
+    ADD CONSTRAINT race_names_user_id_fkey FOREIGN KEY (user_id) REFERENCES backend.accounts(user_id);
+
+ALTER TABLE ONLY backend.runtime_health_snapshots
+    ADD CONSTRAINT runtime_health_snapshots_game_id_fkey FOREIGN KEY (game_id) REFERENCES backend.games(game_id);
+
+ALTER TABLE ONLY backend.runtime_operation_log
+    ADD CONSTRAINT runtime_operation_log_game_id_fkey FOREIGN KEY (game_id) REFERENCES backend.games(game_id);
+
+ALTER TABLE ONLY backend.runtime_records
+    ADD CONSTRAINT runtime_records_engine_version_fkey FOREIGN KEY (engine_version) REFERENCES backend.engine_versions(version);
+
+ALTER TABLE ONLY backend.runtime_records
+    ADD CONSTRAINT runtime_records_game_id_fkey FOREIGN KEY (game_id) REFERENCES backend.games(game_id);
 
 ALTER TABLE ONLY backend.sanction_active
     ADD CONSTRAINT sanction_active_sanction_record_id_fkey FOREIGN KEY (sanction_record_id) REFERENCES backend.sanction_records(sanction_record_id);
@@ -2180,8 +4464,71 @@ GRANT ALL ON FUNCTION api.email_code_confirm(p_body jsonb, p_code_hash bytea, p_
 REVOKE ALL ON FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea) TO backend_api;
 
+REVOKE ALL ON FUNCTION api.engine_access(p_user_id uuid, p_game_id uuid, p_is_command boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.engine_access(p_user_id uuid, p_game_id uuid, p_is_command boolean) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.engine_version_create(p_admin text, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.engine_version_create(p_admin text, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.engine_version_disable(p_admin text, p_version text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.engine_version_disable(p_admin text, p_version text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.engine_version_list(p_admin text, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.engine_version_list(p_admin text, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.engine_version_update(p_admin text, p_version text, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.engine_version_update(p_admin text, p_version text, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.game_cancel(p_user_id uuid, p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.game_cancel(p_user_id uuid, p_game_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.game_create(p_user_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.game_create(p_user_id uuid, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.game_get(p_user_id uuid, p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.game_get(p_user_id uuid, p_game_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.game_history_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.game_history_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.game_open_enrollment(p_user_id uuid, p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.game_open_enrollment(p_user_id uuid, p_game_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.game_pause(p_user_id uuid, p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.game_pause(p_user_id uuid, p_game_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.game_ready_to_start(p_user_id uuid, p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.game_ready_to_start(p_user_id uuid, p_game_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.game_resume(p_user_id uuid, p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.game_resume(p_user_id uuid, p_game_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.game_retry_start(p_user_id uuid, p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.game_retry_start(p_user_id uuid, p_game_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.game_start(p_user_id uuid, p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.game_start(p_user_id uuid, p_game_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.invite_create(p_user_id uuid, p_game_id uuid, p_body jsonb, p_code text, p_code_hash bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.invite_create(p_user_id uuid, p_game_id uuid, p_body jsonb, p_code text, p_code_hash bytea) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.invite_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.invite_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.invite_redeem(p_user_id uuid, p_game_id uuid, p_invite_id uuid, p_body jsonb, p_code_hash bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.invite_redeem(p_user_id uuid, p_game_id uuid, p_invite_id uuid, p_body jsonb, p_code_hash bytea) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.invite_redeem_by_code(p_user_id uuid, p_body jsonb, p_code_hash bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.invite_redeem_by_code(p_user_id uuid, p_body jsonb, p_code_hash bytea) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.membership_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.membership_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) TO backend_api;
+
 REVOKE ALL ON FUNCTION api.my_account_get(p_user_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.my_account_get(p_user_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.my_game_list(p_user_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.my_game_list(p_user_id uuid, p_limit integer, p_cursor text) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.my_session_list(p_user_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.my_session_list(p_user_id uuid, p_limit integer, p_cursor text) TO backend_api;
@@ -2191,6 +4538,15 @@ GRANT ALL ON FUNCTION api.my_session_revoke(p_user_id uuid, p_device_session_id 
 
 REVOKE ALL ON FUNCTION api.my_session_revoke_all(p_user_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.my_session_revoke_all(p_user_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.runtime_force_next_turn(p_admin text, p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.runtime_force_next_turn(p_admin text, p_game_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.runtime_get(p_admin text, p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.runtime_get(p_admin text, p_game_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.runtime_list(p_admin text, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.runtime_list(p_admin text, p_limit integer, p_cursor text) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.schema_changes() FROM PUBLIC;
 GRANT ALL ON FUNCTION api.schema_changes() TO backend_api;
@@ -2214,6 +4570,10 @@ REVOKE ALL ON FUNCTION backend.account_find(p_provider text, p_subject text) FRO
 
 REVOKE ALL ON FUNCTION backend.account_json(p_account backend.accounts) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.account_limit(p_user_id uuid, p_code text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.account_lock(p_user_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.account_require(p_user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.ts(p_at timestamp with time zone) FROM PUBLIC;
@@ -2222,7 +4582,13 @@ REVOKE ALL ON FUNCTION backend.administrator_json(p_admin backend.admin_accounts
 
 REVOKE ALL ON FUNCTION backend.administrator_require(p_admin text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.audit(p_admin text, p_action text, p_object_type text, p_object_id text, p_details jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.code_hash(p_challenge_id uuid, p_code_hash bytea) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.cron_field(p_field text, p_min integer, p_max integer, p_names text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.cron_next(p_schedule text, p_after timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.cursor_make(p_list text, p_key text) FROM PUBLIC;
 
@@ -2232,7 +4598,35 @@ REVOKE ALL ON FUNCTION backend.cursor_read_id(p_list text, p_cursor text) FROM P
 
 REVOKE ALL ON FUNCTION backend.email_normalise(p_email text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.engine_version_json(p_version backend.engine_versions) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.version_key(p_version text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.engine_version_newest() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.fail(p_status integer, p_code text, p_detail text, p_context jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.game_command(p_game_id uuid, p_action text, p_user_id uuid, p_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.game_find(p_game_id uuid, p_user_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.game_insert(p_body jsonb, p_visibility text, p_owner_user_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.is_over(p_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.game_is_visible(p_game backend.games, p_user_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.game_member_count(p_game_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.game_json(p_game backend.games) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.game_lock(p_game_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.game_notify(p_game_id uuid, p_kind text, p_key text, p_payload jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.game_refusal(p_game backend.games, p_action text, p_actor_type text, p_actor_id text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.game_transition(p_game backend.games, p_action text, p_actor_type text, p_actor_id text, p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.html_escape(p_text text) FROM PUBLIC;
 
@@ -2240,7 +4634,9 @@ REVOKE ALL ON FUNCTION backend.identity_lock(p_provider text, p_subject text) FR
 
 REVOKE ALL ON FUNCTION backend.invariants_collect() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION backend.is_over(p_at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backend.invite_json(p_invite backend.invites) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.invite_redeem(p_invite_id uuid, p_user_id uuid, p_race_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.is_sanctioned(p_user_id uuid, p_code text) FROM PUBLIC;
 
@@ -2251,6 +4647,12 @@ REVOKE ALL ON FUNCTION backend.mail_enqueue(p_template_id text, p_idempotency_ke
 REVOKE ALL ON FUNCTION backend.mail_erase(p_delivery_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.mail_render(p_template text, p_values jsonb, p_is_html boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.membership_json(p_membership backend.memberships) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.notification_problem(p_kind text, p_payload jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.notification_submit(p_kind text, p_idempotency_key text, p_user_id uuid, p_payload jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.page(p_list text, p_items jsonb[], p_keys text[], p_limit integer) FROM PUBLIC;
 
@@ -2266,9 +4668,35 @@ REVOKE ALL ON FUNCTION backend.push_session_invalidation(p_user_id uuid, p_devic
 
 REVOKE ALL ON FUNCTION backend.push_wake() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.race_name_canonical(p_race_name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.race_name_clean(p_race_name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.race_name_release_unused(p_user_id uuid, p_canonical text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.race_name_reserve(p_user_id uuid, p_race_name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.race_names_settle(p_game_id uuid, p_is_finished boolean) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.refusal(p_status integer, p_code text, p_detail text, p_context jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.request_id() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.runtime_held(p_game_id uuid, p_lease_number bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.runtime_json(p_runtime backend.runtime_records) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.runtime_operation_end(p_game_id uuid, p_lease_number bigint, p_outcome text, p_error text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.runtime_snapshot(p_game_id uuid, p_turn integer, p_players jsonb, p_lease_number bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.runtime_unwant(p_game_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.runtime_want(p_game backend.games) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.sanction_refuse(p_user_id uuid, p_code text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.seat_take(p_game backend.games, p_user_id uuid, p_race_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.session_json(p_session backend.device_sessions) FROM PUBLIC;
 
@@ -2279,6 +4707,8 @@ REVOKE ALL ON FUNCTION backend.session_revoke_all(p_user_id uuid, p_reason text)
 REVOKE ALL ON FUNCTION backend.setting(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.setting_interval(p_name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.tg_audit_log__append_only() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.tg_row__touch() FROM PUBLIC;
 
@@ -2333,11 +4763,56 @@ GRANT ALL ON FUNCTION worker.mail_claim(p_limit integer, p_lease_seconds numeric
 REVOKE ALL ON FUNCTION worker.mail_report(p_delivery_id uuid, p_attempt_no integer, p_outcome text, p_error text) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.mail_report(p_delivery_id uuid, p_attempt_no integer, p_outcome text, p_error text) TO backend_worker;
 
+REVOKE ALL ON FUNCTION worker.notification_routes_deliver(p_limit integer, p_admin_email text) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.notification_routes_deliver(p_limit integer, p_admin_email text) TO backend_worker;
+
 REVOKE ALL ON FUNCTION worker.push_events_purge(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.push_events_purge(p_limit integer) TO backend_worker;
 
+REVOKE ALL ON FUNCTION worker.runtime_is_wanted(p_game_id uuid, p_generation integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.runtime_is_wanted(p_game_id uuid, p_generation integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.runtime_moved(p_game_id uuid, p_generation integer, p_endpoint text) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.runtime_moved(p_game_id uuid, p_generation integer, p_endpoint text) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.runtime_observed(p_game_id uuid, p_generation integer, p_container_id text, p_endpoint text) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.runtime_observed(p_game_id uuid, p_generation integer, p_container_id text, p_endpoint text) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.runtime_remove_claim(p_game_id uuid, p_lease_seconds integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.runtime_remove_claim(p_game_id uuid, p_lease_seconds integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.runtime_removed(p_game_id uuid, p_lease_number bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.runtime_removed(p_game_id uuid, p_lease_number bigint) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.runtime_start_claim(p_game_id uuid, p_lease_seconds integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.runtime_start_claim(p_game_id uuid, p_lease_seconds integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.runtime_start_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.runtime_start_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.runtime_started(p_game_id uuid, p_lease_number bigint, p_container_id text, p_endpoint text, p_turn integer, p_players jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.runtime_started(p_game_id uuid, p_lease_number bigint, p_container_id text, p_endpoint text, p_turn integer, p_players jsonb) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.runtimes_list() FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.runtimes_list() TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.runtimes_unsettled_defer(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.runtimes_unsettled_defer(p_limit integer) TO backend_worker;
+
 REVOKE ALL ON FUNCTION worker.schema_changes() FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.schema_changes() TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.turn_claim(p_game_id uuid, p_lease_seconds integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.turn_claim(p_game_id uuid, p_lease_seconds integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text, p_keeps_lease boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text, p_keeps_lease boolean) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.turn_report(p_game_id uuid, p_lease_number bigint, p_turn integer, p_is_finished boolean, p_players jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.turn_report(p_game_id uuid, p_lease_number bigint, p_turn integer, p_is_finished boolean, p_players jsonb) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.turns_defer(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.turns_defer(p_limit integer) TO backend_worker;
 
 ALTER DEFAULT PRIVILEGES FOR ROLE backend_owner IN SCHEMA api GRANT ALL ON FUNCTIONS  TO backend_api;
 

@@ -408,7 +408,9 @@ def shared_database(cluster: Cluster, template_database: str) -> Iterator[Databa
 @pytest.fixture(scope="session")
 def shared_api(shared_database: Database, session_starter: _Starter) -> Api:
     """An HTTP program for every test that needs nothing for itself."""
-    api = session_starter("api", shared_database)
+    # Some tests wait until an engine has been given up.
+    patience = {"BACKEND_ENGINE_CALL_TIMEOUT": "2s", "BACKEND_ENGINE_PROBE_TIMEOUT": "2s"}
+    api = session_starter("api", shared_database, **patience)
     assert isinstance(api, Api)
     return api.wait_ready()
 

@@ -13,9 +13,8 @@ log = logging.getLogger("galaxy.worker")
 
 
 async def every(interval: float, name: str, sweep: Callable[[], Awaitable[object]]) -> None:
-    """Call `sweep` every `interval` seconds, for ever; trouble with the database is logged and passes."""
+    """Call `sweep` now and every `interval` seconds, for ever; trouble with the database is logged and passes."""
     while True:
-        await asyncio.sleep(interval)
         try:
             await sweep()
         except (psycopg.Error, PoolTimeout) as error:
@@ -23,3 +22,4 @@ async def every(interval: float, name: str, sweep: Callable[[], Awaitable[object
                 "sweep failed",
                 extra={"sweep": name, "error": type(error).__name__, "sqlstate": getattr(error, "sqlstate", None)},
             )
+        await asyncio.sleep(interval)

@@ -3,113 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable
-from typing import Any
 
-import procrastinate
 import psycopg
-from procrastinate.job_context import JobContext
-from psycopg_pool import PoolTimeout
 
 from app import config as configuration
-from app import logs, metrics, telemetry
+from app import logs, telemetry
 from app.config import Config
 from app.schema import EX_CONFIG, Refused, check_deployed, check_login, deployed_changes
 from workers import maintenance
 from workers.door import Door, conninfo
 from workers.loops import every
+from workers.queue import job_app, run_queues
+from workers.runtime.driver import Driver
+from workers.runtime.engine_client import EngineClient
+from workers.runtime.process_driver import ProcessDriver
 from workers.tasks.mail import MailDelivery
+from workers.tasks.notifications import NotificationDelivery
+from workers.tasks.runtime import RuntimeTasks
 
 log = logging.getLogger("galaxy.worker")
 
 DOOR = "backend_worker"
 
-QUEUES = ("mail",)
-
-# A job that waits while nobody is woken for it is found this soon.
-_POLL_SECONDS = 5.0
+# A turn is late by this much at most.
+_TURN_SWEEP_SECONDS = 1.0
 
 
-def job_app(config: Config, delivery: MailDelivery) -> procrastinate.App:
-    """Return the Procrastinate application with every task."""
-    connector = procrastinate.PsycopgConnector(
-        conninfo=conninfo(config, "galaxy-worker-queue", search_path="procrastinate"),
-        min_size=1,
-        max_size=max(4, config.postgres_max_conns // 2),
-        max_lifetime=config.postgres_conn_max_lifetime,
-        timeout=config.postgres_operation_timeout,
-    )
-    app = procrastinate.App(connector=connector)
-
-    @app.task(name="mail_deliver", queue="mail")
-    async def mail_deliver(context: dict[str, str]) -> None:
-        await delivery.run()
-
-    return app
+def driver_of(config: Config) -> Driver:
+    """Return the runtime driver that the configuration names. Raises Refused."""
+    if config.runtime_driver == "process":
+        return ProcessDriver(config.game_state_root, stack=config.stack_label, stop_grace=config.runtime_stop_grace_period)
+    raise Refused(f"BACKEND_RUNTIME_DRIVER={config.runtime_driver} is not in this version; process is")
 
 
-async def in_context(call_next: Callable[[], Awaitable[Any]], context: JobContext, _worker: Any) -> Any:
-    """Run a job under the request id and the trace of whoever deferred it, and count it."""
-    given = context.job.task_kwargs.get("context")
-    origin: dict[str, Any] = given if isinstance(given, dict) else {}
-    task = context.job.task_name
-    outcome = "failed"
-    with (
-        telemetry.span(f"job {task}", origin.get("traceparent")) as span,
-        logs.bind(request_id=origin.get("request_id"), job_id=context.job.id, task=task),
-    ):
-        if origin.get("request_id"):
-            span.set_attribute("request_id", str(origin["request_id"]))
-        try:
-            result = await call_next()
-            outcome = "succeeded"
-            return result
-        except (psycopg.Error, PoolTimeout) as error:
-            # Its text may hold values; what the job was about is found again by a sweep.
-            log.warning("job failed", extra={"error": type(error).__name__, "sqlstate": getattr(error, "sqlstate", None)})
-            raise
-        except Exception:
-            log.exception("job failed")
-            raise
-        finally:
-            metrics.jobs_total.add(1, {"task": task, "outcome": outcome})
-            log.debug("job done", extra={"outcome": outcome})
-
-
-async def _run_queue(config: Config, app: procrastinate.App, stop: asyncio.Event) -> None:
-    """Run Procrastinate's worker until cancelled; it ends when the database goes, and begins again.
-
-    Cancelled while the database is away, it ends with that trouble in place of the cancellation: so `stop` must be set before.
-    """
-    while not stop.is_set():
-        try:
-            try:
-                await app.open_async()
-                await app.run_worker_async(
-                    queues=list(QUEUES),
-                    name="galaxy",
-                    concurrency=config.runtime_worker_pool_size,
-                    install_signal_handlers=False,
-                    fetch_job_polling_interval=_POLL_SECONDS,
-                    shutdown_graceful_timeout=config.shutdown_timeout,
-                    stalled_worker_timeout=maintenance.WORKER_TIMEOUT,
-                    worker_middleware=[in_context],
-                )
-            finally:
-                # Also when it was the opening that was cut short: its pool would keep the process alive.
-                await app.close_async()
-            log.warning("the job queue's worker has ended by itself")
-        except (procrastinate.exceptions.ProcrastinateException, psycopg.Error, PoolTimeout, OSError) as error:
-            log.warning("the job queue cannot be worked on", extra={"error": type(error).__name__})
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), 1)
-
-
-async def _serve(config: Config) -> None:
+async def _serve(config: Config, driver: Driver) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -132,19 +62,25 @@ async def _serve(config: Config) -> None:
     door = Door(config)
     await door.open()
     delivery = MailDelivery(config, door)
+    notifications = NotificationDelivery(config, door)
+    client = EngineClient(config.engine_call_timeout, config.engine_probe_timeout)
+    runtime = RuntimeTasks(config, door, driver, client)
     tasks: list[asyncio.Task[None]] = [
-        asyncio.create_task(_run_queue(config, job_app(config, delivery), stop), name="queue"),
+        asyncio.create_task(run_queues(config, job_app(config, delivery, notifications, runtime), stop), name="queues"),
         *(
             asyncio.create_task(every(interval, name, sweep), name=name)
             for interval, name, sweep in (
                 (config.mail_worker_interval, "mail", delivery.run),
-                (10.0, "jobs", lambda: maintenance.rescue_jobs(door)),
+                (config.notification_worker_interval, "notifications", notifications.run),
+                (_TURN_SWEEP_SECONDS, "runtime", runtime.sweep),
+                (config.runtime_reconcile_interval, "reconcile", runtime.reconcile),
+                (5.0, "jobs", lambda: maintenance.rescue_jobs(door)),
                 (60.0, "purge", lambda: maintenance.purge(door)),
                 (60.0, "invariants", lambda: maintenance.check_invariants(door)),
             )
         ),
     ]
-    log.info("working", extra={"queues": list(QUEUES)})
+    log.info("working")
     stopping: asyncio.Task[bool] = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
     stop.set()
@@ -165,6 +101,8 @@ async def _serve(config: Config) -> None:
             break
     if unfinished or not idle.done():
         log.warning("stopped with work unfinished; its leases give it back")
+    await client.close()
+    await driver.close()
     await door.close()
     for task in tasks:
         # Only what nobody foresaw ends a loop.
@@ -177,6 +115,7 @@ def main(config: Config) -> int:
     """Run the job program until it is told to stop; 78 when it must not be started as it is, 1 when Postgres cannot be asked."""
     logs.configure(config.service_name, config.logging_level)
     try:
+        driver = driver_of(config)
         with psycopg.connect(conninfo(config, "galaxy-worker"), autocommit=True) as connection:
             check_login(connection, DOOR, config.development)
             check_deployed(deployed_changes(connection, "worker"))
@@ -190,5 +129,5 @@ def main(config: Config) -> int:
     for warning in configuration.warnings(config):
         log.warning(warning)
     telemetry.configure(config, "worker")
-    asyncio.run(_serve(config))
+    asyncio.run(_serve(config, driver))
     return 0

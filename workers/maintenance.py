@@ -10,8 +10,11 @@ log = logging.getLogger("galaxy.worker")
 
 _BATCH = 1000
 
-WORKER_TIMEOUT = 30
+WORKER_TIMEOUT = 15
 """Seconds without a heartbeat after which a worker counts as dead."""
+
+HEARTBEAT = 4.0
+"""Seconds between heartbeats."""
 
 _PURGES = ("challenges_purge", "push_events_purge", "jobs_purge")
 

@@ -69,7 +69,7 @@ SELECT plan((SELECT count(*)::integer FROM moves) + (SELECT count(*)::integer FR
 -- The table and its trigger.
 SELECT has_table('backend', 'state_transitions', 'the machines are rows of a table');
 SELECT columns_are('backend', 'state_transitions',
-    ARRAY['machine', 'action', 'from_state', 'to_state', 'description', 'created_at'], 'an edge has no other columns');
+    ARRAY['machine', 'action', 'from_state', 'to_state', 'actors', 'description', 'created_at'], 'an edge has no other columns');
 SELECT function_lang_is('backend', 'tg_state__follow_edges', '{}'::name[], 'plpgsql', 'the trigger is in PL/pgSQL');
 SELECT function_returns('backend', 'tg_state__follow_edges', '{}'::name[], 'trigger', 'it is a trigger function');
 SELECT volatility_is('backend', 'tg_state__follow_edges', '{}'::name[], 'volatile', 'it is VOLATILE');

@@ -8,9 +8,17 @@ from collections.abc import Iterator
 import pytest
 
 from dev.cluster import Cluster
+from tests.contract.games import engines_in
 from tests.contract.requests import Stall, World
 from tests.postgres import Database
 from tests.services import Api, StartProgram, session_database
+
+
+@pytest.fixture(scope="session", autouse=True)
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The engines that games of these tests are played with; each starts when it is asked for."""
+    with engines_in(tmp_path_factory.mktemp("engines")):
+        yield
 
 
 @pytest.fixture(scope="session")

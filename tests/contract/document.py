@@ -21,6 +21,9 @@ METHODS = ("get", "put", "post", "delete", "patch")
 # What the shape of any answer may come to before it is known which operation was meant.
 UNROUTED = frozenset({400, 404, 405, 414, 417, 431, 501})
 
+# The shared responses whose codes go without saying where an operation documents a range.
+_GENERIC = {400: "BadRequest", 404: "NotFound", 413: "TooLarge", 415: "UnsupportedMediaType"}
+
 Headers = Mapping[str, str]
 
 
@@ -35,7 +38,12 @@ class Operation:
 
     @property
     def statuses(self) -> list[int]:
-        return sorted(int(status) for status in self.node["responses"])
+        """Those given by number, and of a range, such as 4XX, those that are not an engine's but ours."""
+        numbers = {int(status) for status in self.node["responses"] if status.isdigit()}
+        if "4XX" in self.node["responses"]:
+            numbers |= {400, *((413, 415) if self.has_body else ())}
+            numbers |= {int(status) for status in self.node.get("x-error-codes", {})}
+        return sorted(numbers)
 
     @property
     def group(self) -> str:
@@ -82,12 +90,24 @@ class Document:
         return node
 
     def response(self, operation: Operation, status: int) -> Mapping[str, Any]:
-        return self.resolve(operation.node["responses"][str(status)])
+        responses = operation.node["responses"]
+        return self.resolve(responses.get(str(status)) or responses[f"{status // 100}XX"])
+
+    def range_codes(self, operation: Operation, status: int) -> set[str]:
+        """The error codes that may come with any status of the range that this one is in."""
+        node = operation.node["responses"].get(f"{status // 100}XX")
+        return set() if node is None else set(self.resolve(node).get("x-codes", ()))
 
     def codes(self, operation: Operation, status: int) -> set[str]:
         """The error codes that an operation may answer with: its own, and those of the shared response."""
         own = operation.node.get("x-error-codes", {}).get(str(status), ())
-        return {*own, *self.response(operation, status).get("x-codes", ())}
+        if str(status) in operation.node["responses"]:
+            return {*own, *self.response(operation, status).get("x-codes", ())}
+        # Of a range, the first status stands for all of them.
+        of_range = self.range_codes(operation, status) if status % 100 == 0 else ()
+        generic = _GENERIC.get(status)
+        shared = self.source["components"]["responses"][generic]["x-codes"] if generic else ()
+        return {*own, *of_range, *shared}
 
     def problems(self, schema: Mapping[str, Any], value: Any) -> list[str]:
         """What is wrong with a value by a schema of this document."""
@@ -115,7 +135,7 @@ class Document:
         if operation is None:
             yield from self._unrouted_problems(method, status, headers, body)
             return
-        if status not in operation.statuses:
+        if status not in operation.statuses and not self.range_codes(operation, status):
             yield f"{operation.name} answers {status}, which is not documented: {body[:300]!r}"
             return
         response = self.response(operation, status)
@@ -136,7 +156,7 @@ class Document:
         if "error" in value:
             yield from self._error_problems(value["error"], status, headers)
             code = value["error"]["code"]
-            if code not in self.codes(operation, status):
+            if code not in self.codes(operation, status) | self.range_codes(operation, status):
                 yield f"{operation.name} answers {status} {code}, which is not documented"
 
     def _unrouted_problems(self, method: str, status: int, headers: Headers, body: bytes) -> Iterator[str]:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import httpx
 import psycopg
 
+from tests.contract import games
 from tests.contract.document import Operation, document
 from tests.postgres import Database
 from tests.services import (
@@ -100,6 +101,8 @@ def identity(world: World, operation: Operation, person: Person) -> Mapping[str,
 def right(world: World, operation: Operation, person: Person | None = None, body: Any = None) -> Request:
     """A request that the operation accepts, in the name of `person` where it acts for somebody."""
     person = person or world.person()
+    if operation.name in games.OPERATIONS:
+        return games.right(world, operation, person, body)
     values = {"device_session_id": person.device_session_id, "user_id": person.user_id, "username": ADMIN}
     return Request(
         operation.method,
@@ -218,6 +221,7 @@ CAUSES: Mapping[str | tuple[str, str], Make] = {
     "invalid_code": _unknown_challenge,
     "body_too_large": _raw_body(b'{"a": "' + b"a" * 65536 + b'"}'),
     "unsupported_media_type": _headers(Content_Type="text/plain"),
+    **games.CAUSES,
 }
 
 # What answers with these is tried while the database stalls.
@@ -239,6 +243,7 @@ def documented() -> list[Cause]:
                 codes -= {"invalid_json"}
             # No path of ours leads nowhere once it is an operation's.
             codes -= {"not_found"}
+            codes -= {code for name, code in games.UNREACHABLE if name == operation.name}
             found += [Cause(operation, status, code) for code in sorted(codes)]
     return found
 

@@ -27,6 +27,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.contract.document import document
+from tests.contract.games import known_values
+from tests.contract.requests import World
 from tests.postgres import Database
 from tests.services import ADMIN, Api, Person, sign_in
 
@@ -65,7 +67,7 @@ def is_meant_wrong(case: Any, location: ParameterLocation) -> bool:
 
 @contract.parametrize()
 @hypothesis.settings(deadline=None, suppress_health_check=list(hypothesis.HealthCheck), database=None)
-def test_any_request_gets_a_documented_answer(case: Any, shared_api: Api, caller: Person) -> None:
+def test_any_request_gets_a_documented_answer(case: Any, shared_api: Api, world: World, caller: Person) -> None:
     operation = document().find(case.operation.method.upper(), case.operation.path)
     assert operation is not None
     headers: dict[str, str] = {}
@@ -75,6 +77,7 @@ def test_any_request_gets_a_documented_answer(case: Any, shared_api: Api, caller
     if not is_meant_wrong(case, ParameterLocation.PATH):
         # Of what is made up, nothing would ever be there.
         known = {"device_session_id": caller.device_session_id, "user_id": caller.user_id, "username": ADMIN}
+        known |= known_values(world, operation, caller)
         for name in case.path_parameters:
             case.path_parameters[name] = known.get(name, case.path_parameters[name])
     response = case.call(base_url=shared_api.url, headers=headers)

@@ -44,6 +44,10 @@ def test_an_unknown_field_is_refused_and_named(operation: Operation, world: Worl
     assert "surplus" in problem["problem"]
 
 
+def fits(operation: Operation, body: dict[str, Any]) -> bool:
+    return document().request_problems(operation, json.dumps(body).encode()) == []
+
+
 def _properties() -> list[tuple[Operation, str]]:
     found = []
     for operation in WITH_BODY:
@@ -57,6 +61,8 @@ def test_a_field_of_a_wrong_type_is_refused_and_named(operation: Operation, name
     request = right(world, operation)
     for value in (1, 1.5, True, None, [], {}, [request.body.get(name)], {"a": 1}, 1e308):
         wrong = Request(request.method, request.path, {**request.body, name: value}, headers=request.headers)
+        if fits(operation, wrong.body):
+            continue
         assert {p["path"].split(".")[0] for p in problems(wrong.send(world.api))} == {name}, value
 
 
@@ -65,6 +71,8 @@ def test_a_field_that_is_over_long_is_refused_and_named(operation: Operation, na
     request = right(world, operation)
     for value in ("a" * 5000, "\u00e9" * 300, ""):
         wrong = Request(request.method, request.path, {**request.body, name: value}, headers=request.headers)
+        if fits(operation, wrong.body):
+            continue
         assert {p["path"] for p in problems(wrong.send(world.api))} == {name}
 
 
@@ -130,10 +138,19 @@ def test_an_escaped_backslash_before_u0000_is_no_nul(world: World) -> None:
     assert problem["path"] == "email"
 
 
-@pytest.mark.parametrize("number", [b"1e400", b"-1e400", b"1e-400", b"9" * 400, b"1" + b"0" * 4000, b"1e99999999999999999999"])
+@pytest.mark.parametrize("number", [b"1e-400", b"9" * 400, b"1" + b"0" * 4000])
 def test_a_huge_number_is_refused(number: bytes, world: World) -> None:
     (problem,) = problems(post(world, b'{"email": ' + number + b"}"))
     assert problem["path"] == "email"
+
+
+@pytest.mark.parametrize("number", [b"1e400", b"-1e400", b"1e99999999999999999999"])
+def test_a_number_that_is_none_for_anybody_is_refused(number: bytes, world: World) -> None:
+    assert problems(post(world, b'{"email": ' + number + b"}"), "invalid_json") == {}
+    orders = right(world, document().operation("engine_orders_store"))
+    content = b'{"turn": 0, "commands": [{"n": ' + number + b"}]}"
+    headers = {**orders.headers, "Content-Type": "application/json"}
+    assert problems(world.api.client.request(orders.method, orders.path, content=content, headers=headers), "invalid_json") == {}
 
 
 @pytest.mark.parametrize("depth", [10, 200, 254, 255, 256, 257, 500, 900, 1000, 5000, 30000])
@@ -176,7 +193,7 @@ def test_problems_never_repeat_a_value(world: World) -> None:
 def test_a_body_of_64_kib_is_read_and_one_byte_more_is_not(operation: Operation, world: World) -> None:
     request = right(world, operation)
     body = request.content
-    for size, status in ((65536, 200), (65537, 413), (1_000_000, 413)):
+    for size, status in ((65536, min(operation.statuses)), (65537, 413), (1_000_000, 413)):
         request = right(world, operation)
         body = request.content
         padded = body[:-1] + b" " * (size - len(body)) + b"}"
@@ -186,6 +203,7 @@ def test_a_body_of_64_kib_is_read_and_one_byte_more_is_not(operation: Operation,
         assert answer.status_code == status, size
         chunked = right(world, operation)
         parts = [chunked.content[:-1], b" " * (size - len(chunked.content)), b"}"]
+        headers = {**chunked.headers, "Content-Type": "application/json"}
         answer = world.api.client.request(chunked.method, chunked.path, content=iter(parts), headers=headers)
         assert answer.status_code == status, f"{size} in chunks"
 
@@ -288,12 +306,13 @@ NO_IDS = [
 @pytest.mark.parametrize(("operation", "name"), _path_parameters(), ids=str)
 def test_a_malformed_id_in_the_path_is_refused_and_named(operation: Operation, name: str, world: World) -> None:
     request = right(world, operation)
-    others = dict.fromkeys(re.findall(r"\{(\w+)\}", operation.path), "00000000-0000-7000-8000-000000000000")
+    others = {**dict.fromkeys(re.findall(r"\{(\w+)\}", operation.path), "00000000-0000-7000-8000-000000000000"), "turn": "0"}
     for value in NO_IDS:
         if name == "username" and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
             continue
         path = operation.path.format_map({**others, name: value})
         url = httpx.URL(world.api.url).copy_with(raw_path=path.encode())
+        url = url.copy_merge_params(request.query) if request.query else url
         answer = world.api.client.request(request.method, url, headers=request.headers)
         assert {p["path"] for p in problems(answer)} == {name}, value
 
@@ -330,7 +349,7 @@ def test_an_id_may_be_written_in_either_case(world: World) -> None:
 )
 def test_a_limit_out_of_range_is_refused_and_not_clamped(operation: Operation, limit: str, world: World) -> None:
     request = right(world, operation)
-    answer = world.api.client.get(f"{operation.path}?limit={limit}", headers=request.headers)
+    answer = world.api.client.get(f"{request.path}?limit={limit}", headers=request.headers)
     assert {p["path"] for p in problems(answer)} == {"limit"}
 
 
@@ -338,7 +357,7 @@ def test_a_limit_out_of_range_is_refused_and_not_clamped(operation: Operation, l
 def test_a_repeated_parameter_is_refused(operation: Operation, world: World) -> None:
     request = right(world, operation)
     for query in ("limit=1&limit=1", "limit=1&limit=2", "limit=&limit=1"):
-        answer = world.api.client.get(f"{operation.path}?{query}", headers=request.headers)
+        answer = world.api.client.get(f"{request.path}?{query}", headers=request.headers)
         assert {p["path"] for p in problems(answer)} == {"limit"}
 
 
@@ -352,7 +371,7 @@ def test_a_malformed_query_is_refused(query: str, world: World) -> None:
 @pytest.mark.parametrize("limit", ["1", "200", "007"])
 def test_a_limit_in_range_is_kept_to(operation: Operation, limit: str, world: World) -> None:
     request = right(world, operation)
-    answer = world.api.client.get(f"{operation.path}?limit={limit}", headers=request.headers)
+    answer = world.api.client.get(f"{request.path}?limit={limit}", headers=request.headers)
     assert answer.status_code == 200
     assert len(answer.json()["items"]) <= int(limit)
 
@@ -440,6 +459,16 @@ def test_a_cursor_that_was_made_up_is_refused(key: str, world: World) -> None:
 def test_the_callers_id_must_be_a_uuid(operation: Operation, world: World) -> None:
     person = world.person()
     request = right(world, operation, person)
+
+    def ask(*headers: tuple[str, str | bytes]) -> httpx.Response:
+        content_type: tuple[tuple[str, str], ...] = (("Content-Type", "application/json"),) if operation.has_body else ()
+        whole = [
+            (name.encode(), value if isinstance(value, bytes) else value.encode()) for name, value in (*headers, *content_type)
+        ]
+        return world.api.client.request(
+            request.method, request.path, params=request.query, content=request.content, headers=whole
+        )
+
     for value in (
         "",
         "somebody",
@@ -451,16 +480,12 @@ def test_the_callers_id_must_be_a_uuid(operation: Operation, world: World) -> No
         f"'{person.user_id}",
         "0" * 300,
     ):
-        answer = world.api.client.request(request.method, request.path, headers={b"X-User-ID": value.encode()})
-        assert problems(answer, "invalid_user_id") == {}, value
-    assert problems(world.api.client.request(request.method, request.path), "invalid_user_id") == {}
-    twice = world.api.client.request(
-        request.method, request.path, headers=[("X-User-ID", person.user_id), ("X-User-ID", person.user_id)]
-    )
+        assert problems(ask(("X-User-ID", value.encode())), "invalid_user_id") == {}, value
+    assert problems(ask(), "invalid_user_id") == {}
+    twice = ask(("X-User-ID", person.user_id), ("X-User-ID", person.user_id))
     assert problems(twice, "invalid_user_id") == {}
     # The same header for WSGI, but not the one that the gateway checks.
-    answer = world.api.client.request(request.method, request.path, headers={"X_User_ID": person.user_id})
-    assert problems(answer, "invalid_user_id") == {}
+    assert problems(ask(("X_User_ID", person.user_id)), "invalid_user_id") == {}
 
 
 def test_the_shape_is_looked_at_before_the_identity(world: World) -> None:

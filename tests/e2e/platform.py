@@ -70,3 +70,13 @@ class RunningPlatform:
         finally:
             self._process.kill()
             self._output.close()
+
+
+def children_of(pid: int) -> dict[str, int]:
+    """The programs that a `serve` runs, by name."""
+    found: dict[str, int] = {}
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        command = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+        if b"app" in command:
+            found[command[command.index(b"app") + 1].decode()] = int(child)
+    return found

@@ -5,12 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.e2e.platform import ROOT, RunningPlatform
+
+# A platform takes its ports when it starts: one at a time.
+pytestmark = pytest.mark.xdist_group("platform")
 
 
 def test_the_demo_ends_in_success_and_leaves_every_invariant_whole(platform: RunningPlatform) -> None:
     told = subprocess.run(
-        [sys.executable, "-m", "dev.demo"],
+        [sys.executable, "-m", "dev.demo", "--hurry"],
         cwd=ROOT,
         env=platform.environment,
         capture_output=True,

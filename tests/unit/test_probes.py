@@ -10,8 +10,8 @@ import falcon
 import pytest
 from falcon import testing
 
-from app import contract
-from app.probes import Check, Probes
+from app import contract, engines
+from app.probes import NAMES, Check, Probes
 from tests.contract.document import document
 
 
@@ -62,4 +62,5 @@ def test_living_asks_nobody() -> None:
 
 def test_every_handler_that_the_document_names_is_there() -> None:
     named = {o.node["x-handler"] for o in document().operations if "x-handler" in o.node}
-    assert set(probes({}).responders()) == named
+    assert set(probes({}).handlers()) == set(NAMES)
+    assert {*NAMES, *engines.NAMES} == named

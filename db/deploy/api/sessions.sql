@@ -57,9 +57,9 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_account accounts%ROWTYPE := account_require(p_user_id);
     v_list text := 'my_session_list:' || p_user_id;
     v_before uuid := cursor_read_id(v_list, p_cursor);
+    v_account accounts%ROWTYPE := account_require(p_user_id);
     v_items jsonb[];
     v_keys text[];
 BEGIN

@@ -27,7 +27,12 @@ INSERT INTO backend.settings (setting_name, default_value, min_value, max_value,
     ('challenge_throttle_max', 3, 1, 20, 'count', 'From so many on, the newest live challenge is used again and no mail is sent.'),
     ('username_max_retries', 10, 1, 100, 'count', 'Tries to find a user_name that is free.'),
     ('mail_max_attempts', 8, 1, 100, 'count', 'Tries to deliver a mail before it is a dead letter.'),
-    ('freshness_window', 300, 1, 86400, 'seconds', 'Push events are kept, and can be resumed from, this long.');
+    ('freshness_window', 300, 1, 86400, 'seconds', 'Push events are kept, and can be resumed from, this long.'),
+    ('notification_max_attempts', 8, 1, 100, 'count', 'Tries to deliver a notification before it is a dead letter.'),
+    ('invite_default_ttl', 604800, 60, 31536000, 'seconds', 'An invite that names no end is good for this long.'),
+    ('pending_registration_ttl', 2592000, 60, 31536000, 'seconds', 'A race name that was earned can be registered for this long.'),
+    ('engine_call_timeout', 60, 1, 3600, 'seconds', 'A call of an engine takes at most this long.'),
+    ('runtime_job_queue_size', 64, 1, 100000, 'count', 'More waiting runtime commands than this are refused.');
 
 CREATE FUNCTION backend.setting(p_name text) RETURNS numeric
 LANGUAGE plpgsql STABLE SECURITY INVOKER

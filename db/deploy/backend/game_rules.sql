@@ -1,0 +1,488 @@
+-- Deploy galaxy-backend:backend/game_rules to pg
+-- requires: backend/runtime
+-- requires: backend/notifications
+-- requires: backend/sessions
+
+-- Why: who may do what to a game, and what follows. A guard returns the reason of a refusal, or null: the command raises it, and
+-- whoever asks "what can I do here" is told the same.
+
+BEGIN;
+SET LOCAL ROLE backend_owner;
+
+CREATE TYPE backend.reason AS (status integer, code text, message text, context jsonb);
+COMMENT ON TYPE backend.reason IS 'Why something is refused: the HTTP status, the code, a sentence for people, context.';
+
+CREATE FUNCTION backend.account_limit(p_user_id uuid, p_code text) RETURNS integer
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_value integer := (SELECT l.value FROM limit_active AS l
+                         WHERE l.user_id = p_user_id AND l.code = p_code AND NOT is_over(l.expires_at));
+BEGIN
+    IF v_value IS NOT NULL THEN
+        RETURN v_value;
+    END IF;
+    RETURN (SELECT (to_jsonb(t) ->> p_code)::integer
+              FROM entitlement_snapshots AS s
+              JOIN entitlement_tiers AS t ON t.tier = CASE WHEN is_over(s.ends_at) THEN 'free' ELSE s.tier END
+             WHERE s.user_id = p_user_id);
+END;
+$$;
+COMMENT ON FUNCTION backend.account_limit(uuid, text) IS 'A number of a person''s tier, or their own instead of it.';
+
+CREATE FUNCTION backend.account_lock(p_user_id uuid) RETURNS void
+LANGUAGE sql VOLATILE SECURITY INVOKER
+BEGIN ATOMIC
+    SELECT FROM backend.accounts AS a WHERE a.user_id = p_user_id FOR NO KEY UPDATE;
+END;
+COMMENT ON FUNCTION backend.account_lock(uuid) IS 'Whoever counts against a person''s limits holds their row, before any game''s.';
+
+CREATE FUNCTION backend.sanction_refuse(p_user_id uuid, p_code text) RETURNS void
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF is_sanctioned(p_user_id, p_code) THEN
+        PERFORM fail(403, 'sanctioned', 'This is not allowed to this account at present.', jsonb_build_object('sanction', p_code));
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION backend.sanction_refuse(uuid, text) IS 'Refuses somebody under a sanction. GX403 sanctioned.';
+
+CREATE FUNCTION backend.game_member_count(p_game_id uuid) RETURNS bigint
+LANGUAGE sql STABLE SECURITY INVOKER
+RETURN (SELECT count(*) FROM backend.memberships AS m WHERE m.game_id = p_game_id AND m.status = 'active');
+COMMENT ON FUNCTION backend.game_member_count(uuid) IS 'How many seats are taken.';
+
+CREATE FUNCTION backend.game_json(p_game backend.games) RETURNS jsonb
+LANGUAGE sql STABLE SECURITY INVOKER
+RETURN (
+    SELECT jsonb_build_object(
+        'game_id', p_game.game_id,
+        'game_name', p_game.game_name,
+        'description', p_game.description,
+        'visibility', p_game.visibility,
+        'status', p_game.status,
+        'status_reason', p_game.status_reason,
+        'owner_user_id', p_game.owner_user_id,
+        'min_players', p_game.min_players,
+        'max_players', p_game.max_players,
+        'member_count', backend.game_member_count(p_game.game_id),
+        'enrollment_ends_at', backend.ts(p_game.enrollment_ends_at),
+        'turn_schedule', p_game.turn_schedule,
+        'target_engine_version', p_game.target_engine_version,
+        'current_turn', r.current_turn,
+        'next_turn_at', backend.ts(r.next_turn_at),
+        'runtime_status', r.status,
+        'created_at', backend.ts(p_game.created_at),
+        'started_at', backend.ts(p_game.started_at),
+        'finished_at', backend.ts(p_game.finished_at))
+      FROM (SELECT) AS one LEFT JOIN backend.runtime_records AS r ON r.game_id = p_game.game_id
+);
+COMMENT ON FUNCTION backend.game_json(backend.games) IS 'The game object of the contract.';
+
+CREATE FUNCTION backend.game_insert(p_body jsonb, p_visibility text, p_owner_user_id uuid) RETURNS backend.games
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_name text := btrim(normalize(p_body ->> 'game_name', NFC));
+    v_version text := coalesce(p_body ->> 'target_engine_version', engine_version_newest());
+    v_ends_at timestamptz := (p_body ->> 'enrollment_ends_at')::timestamptz;
+    v_problems jsonb := jsonb_build_array();
+    v_game games%ROWTYPE;
+BEGIN
+    IF v_name = '' THEN
+        v_problems := v_problems || '{"path": "game_name", "problem": "is blank"}'::jsonb;
+    ELSIF length(v_name) > 64 THEN
+        -- NFC makes two of some characters.
+        v_problems := v_problems || '{"path": "game_name", "problem": "is too long"}'::jsonb;
+    END IF;
+    IF (p_body ->> 'min_players')::numeric > (p_body ->> 'max_players')::numeric THEN
+        v_problems := v_problems || '{"path": "min_players", "problem": "is above max_players"}'::jsonb;
+    END IF;
+    IF is_over(v_ends_at) THEN
+        v_problems := v_problems || '{"path": "enrollment_ends_at", "problem": "is not in the future"}'::jsonb;
+    END IF;
+    IF cron_next(p_body ->> 'turn_schedule', backend.now()) IS NULL THEN
+        v_problems := v_problems || '{"path": "turn_schedule", "problem": "is not a schedule of five fields that ever comes"}'::jsonb;
+    END IF;
+    IF p_body ? 'target_engine_version' AND NOT EXISTS (SELECT FROM engine_versions AS v WHERE v.version = v_version AND v.enabled) THEN
+        v_problems := v_problems || '{"path": "target_engine_version", "problem": "is not an enabled engine version"}'::jsonb;
+    END IF;
+    IF v_problems <> '[]' THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.', v_problems);
+    END IF;
+    IF v_version IS NULL THEN
+        PERFORM fail(422, 'engine_version_unavailable', 'No engine version is enabled.');
+    END IF;
+    INSERT INTO games (game_name, description, visibility, owner_user_id, min_players, max_players, enrollment_ends_at, turn_schedule,
+                       target_engine_version)
+    VALUES (v_name, coalesce(p_body ->> 'description', ''), p_visibility, p_owner_user_id, (p_body ->> 'min_players')::numeric::integer,
+            (p_body ->> 'max_players')::numeric::integer, v_ends_at, btrim(p_body ->> 'turn_schedule'), v_version)
+    RETURNING * INTO v_game;
+    RETURN v_game;
+END;
+$$;
+COMMENT ON FUNCTION backend.game_insert(jsonb, text, uuid) IS
+    'A new game in draft from the body of a request. GX400 invalid_request, GX422 engine_version_unavailable.';
+
+CREATE FUNCTION backend.game_is_visible(p_game backend.games, p_user_id uuid) RETURNS boolean
+LANGUAGE sql STABLE SECURITY INVOKER
+RETURN p_game.visibility = 'public'
+    OR p_game.owner_user_id = p_user_id
+    OR EXISTS (SELECT FROM backend.memberships AS m
+                WHERE m.game_id = p_game.game_id AND m.user_id = p_user_id AND m.status = 'active')
+    OR EXISTS (SELECT FROM backend.invites AS i
+                WHERE i.game_id = p_game.game_id AND i.invited_user_id = p_user_id AND i.status = 'created'
+                  AND NOT backend.is_over(i.expires_at));
+COMMENT ON FUNCTION backend.game_is_visible(backend.games, uuid) IS
+    'Whether a person may see a game: a public one, or as owner, member or invitee.';
+
+CREATE FUNCTION backend.game_find(p_game_id uuid, p_user_id uuid) RETURNS backend.games
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_game games%ROWTYPE;
+BEGIN
+    SELECT * INTO v_game FROM games WHERE game_id = p_game_id;
+    IF v_game.game_id IS NULL OR NOT game_is_visible(v_game, p_user_id) THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    END IF;
+    RETURN v_game;
+END;
+$$;
+COMMENT ON FUNCTION backend.game_find(uuid, uuid) IS 'A game that a person may see. GX404 game_not_found.';
+
+CREATE FUNCTION backend.game_lock(p_game_id uuid) RETURNS backend.games
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_game games%ROWTYPE;
+BEGIN
+    SELECT * INTO v_game FROM games WHERE game_id = p_game_id FOR NO KEY UPDATE;
+    RETURN v_game;
+END;
+$$;
+COMMENT ON FUNCTION backend.game_lock(uuid) IS 'A game, held to the end of the transaction; null for none. After accounts, before everything that hangs on it.';
+
+-- In the order of the checks: ownership, sanction, state, rule.
+CREATE FUNCTION backend.game_refusal(p_game backend.games, p_action text, p_actor_type text, p_actor_id text) RETURNS backend.reason
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_actor text := CASE p_actor_type
+        WHEN 'user' THEN CASE WHEN p_game.owner_user_id::text = p_actor_id THEN 'owner' END
+        ELSE p_actor_type
+    END;
+BEGIN
+    IF v_actor IS NULL OR NOT EXISTS (
+        SELECT FROM state_transitions AS t WHERE t.machine = 'game' AND t.action = p_action AND v_actor = ANY (t.actors)
+    ) THEN
+        RETURN ROW(403, 'forbidden', 'Only those who run this game may do that.', NULL)::reason;
+    END IF;
+    IF v_actor = 'owner' AND is_sanctioned(p_game.owner_user_id, 'private_game_manage_block') THEN
+        RETURN ROW(403, 'sanctioned', 'This is not allowed to this account at present.',
+                   '{"sanction": "private_game_manage_block"}')::reason;
+    END IF;
+    IF NOT EXISTS (
+        SELECT FROM state_transitions AS t
+         WHERE t.machine = 'game' AND t.action = p_action AND t.from_state = p_game.status AND v_actor = ANY (t.actors)
+    ) THEN
+        RETURN ROW(409, 'invalid_transition', format('A game that is %s does not allow %s.', p_game.status, p_action),
+                   jsonb_build_object(
+                       'from', p_game.status, 'action', p_action,
+                       'allowed', (SELECT coalesce(jsonb_agg(DISTINCT t.action), '[]') FROM state_transitions AS t
+                                    WHERE t.machine = 'game' AND t.from_state = p_game.status AND v_actor = ANY (t.actors)))
+                  )::reason;
+    END IF;
+    IF p_action IN ('open-enrollment', 'start', 'retry-start', 'force-start')
+       AND NOT EXISTS (SELECT FROM engine_versions AS v WHERE v.version = p_game.target_engine_version AND v.enabled)
+    THEN
+        RETURN ROW(422, 'engine_version_unavailable', 'The engine version of this game is not enabled.',
+                   jsonb_build_object('version', p_game.target_engine_version))::reason;
+    END IF;
+    IF p_action = 'open-enrollment' AND is_over(p_game.enrollment_ends_at) THEN
+        RETURN ROW(422, 'enrollment_ended', 'The end of enrolment is not in the future.', NULL)::reason;
+    END IF;
+    IF p_action IN ('ready-to-start', 'force-start') AND game_member_count(p_game.game_id) < p_game.min_players THEN
+        RETURN ROW(422, 'not_enough_members', 'Too few have a seat.',
+                   jsonb_build_object('members', game_member_count(p_game.game_id), 'min_players', p_game.min_players))::reason;
+    END IF;
+    IF p_action = 'resume'
+       AND NOT EXISTS (SELECT FROM runtime_records AS r WHERE r.game_id = p_game.game_id AND r.status = 'running' AND r.wanted = 'running')
+    THEN
+        RETURN ROW(422, 'engine_not_healthy', 'The engine of this game is not well.', NULL)::reason;
+    END IF;
+    RETURN NULL;
+END;
+$$;
+COMMENT ON FUNCTION backend.game_refusal(backend.games, text, text, text) IS
+    'Why somebody may not do something to a game now; null when they may. p_actor_type: user, admin, job, sweeper.';
+
+CREATE FUNCTION backend.game_notify(p_game_id uuid, p_kind text, p_key text, p_payload jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, procrastinate, pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM notification_submit(p_kind, p_key, m.user_id, jsonb_build_object('game_id', p_game_id) || p_payload)
+       FROM (SELECT a.user_id FROM memberships AS a WHERE a.game_id = p_game_id AND a.status = 'active' ORDER BY a.user_id) AS m;
+END;
+$$;
+COMMENT ON FUNCTION backend.game_notify(uuid, text, text, jsonb) IS 'Tells every active member of a game something.';
+
+CREATE FUNCTION backend.race_name_release_unused(p_user_id uuid, p_canonical text) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended(p_canonical, 11));
+    UPDATE race_names AS r SET released_at = backend.now()
+     WHERE r.canonical = p_canonical AND r.user_id = p_user_id AND r.released_at IS NULL AND r.tier = 'reservation'
+       AND NOT EXISTS (SELECT FROM memberships AS m JOIN games AS g USING (game_id)
+                        WHERE m.user_id = p_user_id AND m.race_name_canonical = p_canonical AND m.status = 'active'
+                          AND g.status NOT IN ('finished', 'cancelled'));
+END;
+$$;
+COMMENT ON FUNCTION backend.race_name_release_unused(uuid, text) IS
+    'Lets a reserved name go when its holder''s last game under it has ended; earned and registered names stay.';
+
+CREATE FUNCTION backend.race_names_settle(p_game_id uuid, p_is_finished boolean) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, procrastinate, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_member memberships%ROWTYPE;
+    v_expires_at timestamptz := backend.now() + setting_interval('pending_registration_ttl');
+BEGIN
+    -- In the order of the names, which is the order of their locks.
+    FOR v_member IN
+        SELECT * FROM memberships WHERE game_id = p_game_id AND status = 'active' ORDER BY race_name_canonical
+    LOOP
+        IF p_is_finished AND v_member.max_planets > v_member.initial_planets AND v_member.max_population > v_member.initial_population THEN
+            PERFORM pg_advisory_xact_lock(hashtextextended(v_member.race_name_canonical, 11));
+            UPDATE race_names AS r SET tier = 'pending_registration', expires_at = v_expires_at
+             WHERE r.canonical = v_member.race_name_canonical AND r.user_id = v_member.user_id AND r.released_at IS NULL
+               AND r.tier = 'reservation';
+            IF FOUND THEN
+                PERFORM notification_submit(
+                    'lobby.race_name.pending', p_game_id || ':' || v_member.race_name_canonical, v_member.user_id,
+                    jsonb_build_object('race_name', v_member.race_name, 'expires_at', ts(v_expires_at)));
+            END IF;
+        ELSE
+            PERFORM race_name_release_unused(v_member.user_id, v_member.race_name_canonical);
+        END IF;
+    END LOOP;
+END;
+$$;
+COMMENT ON FUNCTION backend.race_names_settle(uuid, boolean) IS
+    'At a game''s end: names whose races grew in planets and population are earned, the others are let go unless they are in use elsewhere.';
+
+CREATE FUNCTION backend.runtime_want(p_game backend.games) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, procrastinate, pg_catalog, pg_temp
+AS $$
+BEGIN
+    INSERT INTO runtime_records AS r (game_id, engine_version, image_ref)
+    SELECT p_game.game_id, v.version, v.image_ref FROM engine_versions AS v WHERE v.version = p_game.target_engine_version
+    ON CONFLICT (game_id) DO UPDATE
+        SET wanted = 'running', status = 'starting', generation = r.generation + 1, engine_version = excluded.engine_version,
+            image_ref = excluded.image_ref, lease_until = NULL, turn_requested_at = NULL, next_attempt_at = backend.now();
+    PERFORM job_defer('runtime', 'runtime_start', jsonb_build_object('game_id', p_game.game_id), 'game:' || p_game.game_id);
+END;
+$$;
+COMMENT ON FUNCTION backend.runtime_want(backend.games) IS 'An engine is wanted for a game: the record, and the job that starts it.';
+
+CREATE FUNCTION backend.runtime_unwant(p_game_id uuid) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, procrastinate, pg_catalog, pg_temp
+AS $$
+BEGIN
+    UPDATE runtime_records SET wanted = 'removed', turn_requested_at = NULL, next_turn_at = NULL, next_attempt_at = backend.now()
+     WHERE game_id = p_game_id AND wanted <> 'removed';
+    IF FOUND THEN
+        -- Before anything else that waits for this game.
+        PERFORM job_defer('runtime', 'runtime_remove', jsonb_build_object('game_id', p_game_id), 'game:' || p_game_id, 10);
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION backend.runtime_unwant(uuid) IS 'A game''s engine is not wanted any more: the record, and the job that removes it.';
+
+CREATE FUNCTION backend.game_transition(
+    p_game backend.games, p_action text, p_actor_type text, p_actor_id text, p_reason text DEFAULT NULL
+) RETURNS backend.games
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, procrastinate, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_refusal reason := game_refusal(p_game, p_action, p_actor_type, p_actor_id);
+    v_game games%ROWTYPE;
+    v_to text;
+    v_invited uuid;
+BEGIN
+    -- Not "v_refusal IS NOT NULL": that is true only where every field is told, and context often is not.
+    IF v_refusal.code IS NOT NULL THEN
+        PERFORM fail(v_refusal.status, v_refusal.code, v_refusal.message, v_refusal.context);
+    END IF;
+    SELECT t.to_state INTO STRICT v_to FROM state_transitions AS t
+     WHERE t.machine = 'game' AND t.action = p_action AND t.from_state = p_game.status;
+    UPDATE games
+       SET status = v_to, status_reason = p_reason,
+           started_at = CASE WHEN p_action = 'runtime-started' THEN backend.now() ELSE started_at END,
+           finished_at = CASE WHEN v_to IN ('finished', 'cancelled') THEN backend.now() ELSE finished_at END
+     WHERE game_id = p_game.game_id
+    RETURNING * INTO STRICT v_game;
+    INSERT INTO game_history (game_id, action, from_status, to_status, actor_type, actor_id, reason)
+    VALUES (p_game.game_id, p_action, p_game.status, v_to, p_actor_type, p_actor_id, p_reason);
+
+    IF p_game.status IN ('draft', 'enrollment_open') AND v_to <> 'enrollment_open' THEN
+        -- Nobody comes in any more.
+        FOR v_invited IN
+            UPDATE invites SET status = 'revoked' WHERE game_id = p_game.game_id AND status = 'created' RETURNING invited_user_id
+        LOOP
+            IF v_invited IS NOT NULL THEN
+                PERFORM notification_submit('lobby.invite.revoked', 'closed:' || p_game.game_id, v_invited,
+                                            jsonb_build_object('game_id', p_game.game_id));
+            END IF;
+        END LOOP;
+    END IF;
+    CASE
+        WHEN v_to = 'starting' THEN
+            PERFORM runtime_want(v_game);
+        WHEN p_action = 'runtime-started' THEN
+            PERFORM game_notify(v_game.game_id, 'game.started', v_game.game_id::text, '{}');
+        WHEN p_action = 'resume' THEN
+            -- What it was paused over is not caught up with; what was skipped stays so.
+            UPDATE runtime_records SET next_turn_at = cron_next(v_game.turn_schedule, backend.now())
+             WHERE game_id = v_game.game_id AND next_turn_at <= backend.now();
+        WHEN v_to = 'paused' THEN
+            PERFORM game_notify(
+                v_game.game_id, 'game.paused',
+                format('paused:%s:%s', v_game.game_id, r.current_turn),
+                jsonb_build_object('turn', coalesce(r.current_turn, 0), 'reason', p_reason))
+               FROM runtime_records AS r WHERE r.game_id = v_game.game_id;
+        WHEN v_to = 'finished' THEN
+            PERFORM race_names_settle(v_game.game_id, true);
+            PERFORM game_notify(v_game.game_id, 'game.finished', v_game.game_id::text, '{}');
+        WHEN v_to = 'cancelled' THEN
+            PERFORM race_names_settle(v_game.game_id, false);
+            PERFORM runtime_unwant(v_game.game_id);
+        ELSE
+            NULL;
+    END CASE;
+    RETURN v_game;
+END;
+$$;
+COMMENT ON FUNCTION backend.game_transition(backend.games, text, text, text, text) IS
+    'Takes an edge of the game machine with all that follows from it; the game is locked by the caller. GX403 forbidden, sanctioned, GX409 invalid_transition, GX422 engine_version_unavailable, enrollment_ended, not_enough_members, engine_not_healthy.';
+
+CREATE FUNCTION backend.game_command(p_game_id uuid, p_action text, p_user_id uuid, p_reason text DEFAULT NULL) RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, procrastinate, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_account accounts%ROWTYPE := account_require(p_user_id);
+    v_game games%ROWTYPE := game_lock(p_game_id);
+BEGIN
+    IF v_game.game_id IS NULL OR NOT game_is_visible(v_game, v_account.user_id) THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    END IF;
+    RETURN game_json(game_transition(v_game, p_action, 'user', v_account.user_id::text, p_reason))::text;
+END;
+$$;
+COMMENT ON FUNCTION backend.game_command(uuid, text, uuid, text) IS
+    'A person takes an edge of the game machine; returns the game. GX404 game_not_found and what game_transition refuses.';
+
+CREATE FUNCTION backend.membership_json(p_membership backend.memberships) RETURNS jsonb
+LANGUAGE sql STABLE SECURITY INVOKER
+RETURN jsonb_build_object(
+    'membership_id', p_membership.membership_id,
+    'game_id', p_membership.game_id,
+    'user_id', p_membership.user_id,
+    'race_name', p_membership.race_name,
+    'status', p_membership.status,
+    'joined_at', backend.ts(p_membership.joined_at),
+    'ended_at', backend.ts(p_membership.ended_at),
+    'planets', p_membership.planets,
+    'population', p_membership.population
+);
+COMMENT ON FUNCTION backend.membership_json(backend.memberships) IS 'The membership object of the contract.';
+
+CREATE FUNCTION backend.seat_take(p_game backend.games, p_user_id uuid, p_race_name text) RETURNS backend.memberships
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_membership memberships%ROWTYPE;
+    v_name text;
+    v_limit integer := account_limit(p_user_id, 'max_active_memberships');
+BEGIN
+    PERFORM sanction_refuse(p_user_id, 'game_join_block');
+    SELECT * INTO v_membership FROM memberships WHERE game_id = p_game.game_id AND user_id = p_user_id;
+    IF v_membership.status = 'active' THEN
+        PERFORM fail(409, 'already_member', 'There is a seat already.');
+    ELSIF v_membership.status = 'blocked' THEN
+        PERFORM fail(422, 'eligibility_denied', 'Somebody who was blocked in a game cannot come back to it.');
+    END IF;
+    IF (SELECT count(*) FROM memberships AS m JOIN games AS g USING (game_id)
+         WHERE m.user_id = p_user_id AND m.status = 'active' AND g.status NOT IN ('finished', 'cancelled')) >= v_limit THEN
+        PERFORM fail(422, 'limit_reached', 'There are seats in as many games as this account may have.',
+                     jsonb_build_object('limit', 'max_active_memberships', 'value', v_limit));
+    END IF;
+    -- The game is locked: whoever counts its seats is alone.
+    IF game_member_count(p_game.game_id) >= p_game.max_players THEN
+        PERFORM fail(422, 'game_full', 'Every seat is taken.');
+    END IF;
+    v_name := race_name_reserve(p_user_id, p_race_name);
+    INSERT INTO memberships AS m (game_id, user_id, race_name, race_name_canonical)
+    VALUES (p_game.game_id, p_user_id, v_name, race_name_canonical(v_name))
+    ON CONFLICT ON CONSTRAINT memberships_one_per_person_and_game DO UPDATE
+        SET status = 'active', ended_at = NULL, joined_at = backend.now(), race_name = excluded.race_name,
+            race_name_canonical = excluded.race_name_canonical
+    RETURNING * INTO v_membership;
+    RETURN v_membership;
+END;
+$$;
+COMMENT ON FUNCTION backend.seat_take(backend.games, uuid, text) IS
+    'Takes a seat under a race name; the person and then the game are locked by the caller. GX403 sanctioned, GX409 already_member, GX422 eligibility_denied, limit_reached, game_full, invalid_name, name_taken.';
+
+CREATE VIEW backend.invariants_games AS
+SELECT 'more_members_than_seats' AS invariant, g.game_id AS object_id, g.game_name AS details
+  FROM backend.games AS g WHERE backend.game_member_count(g.game_id) > g.max_players
+UNION ALL
+SELECT 'running_game_without_a_runtime', g.game_id, g.status
+  FROM backend.games AS g
+ WHERE g.status IN ('starting', 'running', 'paused')
+   AND NOT EXISTS (SELECT FROM backend.runtime_records AS r WHERE r.game_id = g.game_id AND r.wanted = 'running')
+UNION ALL
+SELECT 'started_game_below_its_minimum_at_start', g.game_id, g.status
+  FROM backend.games AS g
+ WHERE g.status = 'running' AND (SELECT count(*) FROM backend.player_mappings AS p WHERE p.game_id = g.game_id) < 2
+UNION ALL
+SELECT 'reservation_without_a_game', r.race_name_id, r.race_name
+  FROM backend.race_names AS r
+ WHERE r.released_at IS NULL AND r.tier = 'reservation'
+   AND NOT EXISTS (SELECT FROM backend.memberships AS m JOIN backend.games AS g USING (game_id)
+                    WHERE m.user_id = r.user_id AND m.race_name_canonical = r.canonical AND m.status = 'active'
+                      AND g.status NOT IN ('finished', 'cancelled'))
+UNION ALL
+SELECT 'seat_under_a_name_that_is_not_held', m.membership_id, m.race_name
+  FROM backend.memberships AS m JOIN backend.games AS g USING (game_id)
+ WHERE m.status = 'active' AND g.status NOT IN ('finished', 'cancelled')
+   AND NOT EXISTS (SELECT FROM backend.race_names AS r
+                    WHERE r.canonical = m.race_name_canonical AND r.user_id = m.user_id AND r.released_at IS NULL)
+UNION ALL
+SELECT 'turn_without_its_predecessor', t.game_id, t.turn::text
+  FROM backend.game_turns AS t JOIN backend.runtime_records AS r USING (game_id)
+ WHERE t.turn > r.current_turn
+UNION ALL
+SELECT 'game_status_and_history_disagree', g.game_id, g.status
+  FROM backend.games AS g
+ WHERE g.status IS DISTINCT FROM (SELECT h.to_status FROM backend.game_history AS h WHERE h.game_id = g.game_id ORDER BY h.history_id DESC LIMIT 1);
+COMMENT ON VIEW backend.invariants_games IS 'What must never be seen in games and their engines.';
+
+COMMIT;

@@ -1,0 +1,145 @@
+-- Deploy galaxy-backend:backend/games to pg
+-- requires: backend/race_names
+-- requires: backend/engine_versions
+-- requires: backend/cron
+-- requires: backend/states
+
+-- Why: a match, who sits in it, and who was asked to. The machines are rows; who may take an edge is written on it.
+
+BEGIN;
+SET LOCAL ROLE backend_owner;
+
+INSERT INTO backend.state_transitions (machine, action, from_state, to_state, actors, description) VALUES
+    ('game', 'create', NULL, 'draft', '{owner,admin}', 'A private game has an owner, a public one is an administrator''s.'),
+    ('game', 'open-enrollment', 'draft', 'enrollment_open', '{owner,admin}', 'People may take seats.'),
+    ('game', 'ready-to-start', 'enrollment_open', 'ready_to_start', '{owner,admin,sweeper}', 'Enough have a seat; enrolment is closed.'),
+    ('game', 'start', 'ready_to_start', 'starting', '{owner,admin}', 'A job starts the engine.'),
+    ('game', 'runtime-started', 'starting', 'running', '{job}', 'The engine runs and knows the races.'),
+    ('game', 'runtime-failed', 'starting', 'start_failed', '{job}', 'The engine could not be started.'),
+    ('game', 'retry-start', 'start_failed', 'starting', '{owner,admin}', 'A job tries once more.'),
+    ('game', 'pause', 'running', 'paused', '{owner,admin}', 'No scheduled turns.'),
+    ('game', 'engine-unreachable', 'running', 'paused', '{job}', 'The engine does not answer.'),
+    ('game', 'generation-failed', 'running', 'paused', '{job}', 'The engine could not compute a turn.'),
+    ('game', 'container-gone', 'running', 'paused', '{job}', 'The engine is not there any more.'),
+    ('game', 'resume', 'paused', 'running', '{owner,admin}', 'The engine is well.'),
+    ('game', 'finish', 'running', 'finished', '{job}', 'The engine says so.'),
+    ('game', 'finish', 'paused', 'finished', '{job}', 'The engine says so.'),
+    ('game', 'cancel', 'draft', 'cancelled', '{owner,admin}', 'It will not be played.'),
+    ('game', 'cancel', 'enrollment_open', 'cancelled', '{owner,admin,sweeper}', 'It will not be played.'),
+    ('game', 'cancel', 'ready_to_start', 'cancelled', '{owner,admin}', 'It will not be played.'),
+    ('game', 'cancel', 'start_failed', 'cancelled', '{owner,admin}', 'It will not be played.'),
+    ('game', 'force-start', 'ready_to_start', 'starting', '{admin}', 'A job starts the engine.'),
+    ('game', 'force-start', 'enrollment_open', 'starting', '{admin}', 'Enrolment is closed and a job starts the engine.'),
+    ('game', 'force-stop', 'starting', 'cancelled', '{admin}', 'The engine is removed.'),
+    ('game', 'force-stop', 'running', 'cancelled', '{admin}', 'The engine is removed.'),
+    ('game', 'force-stop', 'paused', 'cancelled', '{admin}', 'The engine is removed.'),
+    ('membership', 'join', NULL, 'active', '{}', 'A seat is taken.'),
+    ('membership', 'remove', 'active', 'removed', '{}', 'The seat is given up.'),
+    ('membership', 'block', 'active', 'blocked', '{}', 'The seat is taken away for good.'),
+    ('membership', 'rejoin', 'removed', 'active', '{}', 'A seat is taken again, while enrolment is open.'),
+    ('invite', 'create', NULL, 'created', '{}', 'For a person, or for whoever has the code.'),
+    ('invite', 'redeem', 'created', 'redeemed', '{}', 'A seat was taken with it.'),
+    ('invite', 'decline', 'created', 'declined', '{}', 'The invitee does not want it.'),
+    ('invite', 'revoke', 'created', 'revoked', '{}', 'It was taken back.'),
+    ('invite', 'expire', 'created', 'expired', '{}', 'Its time is over.');
+
+CREATE TABLE backend.games (
+    game_id uuid PRIMARY KEY DEFAULT backend.uuid_v7(),
+    game_name text NOT NULL CONSTRAINT games_name_has_1_to_64_characters CHECK (length(game_name) BETWEEN 1 AND 64),
+    description text NOT NULL DEFAULT '' CONSTRAINT games_description_has_at_most_2000_characters CHECK (length(description) <= 2000),
+    visibility text NOT NULL CONSTRAINT games_visibility_is_known CHECK (visibility IN ('private', 'public')),
+    status text NOT NULL DEFAULT 'draft',
+    status_reason text,
+    owner_user_id uuid REFERENCES backend.accounts,
+    min_players integer NOT NULL CONSTRAINT games_min_players_is_2_or_more CHECK (min_players >= 2),
+    max_players integer NOT NULL CONSTRAINT games_max_players_is_at_most_64 CHECK (max_players <= 64),
+    enrollment_ends_at timestamptz NOT NULL,
+    turn_schedule text NOT NULL,
+    target_engine_version text NOT NULL REFERENCES backend.engine_versions,
+    started_at timestamptz,
+    finished_at timestamptz,
+    created_at timestamptz NOT NULL DEFAULT backend.now(),
+    updated_at timestamptz NOT NULL DEFAULT backend.now(),
+    CONSTRAINT games_private_has_an_owner CHECK ((visibility = 'private') = (owner_user_id IS NOT NULL)),
+    CONSTRAINT games_min_players_not_above_max CHECK (min_players <= max_players)
+);
+COMMENT ON TABLE backend.games IS 'A match. Its engine is in runtime_records.';
+CREATE INDEX games_by_owner ON backend.games (owner_user_id, game_id) WHERE owner_user_id IS NOT NULL;
+CREATE INDEX games_by_engine_version ON backend.games (target_engine_version);
+CREATE INDEX games_public_by_status ON backend.games (status, game_id) WHERE visibility = 'public';
+-- The sweeper and the turns look at what is alive.
+CREATE INDEX games_alive ON backend.games (status, enrollment_ends_at) WHERE status NOT IN ('finished', 'cancelled');
+CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.games
+    FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('game', 'status');
+CREATE TRIGGER touch BEFORE UPDATE ON backend.games FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TABLE backend.game_history (
+    history_id uuid PRIMARY KEY DEFAULT backend.uuid_v7(),
+    game_id uuid NOT NULL REFERENCES backend.games,
+    action text NOT NULL,
+    from_status text,
+    to_status text NOT NULL,
+    actor_type text NOT NULL CONSTRAINT game_history_actor_type_is_known CHECK (actor_type IN ('user', 'admin', 'job', 'sweeper')),
+    actor_id text,
+    reason text,
+    created_at timestamptz NOT NULL DEFAULT backend.now()
+);
+COMMENT ON TABLE backend.game_history IS 'Every transition of every game.';
+CREATE INDEX game_history_by_game ON backend.game_history (game_id, history_id);
+
+CREATE TABLE backend.memberships (
+    membership_id uuid PRIMARY KEY DEFAULT backend.uuid_v7(),
+    game_id uuid NOT NULL REFERENCES backend.games,
+    user_id uuid NOT NULL REFERENCES backend.accounts,
+    race_name text NOT NULL,
+    race_name_canonical text NOT NULL,
+    status text NOT NULL DEFAULT 'active',
+    joined_at timestamptz NOT NULL DEFAULT backend.now(),
+    ended_at timestamptz,
+    planets integer,
+    population numeric,
+    initial_planets integer,
+    initial_population numeric,
+    max_planets integer,
+    max_population numeric,
+    created_at timestamptz NOT NULL DEFAULT backend.now(),
+    updated_at timestamptz NOT NULL DEFAULT backend.now(),
+    CONSTRAINT memberships_one_per_person_and_game UNIQUE (game_id, user_id),
+    CONSTRAINT memberships_ended_says_when CHECK ((status = 'active') = (ended_at IS NULL))
+);
+COMMENT ON TABLE backend.memberships IS 'A person''s seat in a game, and how their race fares: as it began, now, and at its best.';
+CREATE UNIQUE INDEX memberships_one_race_name_per_game ON backend.memberships (game_id, race_name_canonical) WHERE status = 'active';
+CREATE INDEX memberships_by_user ON backend.memberships (user_id, game_id);
+-- Whether a name is in use.
+CREATE INDEX memberships_by_race_name ON backend.memberships (race_name_canonical) WHERE status = 'active';
+CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.memberships
+    FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('membership', 'status');
+CREATE TRIGGER touch BEFORE UPDATE ON backend.memberships FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TABLE backend.invites (
+    invite_id uuid PRIMARY KEY DEFAULT backend.uuid_v7(),
+    game_id uuid NOT NULL REFERENCES backend.games,
+    inviter_user_id uuid REFERENCES backend.accounts,
+    invited_user_id uuid REFERENCES backend.accounts,
+    code_hash bytea CONSTRAINT invites_code_hash_has_32_bytes CHECK (length(code_hash) = 32),
+    status text NOT NULL DEFAULT 'created',
+    expires_at timestamptz NOT NULL,
+    redeemed_by_user_id uuid REFERENCES backend.accounts,
+    created_at timestamptz NOT NULL DEFAULT backend.now(),
+    updated_at timestamptz NOT NULL DEFAULT backend.now(),
+    CONSTRAINT invites_code_is_unique UNIQUE (code_hash),
+    CONSTRAINT invites_for_a_person_or_by_code CHECK ((invited_user_id IS NULL) = (code_hash IS NOT NULL)),
+    CONSTRAINT invites_redeemed_says_by_whom CHECK ((status = 'redeemed') = (redeemed_by_user_id IS NOT NULL))
+);
+COMMENT ON TABLE backend.invites IS 'An offer of a seat; inviter_user_id is null when an administrator made it. The code is not kept, only its SHA-256.';
+CREATE INDEX invites_by_game ON backend.invites (game_id, invite_id);
+CREATE INDEX invites_by_inviter ON backend.invites (inviter_user_id);
+CREATE INDEX invites_by_invited ON backend.invites (invited_user_id, invite_id);
+CREATE INDEX invites_by_redeemer ON backend.invites (redeemed_by_user_id);
+CREATE UNIQUE INDEX invites_one_live_per_person_and_game ON backend.invites (game_id, invited_user_id) WHERE status = 'created';
+CREATE INDEX invites_by_expiry ON backend.invites (expires_at) WHERE status = 'created';
+CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.invites
+    FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('invite', 'status');
+CREATE TRIGGER touch BEFORE UPDATE ON backend.invites FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+COMMIT;

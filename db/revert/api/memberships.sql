@@ -1,0 +1,8 @@
+-- Revert galaxy-backend:api/memberships from pg
+
+BEGIN;
+SET LOCAL ROLE backend_owner;
+
+DROP FUNCTION api.membership_list(uuid, uuid, integer, text);
+
+COMMIT;

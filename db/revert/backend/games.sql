@@ -1,0 +1,12 @@
+-- Revert galaxy-backend:backend/games from pg
+
+BEGIN;
+SET LOCAL ROLE backend_owner;
+
+DROP TABLE backend.invites;
+DROP TABLE backend.memberships;
+DROP TABLE backend.game_history;
+DROP TABLE backend.games;
+DELETE FROM backend.state_transitions WHERE machine IN ('game', 'membership', 'invite');
+
+COMMIT;

@@ -1,0 +1,21 @@
+-- Revert galaxy-backend:worker/runtime from pg
+
+BEGIN;
+SET LOCAL ROLE backend_owner;
+
+DROP FUNCTION worker.runtime_observed(uuid, integer, text, text);
+DROP FUNCTION worker.runtime_moved(uuid, integer, text);
+DROP FUNCTION worker.runtime_is_wanted(uuid, integer);
+DROP FUNCTION worker.runtimes_list();
+DROP FUNCTION worker.runtime_removed(uuid, bigint);
+DROP FUNCTION worker.runtime_remove_claim(uuid, integer);
+DROP FUNCTION worker.runtimes_unsettled_defer(integer);
+DROP FUNCTION worker.turn_failed(uuid, bigint, text, text, boolean);
+DROP FUNCTION worker.turn_report(uuid, bigint, integer, boolean, jsonb);
+DROP FUNCTION worker.turn_claim(uuid, integer);
+DROP FUNCTION worker.turns_defer(integer);
+DROP FUNCTION worker.runtime_start_failed(uuid, bigint, text, text);
+DROP FUNCTION worker.runtime_started(uuid, bigint, text, text, integer, jsonb);
+DROP FUNCTION worker.runtime_start_claim(uuid, integer);
+
+COMMIT;

@@ -1,0 +1,39 @@
+-- Verify galaxy-backend:backend/game_rules on pg
+
+BEGIN;
+SET LOCAL ROLE backend_owner;
+
+DO $$
+DECLARE
+    v_signature text;
+BEGIN
+    FOREACH v_signature IN ARRAY ARRAY[
+        'backend.account_limit(uuid, text)',
+        'backend.account_lock(uuid)',
+        'backend.sanction_refuse(uuid, text)',
+        'backend.game_member_count(uuid)',
+        'backend.game_json(backend.games)',
+        'backend.game_insert(jsonb, text, uuid)',
+        'backend.game_is_visible(backend.games, uuid)',
+        'backend.game_find(uuid, uuid)',
+        'backend.game_lock(uuid)',
+        'backend.game_refusal(backend.games, text, text, text)',
+        'backend.game_notify(uuid, text, text, jsonb)',
+        'backend.race_name_release_unused(uuid, text)',
+        'backend.race_names_settle(uuid, boolean)',
+        'backend.runtime_want(backend.games)',
+        'backend.runtime_unwant(uuid)',
+        'backend.game_transition(backend.games, text, text, text, text)',
+        'backend.game_command(uuid, text, uuid, text)',
+        'backend.membership_json(backend.memberships)',
+        'backend.seat_take(backend.games, uuid, text)'
+    ] LOOP
+        ASSERT (SELECT NOT p.prosecdef AND p.proowner = 'backend_owner'::regrole FROM pg_proc AS p WHERE p.oid = v_signature::regprocedure),
+            format('%s is not a helper of the owner', v_signature);
+    END LOOP;
+    ASSERT NOT EXISTS (SELECT FROM backend.invariants_games), 'an invariant is violated';
+    PERFORM 'backend.reason'::regtype;
+END;
+$$;
+
+ROLLBACK;

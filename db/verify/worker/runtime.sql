@@ -1,0 +1,34 @@
+-- Verify galaxy-backend:worker/runtime on pg
+
+BEGIN;
+
+DO $$
+DECLARE
+    v_signature text;
+BEGIN
+    FOREACH v_signature IN ARRAY ARRAY[
+        'worker.runtime_start_claim(uuid, integer)',
+        'worker.runtime_started(uuid, bigint, text, text, integer, jsonb)',
+        'worker.runtime_start_failed(uuid, bigint, text, text)',
+        'worker.turns_defer(integer)',
+        'worker.turn_claim(uuid, integer)',
+        'worker.turn_report(uuid, bigint, integer, boolean, jsonb)',
+        'worker.turn_failed(uuid, bigint, text, text, boolean)',
+        'worker.runtimes_unsettled_defer(integer)',
+        'worker.runtime_remove_claim(uuid, integer)',
+        'worker.runtime_removed(uuid, bigint)',
+        'worker.runtimes_list()',
+        'worker.runtime_is_wanted(uuid, integer)',
+        'worker.runtime_moved(uuid, integer, text)',
+        'worker.runtime_observed(uuid, integer, text, text)'
+    ] LOOP
+        ASSERT (SELECT p.prosecdef AND p.proowner = 'backend_owner'::regrole
+                       AND p.proconfig[1] ~ '^search_path=backend, (procrastinate, )?pg_catalog, pg_temp$'
+                  FROM pg_proc AS p WHERE p.oid = v_signature::regprocedure),
+            format('%s is not a function of a door', v_signature);
+        ASSERT has_function_privilege('backend_worker', v_signature, 'EXECUTE'), format('backend_worker cannot execute %s', v_signature);
+    END LOOP;
+END;
+$$;
+
+ROLLBACK;

@@ -1,0 +1,142 @@
+"""The job queue: every task, and Procrastinate's workers, which come back when the database does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import procrastinate
+import psycopg
+from procrastinate.job_context import JobContext
+from psycopg_pool import PoolTimeout
+
+from app import logs, metrics, telemetry
+from app.config import Config
+from workers import maintenance
+from workers.door import conninfo
+from workers.tasks.mail import MailDelivery
+from workers.tasks.notifications import NotificationDelivery
+from workers.tasks.runtime import RuntimeTasks
+
+log = logging.getLogger("galaxy.worker")
+
+# A job that waits while nobody is woken for it is found this soon.
+_POLL_SECONDS = 5.0
+
+# Engines may take minutes, and must not keep a mail waiting: their queue has workers of its own.
+_QUICK_QUEUES = ("mail", "notifications")
+_QUICK_AT_ONCE = 4
+
+
+def job_app(
+    config: Config, delivery: MailDelivery, notifications: NotificationDelivery, runtime: RuntimeTasks
+) -> procrastinate.App:
+    """Return the Procrastinate application with every task. `context` is whom a job was deferred for; see `in_context`."""
+    connector = procrastinate.PsycopgConnector(
+        conninfo=conninfo(config, "galaxy-worker-queue", search_path="procrastinate"),
+        min_size=1,
+        max_size=max(4, config.postgres_max_conns // 2),
+        max_lifetime=config.postgres_conn_max_lifetime,
+        timeout=config.postgres_operation_timeout,
+    )
+    app = procrastinate.App(connector=connector)
+
+    @app.task(name="mail_deliver", queue="mail")
+    async def mail_deliver(context: dict[str, str]) -> None:
+        await delivery.run()
+
+    @app.task(name="notification_deliver", queue="notifications")
+    async def notification_deliver(context: dict[str, str]) -> None:
+        await notifications.run()
+
+    @app.task(name="runtime_start", queue="runtime")
+    async def runtime_start(game_id: str, context: dict[str, str]) -> None:
+        await runtime.start(game_id)
+
+    @app.task(name="turn_run", queue="runtime")
+    async def turn_run(game_id: str, context: dict[str, str]) -> None:
+        await runtime.turn(game_id)
+
+    @app.task(name="runtime_remove", queue="runtime")
+    async def runtime_remove(game_id: str, context: dict[str, str]) -> None:
+        await runtime.remove(game_id)
+
+    return app
+
+
+async def in_context(call_next: Callable[[], Awaitable[Any]], context: JobContext, _worker: Any) -> Any:
+    """Run a job under the request id and the trace of whoever deferred it, and count it."""
+    given = context.job.task_kwargs.get("context")
+    origin: dict[str, Any] = given if isinstance(given, dict) else {}
+    task = context.job.task_name
+    outcome = "failed"
+    with (
+        telemetry.span(f"job {task}", origin.get("traceparent")) as span,
+        logs.bind(request_id=origin.get("request_id"), job_id=context.job.id, task=task),
+    ):
+        if origin.get("request_id"):
+            span.set_attribute("request_id", str(origin["request_id"]))
+        try:
+            result = await call_next()
+            outcome = "succeeded"
+            return result
+        except (psycopg.Error, PoolTimeout) as error:
+            # Its text may hold values; what the job was about is found again by a sweep.
+            log.warning("job failed", extra={"error": type(error).__name__, "sqlstate": getattr(error, "sqlstate", None)})
+            raise
+        except Exception:
+            log.exception("job failed")
+            raise
+        finally:
+            metrics.jobs_total.add(1, {"task": task, "outcome": outcome})
+            log.debug("job done", extra={"outcome": outcome})
+
+
+async def run_queues(config: Config, app: procrastinate.App, stop: asyncio.Event) -> None:
+    """Run Procrastinate's workers until cancelled; they end when the database goes, and begin again.
+
+    Cancelled while the database is away, they end with that trouble in place of the cancellation: so `stop` must be set before.
+    """
+    while not stop.is_set():
+        try:
+            try:
+                await app.open_async()
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(_run_worker(config, app, _QUICK_QUEUES, _QUICK_AT_ONCE))
+                    group.create_task(_run_worker(config, app, ("runtime",), config.runtime_worker_pool_size))
+            finally:
+                # Also when it was the opening that was cut short: its pool would keep the process alive.
+                await app.close_async()
+        except* (
+            procrastinate.exceptions.ProcrastinateException,
+            psycopg.Error,
+            PoolTimeout,
+            OSError,
+            _EndedError,
+        ) as errors:
+            names = sorted({type(error).__name__ for error in errors.exceptions})
+            log.warning("the job queue cannot be worked on", extra={"errors": names})
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), 1)
+
+
+class _EndedError(Exception):
+    """A worker has ended by itself: something beside it has failed."""
+
+
+async def _run_worker(config: Config, app: procrastinate.App, queues: tuple[str, ...], at_once: int) -> None:
+    await app.run_worker_async(
+        queues=list(queues),
+        name="-".join(queues),
+        concurrency=at_once,
+        install_signal_handlers=False,
+        fetch_job_polling_interval=_POLL_SECONDS,
+        shutdown_graceful_timeout=config.shutdown_timeout,
+        update_heartbeat_interval=maintenance.HEARTBEAT,
+        stalled_worker_timeout=maintenance.WORKER_TIMEOUT,
+        worker_middleware=[in_context],
+    )
+    raise _EndedError

@@ -1,0 +1,283 @@
+"""Tasks `runtime_start`, `turn_run`, `runtime_remove`, and the reconciler.
+
+Each begins with a claim that gives a lease and ends with a report that names it: whatever a worker dies at, the lease runs out
+and the sweep sends another, and what the first one still says counts for nothing. The engine is asked before it is told: an
+earlier attempt may have got through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable
+from typing import Any
+
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from app import metrics
+from app.config import Config
+from workers.door import Door
+from workers.runtime.driver import ConfigInvalid, Driver, DriverError, DriverUnavailable, ImagePullFailed, Observed, Spec
+from workers.runtime.engine_client import (
+    EngineClient,
+    EngineError,
+    EngineFailed,
+    EngineNotInitialised,
+    EngineOfAnotherGame,
+    EngineRejected,
+    EngineTimeout,
+    EngineUnreachable,
+    State,
+)
+
+log = logging.getLogger("galaxy.worker")
+
+_HEALTH_POLL = 0.1
+_RECONCILED_AT_ONCE = 8
+
+
+class RuntimeTasks:
+    """What the job program does with engines, over one driver and one client."""
+
+    def __init__(self, config: Config, door: Door, driver: Driver, client: EngineClient) -> None:
+        self._config = config
+        self._door = door
+        self._driver = driver
+        self._client = client
+        # A lease outlasts the two calls that a turn may take, or a start: taken over no sooner than both are over.
+        self._lease_seconds = round(2 * config.engine_call_timeout + config.engine_probe_timeout + 10)
+
+    async def start(self, game_id: str) -> None:
+        """Start a game's engine and tell it the races. Raises psycopg.Error; the sweep comes back."""
+        claimed = await self._door.call("runtime_start_claim", game_id=game_id, lease_seconds=self._lease_seconds)
+        if not claimed:
+            return
+        lease = claimed[0]
+        spec = Spec(game_id, lease["generation"], lease["engine_version"], lease["image_ref"])
+        fields = {"game_id": game_id, "generation": spec.generation, "lease": lease["lease_number"]}
+        try:
+            await self._driver.pull(spec.image_ref)
+            observed = await self._driver.start(spec)
+            state = await self._initialise(observed, lease["races"])
+        except DriverUnavailable as error:
+            # It passes: the lease runs out, and the sweep sends another.
+            log.warning("engine not started yet", extra={**fields, "error": _text(error)})
+            return
+        except (DriverError, EngineError) as error:
+            metrics.runtime_container_ops_total.add(1, {"op": "start", "outcome": "failed"})
+            log.error("engine not started", extra={**fields, "error": _text(error)})
+            # While the lease is ours: after it, somebody may try again.
+            await self._take_away(game_id)
+            await self._door.call(
+                "runtime_start_failed",
+                game_id=game_id,
+                lease_number=lease["lease_number"],
+                kind=_start_failure(error),
+                error=_text(error),
+            )
+            return
+        metrics.runtime_container_ops_total.add(1, {"op": "start", "outcome": "done"})
+        await self._door.call(
+            "runtime_started",
+            game_id=game_id,
+            lease_number=lease["lease_number"],
+            container_id=observed.container_id,
+            endpoint=observed.endpoint,
+            turn=state.turn,
+            players=_players(state),
+        )
+        log.info("engine started", extra=fields)
+
+    async def _initialise(self, observed: Observed, races: list[str]) -> State:
+        assert observed.endpoint is not None
+        deadline = time.monotonic() + self._config.engine_call_timeout
+        while True:
+            try:
+                await self._client.healthz(observed.endpoint)
+                break
+            except EngineError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(_HEALTH_POLL)
+        state = await self._client.init(observed.endpoint, observed.game_id, races)
+        if {p.race_name for p in state.player} != set(races):
+            raise ConfigInvalid("the engine plays other races than those of the game")
+        return state
+
+    async def turn(self, game_id: str) -> None:
+        """Compute the turn that a game was asked for. Raises psycopg.Error; the sweep comes back."""
+        claimed = await self._door.call("turn_claim", game_id=game_id, lease_seconds=self._lease_seconds)
+        if not claimed:
+            return
+        lease = claimed[0]
+        fields = {"game_id": game_id, "lease": lease["lease_number"]}
+        spec = Spec(game_id, lease["generation"], lease["engine_version"], lease["image_ref"])
+        is_asked = False
+        try:
+            endpoint, state = await self._status(spec, lease["endpoint"])
+            if state.turn < lease["current_turn"]:
+                raise EngineFailed(f"it is in turn {state.turn}, behind ours, {lease['current_turn']}")
+            if state.turn == lease["current_turn"] and not state.finished:
+                is_asked = True
+                state = await self._client.turn(endpoint, game_id)
+                if state.turn != lease["current_turn"] + 1:
+                    raise EngineFailed(f"the turn after {lease['current_turn']} cannot be {state.turn}")
+        except DriverUnavailable as error:
+            # It passes: the lease runs out, and the sweep sends another.
+            log.warning("turn not computed yet", extra={**fields, "error": _text(error)})
+            return
+        except (DriverError, EngineError) as error:
+            is_unreachable = isinstance(error, DriverError | EngineUnreachable | EngineTimeout)
+            kind = "engine_unreachable" if is_unreachable else "generation_failed"
+            log.error("turn not computed", extra={**fields, "kind": kind, "error": _text(error)})
+            await self._door.call(
+                "turn_failed",
+                game_id=game_id,
+                lease_number=lease["lease_number"],
+                kind=kind,
+                error=_text(error),
+                # It may be at it still, and to ask again is another turn.
+                keeps_lease=is_asked and isinstance(error, EngineTimeout),
+            )
+            return
+        reported = await self._door.call(
+            "turn_report",
+            game_id=game_id,
+            lease_number=lease["lease_number"],
+            turn=state.turn,
+            is_finished=state.finished,
+            players=_players(state),
+        )
+        log.info("turn computed", extra={**fields, "turn": state.turn, "outcome": reported[0]["turn_report"]})
+
+    async def _status(self, spec: Spec, endpoint: str) -> tuple[str, State]:
+        """Return where the engine is, and its state; one that is not there is started again over its state, once."""
+        try:
+            return endpoint, await self._client.status(endpoint, spec.game_id)
+        except (EngineUnreachable, EngineOfAnotherGame):
+            # Gone, or where it was is another's place now.
+            observed = await self._driver.start(spec)
+            log.warning("engine started again", extra={"game_id": spec.game_id})
+        assert observed.endpoint is not None
+        await self._door.call("runtime_moved", game_id=spec.game_id, generation=spec.generation, endpoint=observed.endpoint)
+        return observed.endpoint, await self._client.status(observed.endpoint, spec.game_id)
+
+    async def remove(self, game_id: str) -> None:
+        """Take away the engine of a game that is over. Raises psycopg.Error; the sweep comes back."""
+        claimed = await self._door.call("runtime_remove_claim", game_id=game_id, lease_seconds=self._lease_seconds)
+        if not claimed:
+            return
+        try:
+            await self._driver.stop(game_id, self._config.runtime_stop_grace_period)
+            await self._driver.remove(game_id)
+        except DriverError as error:
+            # The lease runs out, and the sweep sends another.
+            metrics.runtime_container_ops_total.add(1, {"op": "remove", "outcome": "failed"})
+            log.error("engine not removed", extra={"game_id": game_id, "error": _text(error)})
+            return
+        metrics.runtime_container_ops_total.add(1, {"op": "remove", "outcome": "done"})
+        await self._door.call("runtime_removed", game_id=game_id, lease_number=claimed[0]["lease_number"])
+        log.info("engine removed", extra={"game_id": game_id})
+
+    async def sweep(self) -> None:
+        """Put into the queue what is due, and what a lost job has left."""
+        await self._door.call("turns_defer", limit=1000)
+        await self._door.call("runtimes_unsettled_defer", limit=1000)
+
+    async def reconcile(self) -> None:
+        """Hold what is recorded against what is there.
+
+        Engines that are wanted are adopted, or started again over their state; those that nobody wants are taken away.
+        """
+        # First what is there: of what is started meanwhile, there is a record.
+        try:
+            there = await self._driver.list()
+        except DriverError as error:
+            log.warning("engines not listed", extra={"error": _text(error)})
+            there = []
+        records = {str(record["game_id"]): record for record in await self._door.call("runtimes_list")}
+        left = {observed.game_id for observed in there} - {
+            game_id for game_id, record in records.items() if (record["wanted"], record["status"]) != ("stopped", "stopped")
+        }
+        wanted = [r for r in records.values() if r["wanted"] == "running" and r["status"] != "starting"]
+        places = asyncio.Semaphore(_RECONCILED_AT_ONCE)
+
+        async def alone(game_id: str, work: Awaitable[None]) -> None:
+            async with places:
+                try:
+                    await work
+                except (psycopg.Error, PoolTimeout):
+                    raise
+                except Exception:
+                    # One game's trouble is not the others'.
+                    log.exception("engine not reconciled", extra={"game_id": game_id})
+
+        await asyncio.gather(
+            *(alone(game_id, self._take_away_unwanted(game_id)) for game_id in sorted(left)),
+            *(alone(str(record["game_id"]), self._reconcile_one(record)) for record in wanted),
+        )
+
+    async def _take_away_unwanted(self, game_id: str) -> None:
+        if not await self._is_wanted(game_id):
+            await self._take_away(game_id)
+
+    async def _take_away(self, game_id: str) -> None:
+        """Stop and remove an engine that nobody wants; the reconciler comes back to one that resists."""
+        try:
+            await self._driver.stop(game_id, self._config.runtime_stop_grace_period)
+            await self._driver.remove(game_id)
+        except DriverError as error:
+            log.warning("engine not taken away", extra={"game_id": game_id, "error": _text(error)})
+            return
+        log.info("engine taken away", extra={"game_id": game_id})
+
+    async def _reconcile_one(self, record: dict[str, Any]) -> None:
+        game_id = str(record["game_id"])
+        spec = Spec(game_id, record["generation"], record["engine_version"], record["image_ref"])
+        try:
+            observed = await self._driver.inspect(game_id)
+            if observed is None or not observed.is_running or observed.endpoint is None:
+                if not await self._is_wanted(game_id, spec.generation):
+                    return
+                observed = await self._driver.start(spec)
+                log.warning("engine started again", extra={"game_id": game_id})
+            assert observed.endpoint is not None
+            await self._client.healthz(observed.endpoint)
+        except (DriverError, EngineError) as error:
+            metrics.runtime_health_probes_total.add(1, {"outcome": "failed"})
+            log.warning("engine not well", extra={"game_id": game_id, "error": _text(error)})
+            return
+        metrics.runtime_health_probes_total.add(1, {"outcome": "ok"})
+        seen = await self._door.call(
+            "runtime_observed",
+            game_id=game_id,
+            generation=observed.generation,
+            container_id=observed.container_id,
+            endpoint=observed.endpoint,
+        )
+        if not seen[0]["runtime_observed"]:
+            await self._take_away_unwanted(game_id)
+
+    async def _is_wanted(self, game_id: str, generation: int | None = None) -> bool:
+        found = await self._door.call("runtime_is_wanted", game_id=game_id, generation=generation)
+        return bool(found[0]["runtime_is_wanted"])
+
+
+def _players(state: State) -> str:
+    return json.dumps([player.to_json() for player in state.player])
+
+
+def _start_failure(error: Exception) -> str:
+    match error:
+        case ImagePullFailed():
+            return "image_pull_failed"
+        case ConfigInvalid() | EngineRejected() | EngineNotInitialised() | EngineOfAnotherGame():
+            return "start_config_invalid"
+    return "container_start_failed"
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:500]
