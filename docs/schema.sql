@@ -1351,7 +1351,7 @@ CREATE TABLE backend.auth_budgets (
     expires_at timestamp with time zone NOT NULL,
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT auth_budgets_budget_is_known CHECK ((budget = ANY (ARRAY['code_mails_per_network'::text, 'code_mails_per_address'::text, 'code_mails_per_service'::text, 'wrong_codes_per_network'::text, 'wrong_codes_per_address'::text, 'wrong_codes_per_service'::text, 'wrong_codes_per_quiet_network'::text]))),
+    CONSTRAINT auth_budgets_budget_is_known CHECK ((budget = ANY (ARRAY['code_mails_per_network'::text, 'code_mails_per_address'::text, 'code_mails_per_service'::text, 'code_mails_per_quiet_network'::text, 'wrong_codes_per_network'::text, 'wrong_codes_per_address'::text, 'wrong_codes_per_service'::text, 'wrong_codes_per_quiet_network'::text]))),
     CONSTRAINT auth_budgets_expire_after_they_start CHECK ((expires_at > window_started_at)),
     CONSTRAINT auth_budgets_key_hash_has_32_bytes CHECK ((length(key_hash) = 32)),
     CONSTRAINT auth_budgets_spent_is_positive CHECK ((spent > 0))
@@ -1419,6 +1419,7 @@ DECLARE
     v_here bytea := budget_key('address', p_email, source_network(p_source_ip, 24));
     v_address bytea := budget_key('address', p_email);
     v_service bytea := budget_key('service', p_is_known::text);
+    v_network bytea := budget_key('network', source_network(p_source_ip, 24));
     v_spent auth_budgets%ROWTYPE := budget_read('code_mails_per_address', v_address);
 BEGIN
     -- The caller holds the way in: nobody else spends what is counted for this address.
@@ -1432,8 +1433,12 @@ BEGIN
     THEN
         UPDATE auth_budgets SET refused = refused + 1 WHERE budget = 'code_mails_per_address' AND key_hash = v_address;
         RETURN 'address';
-    -- With an account and without are counted apart: strangers cannot use up what members need.
-    ELSIF NOT budget_spend('code_mails_per_service', v_service, setting('code_mails_per_service')) THEN
+    END IF;
+    -- With an account and without are counted apart: strangers cannot use up what members need. The service's row before the
+    -- network's: everybody meets there.
+    IF budget_spend('code_mails_per_service', v_service, setting('code_mails_per_service')) THEN
+        PERFORM budget_spend('code_mails_per_quiet_network', v_network, NULL);
+    ELSIF NOT budget_spend('code_mails_per_quiet_network', v_network, setting('code_mails_per_quiet_network')) THEN
         UPDATE auth_budgets SET refused = refused + 1 WHERE budget = 'code_mails_per_service' AND key_hash = v_service;
         RETURN 'service';
     END IF;

@@ -271,7 +271,8 @@ SELECT is(
     'and where there is none, an id that opens nothing');
 SELECT is((SELECT count(*) FROM backend.auth_challenges WHERE email = 'gus@example.org'), 3::bigint, 'none of this is mailed');
 SET LOCAL backend.code_mails_per_service = '3';
-SELECT pg_temp.send('una@example.org') AS none \gset
+SET LOCAL backend.code_mails_per_quiet_network = '1';
+SELECT pg_temp.send('una@example.org', p_ip => '192.0.2.3') AS none \gset
 SELECT is((SELECT count(*) FROM backend.auth_challenges WHERE challenge_id = :'none'), 0::bigint, 'strangers can use up what there is for strangers');
 SELECT pg_temp.send('bob@example.org') AS one \gset
 SELECT is((SELECT count(*) FROM backend.auth_challenges WHERE challenge_id = :'one'), 1::bigint, 'and not what there is for members');
@@ -280,6 +281,7 @@ SELECT is(pg_temp.send('bob@example.org'), :'one'::uuid, 'whose live challenge i
 RESET backend.code_mails_per_network;
 RESET backend.code_mails_per_address;
 RESET backend.code_mails_per_service;
+RESET backend.code_mails_per_quiet_network;
 RESET backend.challenge_throttle_max;
 
 -- Wrong codes: nobody is locked out by somebody elsewhere.

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/budgets
 
 BEGIN;
-SELECT plan(91);
+SELECT plan(92);
 \ir ../helpers.psql
 
 -- Attributes.
@@ -114,9 +114,12 @@ DELETE FROM backend.auth_budgets;
 
 -- For the service.
 SET LOCAL backend.code_mails_per_service = '1';
-SELECT is(ARRAY[pg_temp.mail('192.0.2.1', 'a@example.org'), pg_temp.mail('192.0.3.1', 'b@example.org')], ARRAY['mailed', 'service'], 'all together get so many');
+SET LOCAL backend.code_mails_per_quiet_network = '2';
+SELECT is(ARRAY[pg_temp.mail('192.0.2.1', 'a@example.org'), pg_temp.mail('192.0.2.2', 'b@example.org'), pg_temp.mail('192.0.2.3', 'e@example.org')],
+          ARRAY['mailed', 'mailed', 'service'], 'all together get so many, then a quiet network a few');
 SELECT is(pg_temp.mail('192.0.2.1', 'c@example.org', true), 'mailed', 'those with an account apart from the others');
 SELECT is(pg_temp.mail('192.0.2.1', 'd@example.org', true), 'service', 'they have an end too');
+SELECT is(pg_temp.mail('192.0.3.1', 'f@example.org'), 'mailed', 'whoever sits elsewhere is not kept out');
 SELECT is_empty(
     format('SELECT FROM backend.auth_budgets WHERE key_hash = %L', backend.budget_key('address', 'd@example.org')),
     'what was not mailed is not counted for the address');

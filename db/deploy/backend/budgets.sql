@@ -10,7 +10,7 @@ SET LOCAL ROLE backend_owner;
 
 CREATE TABLE backend.auth_budgets (
     budget text NOT NULL CONSTRAINT auth_budgets_budget_is_known CHECK (budget IN (
-        'code_mails_per_network', 'code_mails_per_address', 'code_mails_per_service',
+        'code_mails_per_network', 'code_mails_per_address', 'code_mails_per_service', 'code_mails_per_quiet_network',
         'wrong_codes_per_network', 'wrong_codes_per_address', 'wrong_codes_per_service', 'wrong_codes_per_quiet_network')),
     key_hash bytea NOT NULL CONSTRAINT auth_budgets_key_hash_has_32_bytes CHECK (length(key_hash) = 32),
     spent bigint NOT NULL CONSTRAINT auth_budgets_spent_is_positive CHECK (spent > 0),
@@ -101,6 +101,7 @@ DECLARE
     v_here bytea := budget_key('address', p_email, source_network(p_source_ip, 24));
     v_address bytea := budget_key('address', p_email);
     v_service bytea := budget_key('service', p_is_known::text);
+    v_network bytea := budget_key('network', source_network(p_source_ip, 24));
     v_spent auth_budgets%ROWTYPE := budget_read('code_mails_per_address', v_address);
 BEGIN
     -- The caller holds the way in: nobody else spends what is counted for this address.
@@ -114,8 +115,12 @@ BEGIN
     THEN
         UPDATE auth_budgets SET refused = refused + 1 WHERE budget = 'code_mails_per_address' AND key_hash = v_address;
         RETURN 'address';
-    -- With an account and without are counted apart: strangers cannot use up what members need.
-    ELSIF NOT budget_spend('code_mails_per_service', v_service, setting('code_mails_per_service')) THEN
+    END IF;
+    -- With an account and without are counted apart: strangers cannot use up what members need. The service's row before the
+    -- network's: everybody meets there.
+    IF budget_spend('code_mails_per_service', v_service, setting('code_mails_per_service')) THEN
+        PERFORM budget_spend('code_mails_per_quiet_network', v_network, NULL);
+    ELSIF NOT budget_spend('code_mails_per_quiet_network', v_network, setting('code_mails_per_quiet_network')) THEN
         UPDATE auth_budgets SET refused = refused + 1 WHERE budget = 'code_mails_per_service' AND key_hash = v_service;
         RETURN 'service';
     END IF;
