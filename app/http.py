@@ -6,6 +6,7 @@ Every process opens its connections after the fork, prepares every statement on 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -31,10 +32,10 @@ from app import config as configuration
 from app import contract, dsn, engines, logs, probes, telemetry
 from app.application import create_app
 from app.config import Config
-from app.database import Database, Statement
+from app.database import Database, Statement, Value
 from app.errors import ConstraintError, error_body
 from app.geo import Geo
-from app.identity import Administrators, hash_password
+from app.identity import Administrators, Credential, hash_password
 from app.operations import Services
 from app.probes import Check, Probes
 from app.schema import EX_CONFIG, Refused, check_deployed, check_login, deployed_changes
@@ -95,7 +96,8 @@ def build(config: Config) -> falcon.App[falcon.Request, falcon.Response]:
     services = Services(
         database=database,
         constraints=preflight.constraints,
-        administrators=Administrators(lambda name: _find_hash(database, name)),
+        # Passwords that are compared must leave threads for everything else.
+        administrators=Administrators(_Credentials(database), max(1, config.http_threads // 2)),
         geo=Geo(config.geoip_db_path),
         trusted_proxies=config.http_trusted_proxies,
         internal_token=config.internal_token,
@@ -113,15 +115,32 @@ def build(config: Config) -> falcon.App[falcon.Request, falcon.Response]:
     return create_app(preflight.operations, preflight.calls, services, handlers, config.cors_allowed_origins)
 
 
-_TEXT = 25
-_CREDENTIAL = Statement("administrator_credential", "SELECT api.administrator_credential($1)", (_TEXT,), True)
+_TEXT, _INET = 25, 869
+_CREDENTIAL = Statement("administrator_credential", "SELECT api.administrator_credential($1, $2)", (_TEXT, _INET), True)
+_FAILED = Statement("administrator_attempt_failed", "SELECT api.administrator_attempt_failed($1, $2)", (_TEXT, _INET), False)
+_USED = Statement("administrator_used", "SELECT api.administrator_used($1, $2)", (_TEXT, _INET), False)
 _CHANGES = Statement("schema_changes", "SELECT array_to_string(ARRAY(SELECT api.schema_changes()), ' ')", (), True)
-_INTERNAL_STATEMENTS = (_CREDENTIAL, _CHANGES, engines.ENGINE_ACCESS)
+_INTERNAL_STATEMENTS = (_CREDENTIAL, _FAILED, _USED, _CHANGES, engines.ENGINE_ACCESS)
 
 
-def _find_hash(database: Database, name: str) -> str | None:
-    (value,) = database.call(_CREDENTIAL.name, [name.encode()])
-    return value.decode() if value is not None else None
+class _Credentials:
+    """The database's word on administrators (`app.identity.Credentials`)."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def find(self, name: str, source: str | None) -> Credential:
+        return Credential(**json.loads(self._call(_CREDENTIAL, name, source) or b"{}"))
+
+    def failed(self, name: str, source: str | None) -> None:
+        self._call(_FAILED, name, source)
+
+    def used(self, name: str, source: str | None) -> None:
+        self._call(_USED, name, source)
+
+    def _call(self, statement: Statement, name: str, source: str | None) -> Value:
+        (value,) = self._database.call(statement.name, [name.encode(), source.encode() if source else None])
+        return value
 
 
 def _checks(config: Config, database: Database) -> dict[str, Check]:
@@ -131,7 +150,7 @@ def _checks(config: Config, database: Database) -> dict[str, Check]:
         return "ok"
 
     def postgres() -> str:
-        database.call(_CREDENTIAL.name, [b""])
+        database.call(_CREDENTIAL.name, [b"", None])
         return "ok"
 
     checks: dict[str, Check] = {"postgres": postgres, "schema": schema}

@@ -61,35 +61,43 @@ class Reader:
             arguments[f"p_{parameter.name}"] = value
         if problems:
             raise invalid(problems)
-        if operation.body is not None:
-            arguments.update(self._body(req))
+        body = self._body(req, arguments)
         arguments.update(self._identity(req))
+        if self._provider is not None and body is not None:
+            # Not before it is known who calls: to hash a password is work.
+            arguments.update(self._provider.make(body, self._services.pepper))
+            arguments["p_body"] = json.dumps(body, ensure_ascii=False).encode()
         return arguments
 
-    def _body(self, req: falcon.Request) -> dict[str, Value]:
+    def _body(self, req: falcon.Request, arguments: dict[str, Value]) -> Any:
+        """Check the body and put it among the arguments; return it parsed, None where there is none."""
         operation = self._operation
-        assert operation.body is not None
+        if operation.body is None:
+            return None
         raw = read_body(req)
         if not raw and not operation.is_body_required:
-            return {"p_body": None}
+            arguments["p_body"] = None
+            return None
         check_content_type(req.content_type)
         body = parse_json(raw)
         problems = operation.body.problems(body)
+        if not problems and self._provider is not None:
+            problems = self._provider.problems(body)
         if problems:
             raise invalid(problems)
-        if self._provider is None:
-            return {"p_body": raw}
-        made = self._provider.make(body, self._services.pepper)
-        return {"p_body": json.dumps(body, ensure_ascii=False).encode(), **made}
+        arguments["p_body"] = raw
+        return body
 
     def _identity(self, req: falcon.Request) -> dict[str, Value]:
+        services = self._services
         match self._operation.group:
             case "user":
                 return {"p_user_id": identity.user_id(req.get_header("X-User-ID")).encode()}
             case "admin":
-                return {"p_admin": self._services.administrators.check(req.auth).encode()}
+                source = context.source_address(req.env, services.trusted_proxies)
+                return {"p_admin": services.administrators.check(req.auth, source).encode()}
             case "internal":
-                identity.check_internal(req.auth, self._services.internal_token)
+                identity.check_internal(req.auth, services.internal_token)
         return {}
 
 

@@ -64,6 +64,22 @@ $$;
 
 COMMENT ON FUNCTION api.account_internal_get(p_user_id uuid) IS 'An account with what the gateway must know of it, whatever its state. GX404 account_not_found.';
 
+CREATE FUNCTION api.administrator_attempt_failed(p_username text, p_source_ip inet) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_expires_at timestamptz := backend.now() + setting_interval('admin_attempts_window');
+BEGIN
+    INSERT INTO admin_attempts AS t (key_hash, expires_at) VALUES (admin_attempts_key(p_username, p_source_ip), v_expires_at)
+    ON CONFLICT (key_hash) DO UPDATE
+       SET failures = CASE WHEN t.expires_at <= backend.now() THEN 1 ELSE t.failures + 1 END,
+           expires_at = CASE WHEN t.expires_at <= backend.now() THEN v_expires_at ELSE t.expires_at END;
+END;
+$$;
+
+COMMENT ON FUNCTION api.administrator_attempt_failed(p_username text, p_source_ip inet) IS 'Counts a wrong password for a name, whether or not there is such an administrator. Raises nothing of its own.';
+
 CREATE FUNCTION api.administrator_bootstrap(p_username text, p_password_hash text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -81,30 +97,91 @@ $$;
 
 COMMENT ON FUNCTION api.administrator_bootstrap(p_username text, p_password_hash text) IS 'Makes the first administrator, if there is none at all; tells whether it did. 23514 for a bad name or hash.';
 
-CREATE FUNCTION api.administrator_credential(p_username text) RETURNS text
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    RETURN (SELECT a.password_hash FROM admin_accounts AS a WHERE a.username = p_username AND a.disabled_at IS NULL);
-END;
-$$;
-
-COMMENT ON FUNCTION api.administrator_credential(p_username text) IS 'The bcrypt hash that a password is compared with; null for nobody and for a disabled administrator. Raises nothing of its own.';
-
-CREATE FUNCTION api.administrator_get(p_admin text, p_username text) RETURNS text
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+CREATE FUNCTION api.administrator_create(p_admin text, p_body jsonb, p_password_hash text) RETURNS api.reply
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
     v_administrator admin_accounts%ROWTYPE;
 BEGIN
     PERFORM administrator_require(p_admin);
-    SELECT * INTO v_administrator FROM admin_accounts WHERE username = p_username;
-    IF NOT FOUND THEN
-        PERFORM fail(404, 'administrator_not_found', 'There is no such administrator.');
+    INSERT INTO admin_accounts (username, password_hash) VALUES (p_body ->> 'username', p_password_hash) RETURNING * INTO v_administrator;
+    PERFORM audit(p_admin, 'administrator_create', 'administrator', v_administrator.username, NULL);
+    RETURN ROW(201, administrator_json(v_administrator)::text, '/api/v1/admin/admin-accounts/' || v_administrator.username)::api.reply;
+END;
+$$;
+
+COMMENT ON FUNCTION api.administrator_create(p_admin text, p_body jsonb, p_password_hash text) IS 'Makes an administrator. GX401 unauthorized, GX409 administrator_exists.';
+
+CREATE FUNCTION api.administrator_credential(p_username text, p_source_ip inet) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_administrator admin_accounts%ROWTYPE;
+    v_attempts admin_attempts%ROWTYPE;
+BEGIN
+    SELECT * INTO v_administrator FROM admin_accounts AS a WHERE a.username = p_username AND a.disabled_at IS NULL;
+    SELECT * INTO v_attempts FROM admin_attempts AS t
+     WHERE t.key_hash = admin_attempts_key(p_username, p_source_ip) AND t.expires_at > backend.now();
+    RETURN json_build_object(
+        'password_hash', v_administrator.password_hash,
+        'retry_after', CASE WHEN v_attempts.failures >= setting('admin_attempts')
+                            THEN ceil(extract(epoch FROM v_attempts.expires_at - backend.now()))::integer END,
+        'is_to_be_noted', v_attempts.failures IS NOT NULL
+                          OR coalesce(v_administrator.last_used_at <= backend.now() - interval '1 minute', true))::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.administrator_credential(p_username text, p_source_ip inet) IS 'The bcrypt hash that a password is compared with, null for nobody and for a disabled administrator; for how many seconds nobody of this name is let in from there; and whether a success is to be noted. Raises nothing of its own.';
+
+CREATE FUNCTION api.administrator_disable(p_admin text, p_username text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_administrator admin_accounts%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    -- Two who disable each other at once: one after another, and the second is nobody any more.
+    PERFORM FROM admin_accounts AS a WHERE a.disabled_at IS NULL ORDER BY a.username FOR NO KEY UPDATE;
+    PERFORM administrator_require(p_admin);
+    v_administrator := administrator_find(p_username);
+    IF v_administrator.disabled_at IS NULL THEN
+        IF NOT EXISTS (SELECT FROM admin_accounts AS a WHERE a.disabled_at IS NULL AND a.username <> p_username) THEN
+            PERFORM fail(409, 'last_administrator', 'The last enabled administrator cannot be disabled.');
+        END IF;
+        UPDATE admin_accounts SET disabled_at = backend.now() WHERE username = p_username RETURNING * INTO v_administrator;
     END IF;
+    PERFORM audit(p_admin, 'administrator_disable', 'administrator', p_username, NULL);
     RETURN administrator_json(v_administrator)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.administrator_disable(p_admin text, p_username text) IS 'Lets an administrator in no more; again changes nothing. GX401 unauthorized, GX404 administrator_not_found, GX409 last_administrator.';
+
+CREATE FUNCTION api.administrator_enable(p_admin text, p_username text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM administrator_require(p_admin);
+    PERFORM administrator_find(p_username);
+    UPDATE admin_accounts SET disabled_at = NULL WHERE username = p_username AND disabled_at IS NOT NULL;
+    PERFORM audit(p_admin, 'administrator_enable', 'administrator', p_username, NULL);
+    RETURN administrator_json(administrator_find(p_username))::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.administrator_enable(p_admin text, p_username text) IS 'Lets an administrator in again; one who is enabled stays so. GX401 unauthorized, GX404 administrator_not_found.';
+
+CREATE FUNCTION api.administrator_get(p_admin text, p_username text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM administrator_require(p_admin);
+    RETURN administrator_json(administrator_find(p_username))::text;
 END;
 $$;
 
@@ -131,6 +208,68 @@ $$;
 
 COMMENT ON FUNCTION api.administrator_list(p_admin text, p_limit integer, p_cursor text) IS 'The administrators by name. GX400 invalid_cursor, GX401 unauthorized.';
 
+CREATE FUNCTION api.administrator_reset_password(p_admin text, p_username text, p_body jsonb, p_password_hash text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM administrator_require(p_admin);
+    PERFORM administrator_find(p_username);
+    UPDATE admin_accounts SET password_hash = p_password_hash WHERE username = p_username;
+    PERFORM audit(p_admin, 'administrator_reset_password', 'administrator', p_username, p_body - 'password');
+    RETURN NULL;
+END;
+$$;
+
+COMMENT ON FUNCTION api.administrator_reset_password(p_admin text, p_username text, p_body jsonb, p_password_hash text) IS 'Gives an administrator another password; the old one opens nothing from now on. GX401 unauthorized, GX404 administrator_not_found.';
+
+CREATE FUNCTION api.administrator_used(p_username text, p_source_ip inet) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    DELETE FROM admin_attempts AS t WHERE t.key_hash = admin_attempts_key(p_username, p_source_ip);
+    -- Of many requests at once one writes, and nobody waits for it.
+    UPDATE admin_accounts SET last_used_at = backend.now()
+     WHERE username = (
+         SELECT a.username FROM admin_accounts AS a
+          WHERE a.username = p_username AND a.disabled_at IS NULL
+            AND (a.last_used_at IS NULL OR a.last_used_at <= backend.now() - interval '1 minute')
+            FOR NO KEY UPDATE SKIP LOCKED);
+END;
+$$;
+
+COMMENT ON FUNCTION api.administrator_used(p_username text, p_source_ip inet) IS 'Notes that a password was right: forgets the wrong ones from there, and says when, at most once a minute. Raises nothing of its own.';
+
+CREATE FUNCTION api.audit_list(p_admin text, p_actor text, p_action text, p_object_type text, p_object_id text, p_since timestamp with time zone, p_until timestamp with time zone, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_list text := 'audit_list:' || json_build_array(
+        p_actor, p_action, p_object_type, p_object_id, extract(epoch FROM p_since), extract(epoch FROM p_until))::text;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    PERFORM administrator_require(p_admin);
+    SELECT array_agg(audit_json(r) ORDER BY r.audit_id DESC), array_agg(r.audit_id::text ORDER BY r.audit_id DESC) INTO v_items, v_keys
+      FROM (SELECT l.* FROM audit_log AS l
+             WHERE (v_before IS NULL OR l.audit_id < v_before)
+               AND (p_actor IS NULL OR l.admin = p_actor)
+               AND (p_action IS NULL OR l.action = p_action)
+               AND (p_object_type IS NULL OR l.object_type = p_object_type)
+               AND (p_object_id IS NULL OR l.object_id = p_object_id)
+               AND (p_since IS NULL OR l.created_at >= p_since)
+               AND (p_until IS NULL OR l.created_at < p_until)
+             ORDER BY l.audit_id DESC
+             LIMIT p_limit + 1) AS r;
+    RETURN page(v_list, v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.audit_list(p_admin text, p_actor text, p_action text, p_object_type text, p_object_id text, p_since timestamp with time zone, p_until timestamp with time zone, p_limit integer, p_cursor text) IS 'Who did what to what, newest first: by whom, what, to what, from a time on, before a time. GX400 invalid_cursor, GX401 unauthorized.';
+
 CREATE FUNCTION api.constraint_errors() RETURNS TABLE(constraint_name text, status integer, code text, message text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -142,7 +281,7 @@ $$;
 
 COMMENT ON FUNCTION api.constraint_errors() IS 'What a caller is told when a constraint refuses. Raises nothing of its own.';
 
-CREATE FUNCTION api.email_code_confirm(p_body jsonb, p_code_hash bytea, p_source_country text) RETURNS api.reply
+CREATE FUNCTION api.email_code_confirm(p_body jsonb, p_code_hash bytea, p_source_country text, p_source_ip inet) RETURNS api.reply
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
@@ -167,15 +306,18 @@ BEGIN
     SELECT * INTO v_challenge FROM auth_challenges WHERE challenge_id = v_challenge_id FOR NO KEY UPDATE;
     IF v_challenge.challenge_id IS NULL OR v_challenge.consumed_at IS NOT NULL OR is_over(v_challenge.expires_at)
        OR v_challenge.attempts >= setting('challenge_max_attempts')
+       OR NOT code_may_be_tried(v_challenge.email, p_source_ip)
     THEN
         RETURN refusal(400, 'invalid_code', 'The code is not valid.');
     END IF;
     -- Counted before it is compared, and kept whatever comes of it: that is why the refusal is returned and not raised.
     UPDATE auth_challenges SET attempts = attempts + 1 WHERE challenge_id = v_challenge_id;
     IF code_hash(v_challenge_id, p_code_hash) <> v_challenge.code_hash THEN
+        PERFORM code_was_wrong(v_challenge.email, p_source_ip);
         RETURN refusal(400, 'invalid_code', 'The code is not valid.');
     END IF;
     UPDATE auth_challenges SET consumed_at = backend.now() WHERE challenge_id = v_challenge_id;
+    PERFORM code_was_right(v_challenge.email);
     IF EXISTS (SELECT FROM blocked_emails AS b WHERE b.email = v_challenge.email) THEN
         -- Blocked since the mail went out.
         RETURN refusal(403, 'account_blocked', 'This address may not sign in.');
@@ -193,17 +335,21 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION api.email_code_confirm(p_body jsonb, p_code_hash bytea, p_source_country text) IS 'Opens a device session for a right code, once; the account is made if it is the first. Returns 400 invalid_code, 403 account_blocked, sanctioned. GX400 invalid_request, GX503 unavailable.';
+COMMENT ON FUNCTION api.email_code_confirm(p_body jsonb, p_code_hash bytea, p_source_country text, p_source_ip inet) IS 'Opens a device session for a right code, once; the account is made if it is the first. Returns 400 invalid_code, 403 account_blocked, sanctioned. GX400 invalid_request, GX503 unavailable.';
 
-CREATE FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea) RETURNS text
+CREATE FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea, p_source_ip inet) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
     v_email text := email_normalise(p_body ->> 'email');
     v_ttl interval := setting_interval('challenge_ttl');
+    v_account accounts%ROWTYPE;
     v_live bigint;
-    v_challenge_id uuid;
+    v_refused text;
+    -- Of a challenge that is made, or else of none: an id that opens nothing looks like any other.
+    v_challenge_id uuid := uuid_v7();
+    v_reused_id uuid;
 BEGIN
     IF v_email IS NULL THEN
         PERFORM fail(400, 'invalid_request', 'The request is malformed.',
@@ -211,24 +357,15 @@ BEGIN
     END IF;
     -- Of those who ask at once for one address, one after another is counted.
     PERFORM identity_lock('email', v_email);
-    IF EXISTS (SELECT FROM blocked_emails AS b WHERE b.email = v_email)
-       OR EXISTS (SELECT FROM identities AS i JOIN accounts AS a USING (user_id)
-                   WHERE i.provider = 'email' AND i.subject = v_email AND a.permanent_block)
-    THEN
+    SELECT a.* INTO v_account FROM identities AS i JOIN accounts AS a USING (user_id) WHERE i.provider = 'email' AND i.subject = v_email;
+    IF v_account.permanent_block OR EXISTS (SELECT FROM blocked_emails AS b WHERE b.email = v_email) THEN
         PERFORM fail(400, 'email_blocked', 'This address cannot be used.');
     END IF;
     SELECT count(*) INTO v_live FROM auth_challenges AS c
      WHERE c.email = v_email AND c.consumed_at IS NULL AND c.expires_at > backend.now()
        AND c.created_at > backend.now() - setting_interval('challenge_throttle_window');
-    IF v_live >= setting('challenge_throttle_max') THEN
-        UPDATE auth_challenges SET requests = requests + 1
-         WHERE challenge_id = (
-             SELECT c.challenge_id FROM auth_challenges AS c
-              WHERE c.email = v_email AND c.consumed_at IS NULL AND c.expires_at > backend.now()
-              ORDER BY c.created_at DESC, c.challenge_id DESC LIMIT 1)
-        RETURNING challenge_id INTO v_challenge_id;
-    ELSE
-        v_challenge_id := uuid_v7();
+    v_refused := code_mail_spend(v_email, p_source_ip, v_account.user_id IS NOT NULL, v_live >= setting('challenge_throttle_max'));
+    IF v_refused IS NULL THEN
         INSERT INTO auth_challenges (challenge_id, email, code_hash, language, expires_at)
         VALUES (v_challenge_id, v_email, code_hash(v_challenge_id, p_code_hash),
                 lower(substring(p_body ->> 'locale' FROM '^([A-Za-z]{2,8})(?![A-Za-z])')), backend.now() + v_ttl);
@@ -236,12 +373,21 @@ BEGIN
             'auth.login_code', v_challenge_id::text, ARRAY[v_email],
             jsonb_build_object('code', p_code, 'minutes', ceil(extract(epoch FROM v_ttl) / 60)::integer),
             NULL, backend.now() + v_ttl);
+    ELSIF v_refused <> 'network' THEN
+        -- Whoever had it mailed, its code is in the owner's hands: they are not locked out by somebody who asks in their stead.
+        UPDATE auth_challenges SET requests = requests + 1
+         WHERE challenge_id = (
+             SELECT c.challenge_id FROM auth_challenges AS c
+              WHERE c.email = v_email AND c.consumed_at IS NULL AND c.expires_at > backend.now()
+                AND (v_refused = 'throttle' OR c.attempts < setting('challenge_max_attempts'))
+              ORDER BY c.created_at DESC, c.challenge_id DESC LIMIT 1)
+        RETURNING challenge_id INTO v_reused_id;
     END IF;
-    RETURN json_build_object('challenge_id', v_challenge_id)::text;
+    RETURN json_build_object('challenge_id', coalesce(v_reused_id, v_challenge_id))::text;
 END;
 $$;
 
-COMMENT ON FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea) IS 'Mails a sign-in code, or uses the newest live challenge again where the address is throttled; the answer does not tell which. GX400 invalid_request, email_blocked.';
+COMMENT ON FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea, p_source_ip inet) IS 'Mails a sign-in code; where the address is throttled or a budget is used up, uses a live challenge again or names one that is not there. The answer does not tell which. GX400 invalid_request, email_blocked.';
 
 CREATE FUNCTION api.engine_access(p_user_id uuid, p_game_id uuid, p_is_command boolean) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -1101,11 +1247,33 @@ $$;
 
 COMMENT ON FUNCTION backend.account_require(p_user_id uuid) IS 'The account of a caller of the user group; every function of that group begins with it. GX404 account_not_found, GX403 account_deleted, account_blocked, sanctioned.';
 
-CREATE FUNCTION backend.ts(p_at timestamp with time zone) RETURNS text
+CREATE FUNCTION backend.budget_key(VARIADIC p_parts text[]) RETURNS bytea
     LANGUAGE sql STABLE
-    RETURN to_char((p_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text);
+    RETURN sha256(convert_to((array_to_json(p_parts))::text, 'UTF8'::name));
 
-COMMENT ON FUNCTION backend.ts(p_at timestamp with time zone) IS 'A time as RFC 3339 in UTC with microseconds and Z; null for null.';
+COMMENT ON FUNCTION backend.budget_key(VARIADIC p_parts text[]) IS 'What a budget is counted for, as a hash.';
+
+CREATE FUNCTION backend.source_network(p_source_ip inet, p_bits integer) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_address inet := p_source_ip;
+BEGIN
+    IF v_address <<= inet '::ffff:0:0/96' THEN
+        v_address := inet '0.0.0.0' + (set_masklen(v_address, 128) - inet '::ffff:0:0');
+    END IF;
+    RETURN coalesce(network(set_masklen(v_address, CASE family(v_address) WHEN 4 THEN p_bits ELSE 64 END))::text, 'unknown');
+END;
+$$;
+
+COMMENT ON FUNCTION backend.source_network(p_source_ip inet, p_bits integer) IS 'The network that a request comes from: so many bits of an IPv4 address (also one in IPv6 notation), 64 of an IPv6 one; all that are not known are one.';
+
+CREATE FUNCTION backend.admin_attempts_key(p_username text, p_source_ip inet) RETURNS bytea
+    LANGUAGE sql STABLE
+    RETURN backend.budget_key(VARIADIC ARRAY['administrator'::text, p_username, backend.source_network(p_source_ip, 32)]);
+
+COMMENT ON FUNCTION backend.admin_attempts_key(p_username text, p_source_ip inet) IS 'What wrong passwords are counted for: a name and an address, of IPv6 the network of 64 bits that one host can use all of.';
 
 CREATE TABLE backend.admin_accounts (
     username text NOT NULL,
@@ -1114,11 +1282,34 @@ CREATE TABLE backend.admin_accounts (
     last_used_at timestamp with time zone,
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT admin_accounts_password_is_bcrypt CHECK ((password_hash ~ '^\$2[aby]\$[0-9]{2}\$.{53}$'::text)),
+    CONSTRAINT admin_accounts_password_is_bcrypt CHECK ((password_hash ~ '^\$2[aby]\$12\$.{53}$'::text)),
     CONSTRAINT admin_accounts_username_is_plain CHECK ((username ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'::text))
 );
 
 COMMENT ON TABLE backend.admin_accounts IS 'Platform administrators.';
+
+CREATE FUNCTION backend.administrator_find(p_username text) RETURNS backend.admin_accounts
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_administrator admin_accounts%ROWTYPE;
+BEGIN
+    SELECT * INTO v_administrator FROM admin_accounts WHERE username = p_username;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'administrator_not_found', 'There is no such administrator.');
+    END IF;
+    RETURN v_administrator;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.administrator_find(p_username text) IS 'An administrator by name. GX404 administrator_not_found.';
+
+CREATE FUNCTION backend.ts(p_at timestamp with time zone) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN to_char((p_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text);
+
+COMMENT ON FUNCTION backend.ts(p_at timestamp with time zone) IS 'A time as RFC 3339 in UTC with microseconds and Z; null for null.';
 
 CREATE FUNCTION backend.administrator_json(p_admin backend.admin_accounts) RETURNS jsonb
     LANGUAGE sql STABLE
@@ -1152,11 +1343,199 @@ $$;
 
 COMMENT ON FUNCTION backend.audit(p_admin text, p_action text, p_object_type text, p_object_id text, p_details jsonb) IS 'Writes down an administrator''s command, in its transaction, with the address that the app saw it come from.';
 
+CREATE TABLE backend.audit_log (
+    audit_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    admin text NOT NULL,
+    action text NOT NULL,
+    object_type text NOT NULL,
+    object_id text NOT NULL,
+    details jsonb,
+    source_ip inet,
+    request_id text,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL
+);
+
+COMMENT ON TABLE backend.audit_log IS 'Every command of every administrator. Append-only, by trigger.';
+
+CREATE FUNCTION backend.audit_json(p_entry backend.audit_log) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('audit_id', (p_entry).audit_id, 'admin', (p_entry).admin, 'action', (p_entry).action, 'object_type', (p_entry).object_type, 'object_id', (p_entry).object_id, 'details', (p_entry).details, 'source_ip', host((p_entry).source_ip), 'request_id', (p_entry).request_id, 'at', backend.ts((p_entry).created_at));
+
+COMMENT ON FUNCTION backend.audit_json(p_entry backend.audit_log) IS 'The audit object of the contract.';
+
+CREATE TABLE backend.auth_budgets (
+    budget text NOT NULL,
+    key_hash bytea NOT NULL,
+    spent bigint NOT NULL,
+    refused bigint DEFAULT 0 NOT NULL,
+    window_started_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    last_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT auth_budgets_budget_is_known CHECK ((budget = ANY (ARRAY['code_mails_per_network'::text, 'code_mails_per_address'::text, 'code_mails_per_service'::text, 'code_mails_per_quiet_network'::text, 'wrong_codes_per_network'::text, 'wrong_codes_per_address'::text, 'wrong_codes_per_service'::text, 'wrong_codes_per_quiet_network'::text]))),
+    CONSTRAINT auth_budgets_expire_after_they_start CHECK ((expires_at > window_started_at)),
+    CONSTRAINT auth_budgets_key_hash_has_32_bytes CHECK ((length(key_hash) = 32)),
+    CONSTRAINT auth_budgets_spent_is_positive CHECK ((spent > 0))
+);
+
+COMMENT ON TABLE backend.auth_budgets IS 'What was spent of each budget of sign-in codes; a row that is over counts for nothing.';
+
+COMMENT ON COLUMN backend.auth_budgets.budget IS 'The setting that says how much there is.';
+
+COMMENT ON COLUMN backend.auth_budgets.key_hash IS 'SHA-256 of what it is counted for: an address, a network, both, or the service.';
+
+COMMENT ON COLUMN backend.auth_budgets.refused IS 'How often a code was asked for that this budget did not allow.';
+
+COMMENT ON COLUMN backend.auth_budgets.expires_at IS 'A day after the first was spent; of wrong codes in a row, 30 days after the last.';
+
+CREATE FUNCTION backend.budget_read(p_budget text, p_key bytea) RETURNS backend.auth_budgets
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_budget auth_budgets%ROWTYPE;
+BEGIN
+    SELECT * INTO v_budget FROM auth_budgets AS b
+     WHERE b.budget = p_budget AND b.key_hash = p_key AND b.expires_at > backend.now();
+    v_budget.spent := coalesce(v_budget.spent, 0);
+    RETURN v_budget;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.budget_read(p_budget text, p_key bytea) IS 'What was spent of a budget and when; 0 and never where nothing was.';
+
+CREATE FUNCTION backend.budget_spend(p_budget text, p_key bytea, p_most numeric) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_is_run boolean := p_budget = 'wrong_codes_per_address';
+    v_expires_at timestamptz := backend.now() + CASE WHEN v_is_run THEN interval '30 days' ELSE interval '1 day' END;
+BEGIN
+    -- One statement: of those who spend the last of it at once, one does.
+    INSERT INTO auth_budgets AS b (budget, key_hash, spent, expires_at) VALUES (p_budget, p_key, 1, v_expires_at)
+    ON CONFLICT (budget, key_hash) DO UPDATE
+       SET spent = CASE WHEN b.expires_at <= backend.now() THEN 1 ELSE b.spent + 1 END,
+           window_started_at = CASE WHEN b.expires_at <= backend.now() THEN backend.now() ELSE b.window_started_at END,
+           last_at = greatest(b.last_at, backend.now()),
+           expires_at = CASE WHEN v_is_run OR b.expires_at <= backend.now() THEN greatest(b.expires_at, v_expires_at) ELSE b.expires_at END
+     WHERE p_most IS NULL OR b.expires_at <= backend.now() OR b.spent < p_most;
+    RETURN FOUND;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.budget_spend(p_budget text, p_key bytea, p_most numeric) IS 'Counts one more, but not more than p_most (null: any number); tells whether it did.';
+
 CREATE FUNCTION backend.code_hash(p_challenge_id uuid, p_code_hash bytea) RETURNS bytea
     LANGUAGE sql IMMUTABLE
     RETURN sha256((uuid_send(p_challenge_id) || p_code_hash));
 
 COMMENT ON FUNCTION backend.code_hash(p_challenge_id uuid, p_code_hash bytea) IS 'What is stored of a code. Salted with the challenge: equal codes differ, and how long a comparison takes tells nothing that could be steered.';
+
+CREATE FUNCTION backend.code_mail_spend(p_email text, p_source_ip inet, p_is_known boolean, p_is_throttled boolean) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_here bytea := budget_key('address', p_email, source_network(p_source_ip, 24));
+    v_address bytea := budget_key('address', p_email);
+    v_service bytea := budget_key('service', p_is_known::text);
+    v_network bytea := budget_key('network', source_network(p_source_ip, 24));
+    v_spent auth_budgets%ROWTYPE := budget_read('code_mails_per_address', v_address);
+BEGIN
+    -- The caller holds the way in: nobody else spends what is counted for this address.
+    IF (budget_read('code_mails_per_network', v_here)).spent >= setting('code_mails_per_network') THEN
+        UPDATE auth_budgets SET refused = refused + 1 WHERE budget = 'code_mails_per_network' AND key_hash = v_here;
+        RETURN 'network';
+    ELSIF p_is_throttled THEN
+        RETURN 'throttle';
+    ELSIF v_spent.spent >= setting('code_mails_per_address')
+          AND v_spent.last_at > backend.now() - setting_interval('code_mail_interval')
+    THEN
+        UPDATE auth_budgets SET refused = refused + 1 WHERE budget = 'code_mails_per_address' AND key_hash = v_address;
+        RETURN 'address';
+    END IF;
+    -- With an account and without are counted apart: strangers cannot use up what members need. The service's row before the
+    -- network's: everybody meets there.
+    IF budget_spend('code_mails_per_service', v_service, setting('code_mails_per_service')) THEN
+        PERFORM budget_spend('code_mails_per_quiet_network', v_network, NULL);
+    ELSIF NOT budget_spend('code_mails_per_quiet_network', v_network, setting('code_mails_per_quiet_network')) THEN
+        UPDATE auth_budgets SET refused = refused + 1 WHERE budget = 'code_mails_per_service' AND key_hash = v_service;
+        RETURN 'service';
+    END IF;
+    PERFORM budget_spend('code_mails_per_network', v_here, NULL);
+    PERFORM budget_spend('code_mails_per_address', v_address, NULL);
+    RETURN NULL;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.code_mail_spend(p_email text, p_source_ip inet, p_is_known boolean, p_is_throttled boolean) IS 'Counts a code mail to an address asked for from there; null, or else why there is none: network, throttle, address or service. The caller holds identity_lock.';
+
+CREATE FUNCTION backend.code_may_be_tried(p_email text, p_source_ip inet) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_network text := source_network(p_source_ip, 24);
+    v_here auth_budgets%ROWTYPE := budget_read('wrong_codes_per_network', budget_key('address', p_email, v_network));
+    v_service_most numeric := setting('wrong_codes_per_service');
+    v_service bigint := (budget_read('wrong_codes_per_service', budget_key('service'))).spent;
+BEGIN
+    IF v_here.spent >= setting('wrong_codes_per_network') THEN
+        RETURN false;
+    ELSIF (budget_read('wrong_codes_per_address', budget_key('address', p_email))).spent >= setting('wrong_codes_per_address')
+          AND v_here.last_at > backend.now() - setting_interval('wrong_code_interval')
+    THEN
+        RETURN false;
+    END IF;
+    -- Near its end, which is nearer than all who could be comparing at this moment, one after another looks.
+    IF v_service BETWEEN v_service_most - 1000 AND v_service_most - 1 THEN
+        PERFORM pg_advisory_xact_lock(hashtextextended('wrong_codes_per_service', 7));
+        v_service := (budget_read('wrong_codes_per_service', budget_key('service'))).spent;
+    END IF;
+    IF v_service < v_service_most THEN
+        RETURN true;
+    END IF;
+    -- Locked after the service, always, and only when that is used up.
+    PERFORM pg_advisory_xact_lock(hashtextextended('wrong_codes_per_quiet_network:' || v_network, 7));
+    RETURN (budget_read('wrong_codes_per_quiet_network', budget_key('network', v_network))).spent
+           < setting('wrong_codes_per_quiet_network');
+END;
+$$;
+
+COMMENT ON FUNCTION backend.code_may_be_tried(p_email text, p_source_ip inet) IS 'Whether a code for an address that comes from there is compared, by what was wrong before. The caller holds identity_lock.';
+
+CREATE FUNCTION backend.code_was_right(p_email text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    DELETE FROM auth_budgets WHERE budget = 'wrong_codes_per_address' AND key_hash = budget_key('address', p_email);
+END;
+$$;
+
+COMMENT ON FUNCTION backend.code_was_right(p_email text) IS 'Ends a row of wrong codes for an address. The caller holds identity_lock.';
+
+CREATE FUNCTION backend.code_was_wrong(p_email text, p_source_ip inet) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_network text := source_network(p_source_ip, 24);
+    v_most numeric := setting('wrong_codes_per_service');
+BEGIN
+    PERFORM budget_spend('wrong_codes_per_network', budget_key('address', p_email, v_network), NULL);
+    PERFORM budget_spend('wrong_codes_per_address', budget_key('address', p_email), NULL);
+    -- The service's row before the network's: everybody meets there. Once it is used up it is left alone.
+    IF (budget_read('wrong_codes_per_service', budget_key('service'))).spent < v_most THEN
+        PERFORM budget_spend('wrong_codes_per_service', budget_key('service'), NULL);
+    END IF;
+    PERFORM budget_spend('wrong_codes_per_quiet_network', budget_key('network', v_network), NULL);
+END;
+$$;
+
+COMMENT ON FUNCTION backend.code_was_wrong(p_email text, p_source_ip inet) IS 'Counts a wrong code for an address that came from there. The caller holds identity_lock.';
 
 CREATE FUNCTION backend.cron_field(p_field text, p_min integer, p_max integer, p_names text[] DEFAULT '{}'::text[]) RETURNS integer[]
     LANGUAGE plpgsql IMMUTABLE
@@ -2720,6 +3099,46 @@ $$;
 
 COMMENT ON FUNCTION push.subscribers_live(p_streamer_id uuid) IS 'The connections of a streamer that have not been replaced. Raises nothing of its own.';
 
+CREATE FUNCTION worker.admin_attempts_purge(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    DELETE FROM admin_attempts AS t
+     WHERE t.key_hash IN (
+         SELECT o.key_hash FROM admin_attempts AS o
+          WHERE o.expires_at <= backend.now()
+          ORDER BY o.expires_at LIMIT p_limit
+            FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.admin_attempts_purge(p_limit integer) IS 'Deletes at most so many counts of wrong passwords that are over; returns how many. Raises nothing of its own.';
+
+CREATE FUNCTION worker.auth_budgets_purge(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    DELETE FROM auth_budgets AS t
+     WHERE (t.budget, t.key_hash) IN (
+         SELECT o.budget, o.key_hash FROM auth_budgets AS o
+          WHERE o.expires_at <= backend.now()
+          ORDER BY o.expires_at LIMIT p_limit
+            FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.auth_budgets_purge(p_limit integer) IS 'Deletes at most so many budgets that are over; returns how many. Raises nothing of its own.';
+
 CREATE FUNCTION worker.challenges_purge(p_limit integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -3374,19 +3793,21 @@ $$;
 
 COMMENT ON FUNCTION worker.turns_defer(p_limit integer) IS 'Puts the turns that are due into the queue, each once, at most so many; returns how many. Raises nothing of its own.';
 
-CREATE TABLE backend.audit_log (
-    audit_id uuid DEFAULT backend.uuid_v7() NOT NULL,
-    admin text NOT NULL,
-    action text NOT NULL,
-    object_type text NOT NULL,
-    object_id text NOT NULL,
-    details jsonb,
-    source_ip inet,
-    request_id text,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL
+CREATE TABLE backend.admin_attempts (
+    key_hash bytea NOT NULL,
+    failures integer DEFAULT 1 NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT admin_attempts_failures_are_positive CHECK ((failures > 0)),
+    CONSTRAINT admin_attempts_key_hash_has_32_bytes CHECK ((length(key_hash) = 32))
 );
 
-COMMENT ON TABLE backend.audit_log IS 'Every command of every administrator. Append-only, by trigger.';
+COMMENT ON TABLE backend.admin_attempts IS 'Wrong passwords for a name from an address; what has expired counts for nothing.';
+
+COMMENT ON COLUMN backend.admin_attempts.key_hash IS 'SHA-256 of name and address: in the place of a name may stand a password that was typed too early.';
+
+COMMENT ON COLUMN backend.admin_attempts.expires_at IS 'So long after the first of them.';
 
 CREATE TABLE backend.auth_challenges (
     challenge_id uuid DEFAULT backend.uuid_v7() NOT NULL,
@@ -4012,8 +4433,14 @@ ALTER TABLE ONLY backend.accounts
 ALTER TABLE ONLY backend.admin_accounts
     ADD CONSTRAINT admin_accounts_pkey PRIMARY KEY (username);
 
+ALTER TABLE ONLY backend.admin_attempts
+    ADD CONSTRAINT admin_attempts_pkey PRIMARY KEY (key_hash);
+
 ALTER TABLE ONLY backend.audit_log
     ADD CONSTRAINT audit_log_pkey PRIMARY KEY (audit_id);
+
+ALTER TABLE ONLY backend.auth_budgets
+    ADD CONSTRAINT auth_budgets_pkey PRIMARY KEY (budget, key_hash);
 
 ALTER TABLE ONLY backend.auth_challenges
     ADD CONSTRAINT auth_challenges_pkey PRIMARY KEY (challenge_id);
@@ -4160,9 +4587,21 @@ CREATE INDEX accounts_by_time_zone ON backend.accounts USING btree (time_zone);
 
 CREATE UNIQUE INDEX accounts_email_is_unique_among_the_live ON backend.accounts USING btree (email) WHERE (deleted_at IS NULL);
 
+CREATE INDEX admin_attempts_by_expiry ON backend.admin_attempts USING btree (expires_at);
+
+CREATE INDEX audit_log_by_action ON backend.audit_log USING btree (action, audit_id);
+
 CREATE INDEX audit_log_by_admin ON backend.audit_log USING btree (admin, audit_id);
 
 CREATE INDEX audit_log_by_object ON backend.audit_log USING btree (object_type, object_id, audit_id);
+
+CREATE INDEX audit_log_by_object_id ON backend.audit_log USING btree (object_id, audit_id);
+
+CREATE INDEX audit_log_by_object_type ON backend.audit_log USING btree (object_type, audit_id);
+
+CREATE INDEX audit_log_by_time ON backend.audit_log USING btree (created_at);
+
+CREATE INDEX auth_budgets_by_expiry ON backend.auth_budgets USING btree (expires_at);
 
 CREATE INDEX auth_challenges_by_email ON backend.auth_challenges USING btree (email, created_at);
 
@@ -4275,6 +4714,10 @@ CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.runtime
 CREATE TRIGGER touch BEFORE UPDATE ON backend.accounts FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.admin_accounts FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.admin_attempts FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.auth_budgets FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.auth_challenges FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
@@ -4443,11 +4886,23 @@ GRANT USAGE ON SCHEMA worker TO backend_worker;
 REVOKE ALL ON FUNCTION api.account_internal_get(p_user_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.account_internal_get(p_user_id uuid) TO backend_api;
 
+REVOKE ALL ON FUNCTION api.administrator_attempt_failed(p_username text, p_source_ip inet) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.administrator_attempt_failed(p_username text, p_source_ip inet) TO backend_api;
+
 REVOKE ALL ON FUNCTION api.administrator_bootstrap(p_username text, p_password_hash text) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.administrator_bootstrap(p_username text, p_password_hash text) TO backend_api;
 
-REVOKE ALL ON FUNCTION api.administrator_credential(p_username text) FROM PUBLIC;
-GRANT ALL ON FUNCTION api.administrator_credential(p_username text) TO backend_api;
+REVOKE ALL ON FUNCTION api.administrator_create(p_admin text, p_body jsonb, p_password_hash text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.administrator_create(p_admin text, p_body jsonb, p_password_hash text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.administrator_credential(p_username text, p_source_ip inet) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.administrator_credential(p_username text, p_source_ip inet) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.administrator_disable(p_admin text, p_username text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.administrator_disable(p_admin text, p_username text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.administrator_enable(p_admin text, p_username text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.administrator_enable(p_admin text, p_username text) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.administrator_get(p_admin text, p_username text) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.administrator_get(p_admin text, p_username text) TO backend_api;
@@ -4455,14 +4910,23 @@ GRANT ALL ON FUNCTION api.administrator_get(p_admin text, p_username text) TO ba
 REVOKE ALL ON FUNCTION api.administrator_list(p_admin text, p_limit integer, p_cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.administrator_list(p_admin text, p_limit integer, p_cursor text) TO backend_api;
 
+REVOKE ALL ON FUNCTION api.administrator_reset_password(p_admin text, p_username text, p_body jsonb, p_password_hash text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.administrator_reset_password(p_admin text, p_username text, p_body jsonb, p_password_hash text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.administrator_used(p_username text, p_source_ip inet) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.administrator_used(p_username text, p_source_ip inet) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.audit_list(p_admin text, p_actor text, p_action text, p_object_type text, p_object_id text, p_since timestamp with time zone, p_until timestamp with time zone, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.audit_list(p_admin text, p_actor text, p_action text, p_object_type text, p_object_id text, p_since timestamp with time zone, p_until timestamp with time zone, p_limit integer, p_cursor text) TO backend_api;
+
 REVOKE ALL ON FUNCTION api.constraint_errors() FROM PUBLIC;
 GRANT ALL ON FUNCTION api.constraint_errors() TO backend_api;
 
-REVOKE ALL ON FUNCTION api.email_code_confirm(p_body jsonb, p_code_hash bytea, p_source_country text) FROM PUBLIC;
-GRANT ALL ON FUNCTION api.email_code_confirm(p_body jsonb, p_code_hash bytea, p_source_country text) TO backend_api;
+REVOKE ALL ON FUNCTION api.email_code_confirm(p_body jsonb, p_code_hash bytea, p_source_country text, p_source_ip inet) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.email_code_confirm(p_body jsonb, p_code_hash bytea, p_source_country text, p_source_ip inet) TO backend_api;
 
-REVOKE ALL ON FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea) FROM PUBLIC;
-GRANT ALL ON FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea) TO backend_api;
+REVOKE ALL ON FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea, p_source_ip inet) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea, p_source_ip inet) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.engine_access(p_user_id uuid, p_game_id uuid, p_is_command boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.engine_access(p_user_id uuid, p_game_id uuid, p_is_command boolean) TO backend_api;
@@ -4576,6 +5040,14 @@ REVOKE ALL ON FUNCTION backend.account_lock(p_user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.account_require(p_user_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.budget_key(VARIADIC p_parts text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.source_network(p_source_ip inet, p_bits integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.admin_attempts_key(p_username text, p_source_ip inet) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.administrator_find(p_username text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.ts(p_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.administrator_json(p_admin backend.admin_accounts) FROM PUBLIC;
@@ -4584,7 +5056,21 @@ REVOKE ALL ON FUNCTION backend.administrator_require(p_admin text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.audit(p_admin text, p_action text, p_object_type text, p_object_id text, p_details jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.audit_json(p_entry backend.audit_log) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.budget_read(p_budget text, p_key bytea) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.budget_spend(p_budget text, p_key bytea, p_most numeric) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.code_hash(p_challenge_id uuid, p_code_hash bytea) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.code_mail_spend(p_email text, p_source_ip inet, p_is_known boolean, p_is_throttled boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.code_may_be_tried(p_email text, p_source_ip inet) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.code_was_right(p_email text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.code_was_wrong(p_email text, p_source_ip inet) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.cron_field(p_field text, p_min integer, p_max integer, p_names text[]) FROM PUBLIC;
 
@@ -4744,6 +5230,12 @@ GRANT ALL ON FUNCTION push.subscriber_release(p_gateway_client_id text, p_connec
 
 REVOKE ALL ON FUNCTION push.subscribers_live(p_streamer_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION push.subscribers_live(p_streamer_id uuid) TO backend_push;
+
+REVOKE ALL ON FUNCTION worker.admin_attempts_purge(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.admin_attempts_purge(p_limit integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.auth_budgets_purge(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.auth_budgets_purge(p_limit integer) TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.challenges_purge(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.challenges_purge(p_limit integer) TO backend_worker;

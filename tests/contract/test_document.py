@@ -58,7 +58,15 @@ def test_the_codes_of_an_operation_are_those_of_its_functions_comment(operation:
 
 
 def test_every_function_of_the_door_is_an_operation_or_the_programs_own(shared_database: Database) -> None:
-    ours = {"administrator_bootstrap", "administrator_credential", "constraint_errors", "engine_access", "schema_changes"}
+    ours = {
+        "administrator_attempt_failed",
+        "administrator_bootstrap",
+        "administrator_credential",
+        "administrator_used",
+        "constraint_errors",
+        "engine_access",
+        "schema_changes",
+    }
     assert set(comments(shared_database)) == {o.name for o in SERVED} | ours
 
 

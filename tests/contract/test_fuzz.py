@@ -26,11 +26,12 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
+from tests.contract import administrators
 from tests.contract.document import document
 from tests.contract.games import known_values
 from tests.contract.requests import World
 from tests.postgres import Database
-from tests.services import ADMIN, Api, Person, sign_in
+from tests.services import Api, Person, sign_in
 
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "24"))
 
@@ -76,7 +77,8 @@ def test_any_request_gets_a_documented_answer(case: Any, shared_api: Api, world:
         headers = group.get(operation.group, {})
     if not is_meant_wrong(case, ParameterLocation.PATH):
         # Of what is made up, nothing would ever be there.
-        known = {"device_session_id": caller.device_session_id, "user_id": caller.user_id, "username": ADMIN}
+        known = {"device_session_id": caller.device_session_id, "user_id": caller.user_id}
+        known |= administrators.known_values(world, operation)
         known |= known_values(world, operation, caller)
         for name in case.path_parameters:
             case.path_parameters[name] = known.get(name, case.path_parameters[name])

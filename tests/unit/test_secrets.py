@@ -7,6 +7,7 @@ import hmac
 import re
 from collections import Counter
 
+import bcrypt
 import pytest
 
 from app.secrets import PROVIDERS, code_hash
@@ -54,3 +55,26 @@ def test_what_was_made_is_what_is_checked() -> None:
     made = MAKE.make({}, b"pepper")
     code = made["p_code"] or b""
     assert CHECK.make({"code": code.decode()}, b"pepper") == {"p_code_hash": made["p_code_hash"]}
+
+
+PASSWORD = PROVIDERS["password_make"]
+
+
+def test_a_password_is_taken_out_of_the_body_and_hashed() -> None:
+    body = {"username": "ann", "password": "correct horse"}
+    made = PASSWORD.make(body, b"pepper")
+    assert tuple(made) == PASSWORD.arguments == ("p_password_hash",)
+    assert body == {"username": "ann"}
+    hashed = made["p_password_hash"] or b""
+    assert hashed.startswith(b"$2b$12$")
+    assert bcrypt.checkpw(b"correct horse", hashed)
+
+
+@pytest.mark.parametrize("password", ["x" * 12, "x" * 72, "\u00e4" * 6, "\u00e4" * 36, "\U0001f600" * 3, "\U0001f600" * 18])
+def test_a_password_has_12_to_72_bytes(password: str) -> None:
+    assert PASSWORD.problems({"password": password}) == []
+
+
+@pytest.mark.parametrize("password", ["x" * 11, "x" * 73, "\u00e4" * 37, "\U0001f600" * 19, "\u00e4" * 5])
+def test_another_password_is_a_problem_that_does_not_tell_it(password: str) -> None:
+    assert PASSWORD.problems({"password": password}) == [{"path": "password", "problem": "has not 12 to 72 bytes in UTF-8"}]
