@@ -8,6 +8,7 @@ DECLARE
 BEGIN
     FOREACH v_signature IN ARRAY ARRAY[
         'worker.challenges_purge(integer)',
+        'worker.idempotency_keys_purge(integer)',
         'worker.push_events_purge(integer)',
         'worker.invariants_list()'
     ] LOOP
