@@ -54,3 +54,19 @@ def test_what_was_made_is_what_is_checked() -> None:
     made = MAKE.make({}, b"pepper")
     code = made["p_code"] or b""
     assert CHECK.make({"code": code.decode()}, b"pepper") == {"p_code_hash": made["p_code_hash"]}
+
+
+def test_a_token_is_256_bits_and_its_hash() -> None:
+    make, check = PROVIDERS["token_make"], PROVIDERS["token_check"]
+    tokens = set()
+    for _ in range(100):
+        made = make.make({}, b"pepper")
+        assert set(made) == set(make.arguments)
+        token = (made["p_token"] or b"").decode()
+        assert re.fullmatch(r"[A-Za-z0-9_-]{43}", token)
+        assert made["p_token_hash"] == b"\\x" + hashlib.sha256(token.encode()).hexdigest().encode()
+        body = {"token": token}
+        assert check.make(body, b"") == {"p_token_hash": made["p_token_hash"]}
+        assert body == {}, "it goes no further"
+        tokens.add(token)
+    assert len(tokens) == 100
