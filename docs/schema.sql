@@ -598,13 +598,16 @@ CREATE FUNCTION api.identity_link(p_user_id uuid, p_body jsonb) RETURNS api.repl
     AS $$
 DECLARE
     v_provider text := p_body ->> 'provider';
-    v_subject text := CASE WHEN v_provider = 'email' THEN email_normalise(p_body ->> 'subject') ELSE p_body ->> 'subject' END;
+    v_subject text := CASE
+        WHEN v_provider = 'email' THEN email_normalise(p_body ->> 'subject')
+        WHEN p_body ->> 'subject' !~ '\s' THEN p_body ->> 'subject'
+    END;
     v_account accounts%ROWTYPE;
     v_holder_id uuid;
 BEGIN
     IF v_subject IS NULL THEN
         PERFORM fail(400, 'invalid_request', 'The request is malformed.',
-                     '[{"path": "subject", "problem": "is not an e-mail address"}]');
+                     '[{"path": "subject", "problem": "is none of this provider"}]');
     END IF;
     PERFORM identity_lock(v_provider, v_subject);
     SELECT * INTO v_account FROM accounts WHERE user_id = p_user_id FOR NO KEY UPDATE;
