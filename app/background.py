@@ -27,6 +27,9 @@ STATEMENTS = (_SESSIONS_SEEN, _COUNTRIES_ADD)
 _MOST = 100_000
 """So many notes at most are kept; beyond them, what comes is not noted."""
 
+_LONGEST = 256
+"""So much of an X-Forwarded-For is kept."""
+
 _BATCH = 1000
 
 
@@ -76,6 +79,9 @@ class Countries:
 
     def note(self, user_id: str, peer: str, forwarded_for: str | None) -> None:
         """Count an answered request of a person, with what says where it came from."""
+        if forwarded_for is not None and len(forwarded_for) > _LONGEST:
+            # From the right, whole addresses: what a client makes up stands on the left, and must not fill the memory.
+            forwarded_for = forwarded_for[-_LONGEST:].partition(",")[2]
         key = (user_id.lower(), peer, forwarded_for)
         with self._lock:
             if key in self._noted or len(self._noted) < _MOST:

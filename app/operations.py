@@ -149,7 +149,7 @@ class Responder:
         operation = self._operation
         request = idempotency.Request(
             group=operation.group,
-            caller=arguments.get({"user": "p_user_id", "admin": "p_admin"}.get(operation.group, "")) or b"internal",
+            caller=self._caller(arguments),
             operation=operation.name,
             key=key,
             digest=idempotency.digest(
@@ -165,6 +165,15 @@ class Responder:
             return idempotency.once(call, request, command, operation.one_time)
 
         return self._services.database.transaction(work)
+
+    def _caller(self, arguments: Mapping[str, Value]) -> bytes:
+        match self._operation.group:
+            case "user":
+                # One person, in whichever case the id is written.
+                return (arguments["p_user_id"] or b"").lower()
+            case "admin":
+                return arguments["p_admin"] or b""
+        return b"internal"
 
     def _parameters(self, req: falcon.Request, arguments: Mapping[str, Value], names: tuple[str, ...]) -> list[Value]:
         values: list[Value] = []

@@ -55,6 +55,8 @@ def test_the_same_request_gets_the_same_answer_and_nothing_is_done_again(world: 
     # The order of the fields means nothing.
     again = create(world, person, dict(reversed(body.items())), "a key")
     assert (again.status_code, again.content, again.headers["Location"]) == (201, first.content, first.headers["Location"])
+    shouting = {"X-User-ID": person.user_id.upper(), "Idempotency-Key": "a key"}
+    assert world.api.client.post(GAMES, json=body, headers=shouting).content == first.content
     assert count(db, "games") == 1
     assert code(create(world, person, {**body, "game_name": "Another"}, "a key")) == (409, "idempotency_conflict")
     # The free tier has one; without the key the rules answer.
