@@ -81,9 +81,25 @@ def _password_problems(body: Mapping[str, Any]) -> list[Problem]:
     return [{"path": "password", "problem": f"has not {least} to {most} bytes in UTF-8"}]
 
 
+def token_hash(token: str) -> bytes:
+    """Return the SHA-256 of a bearer token. It has 256 random bits: nobody finds it by trying."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _token_make(_body: MutableMapping[str, Any], _pepper: bytes) -> dict[str, bytes | None]:
+    token = secrets.token_urlsafe(32)
+    return {"p_token": token.encode(), "p_token_hash": _bytea(token_hash(token))}
+
+
+def _token_check(body: MutableMapping[str, Any], _pepper: bytes) -> dict[str, bytes | None]:
+    return {"p_token_hash": _bytea(token_hash(body.pop("token")))}
+
+
 PROVIDERS: Mapping[str, Provider] = {
     "code_make": Provider(("p_code", "p_code_hash"), _code_make),
     "code_check": Provider(("p_code_hash",), _code_check),
+    "token_make": Provider(("p_token", "p_token_hash"), _token_make),
+    "token_check": Provider(("p_token_hash",), _token_check),
     "invite_code_make": Provider(("p_code", "p_code_hash"), _invite_code_make),
     "invite_code_check": Provider(("p_code_hash",), _invite_code_check),
     "password_make": Provider(("p_password_hash",), _password_make, _password_problems),

@@ -648,6 +648,216 @@ $$;
 
 COMMENT ON FUNCTION api.game_start(p_user_id uuid, p_game_id uuid) IS 'Starts a game; a job does it. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable.';
 
+CREATE FUNCTION api.geo_countries_add(p_counts jsonb) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    WITH counted AS (
+        SELECT c.user_id, c.country, sum(c.requests) AS requests
+          FROM jsonb_to_recordset(p_counts) AS c (user_id uuid, country text, requests bigint)
+         GROUP BY c.user_id, c.country
+    ), people AS MATERIALIZED (
+        -- In the order of the key; locked, so that nobody's counters come back while they are being deleted.
+        SELECT a.user_id FROM accounts AS a
+         WHERE a.user_id IN (SELECT c.user_id FROM counted AS c) AND a.deleted_at IS NULL
+         ORDER BY a.user_id
+           FOR SHARE
+    )
+    INSERT INTO user_country_counters AS k (user_id, country, requests, first_seen_at, last_seen_at)
+    SELECT c.user_id, c.country, c.requests, backend.now(), backend.now() FROM counted AS c JOIN people AS p USING (user_id)
+     ORDER BY c.user_id, c.country
+        ON CONFLICT (user_id, country) DO UPDATE
+       SET requests = k.requests + excluded.requests, last_seen_at = greatest(k.last_seen_at, excluded.last_seen_at);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION api.geo_countries_add(p_counts jsonb) IS 'Adds to the counters of those who are there: a list of user_id, country and requests; returns how many counters changed. 23514 for what is no country or no count.';
+
+CREATE FUNCTION api.geo_country_list(p_admin text, p_user_id uuid) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM administrator_require(p_admin);
+    IF NOT EXISTS (SELECT FROM accounts AS a WHERE a.user_id = p_user_id) THEN
+        PERFORM fail(404, 'account_not_found', 'There is no such account.');
+    END IF;
+    RETURN json_build_object('items', (
+        SELECT coalesce(json_agg(json_build_object('country', c.country, 'requests', c.requests, 'first_seen_at', ts(c.first_seen_at),
+                                                   'last_seen_at', ts(c.last_seen_at))
+                                 ORDER BY c.requests DESC, c.country), '[]')
+          FROM user_country_counters AS c WHERE c.user_id = p_user_id))::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.geo_country_list(p_admin text, p_user_id uuid) IS 'From which countries a person''s requests came, most first. GX401 unauthorized, GX404 account_not_found.';
+
+CREATE FUNCTION api.idempotency_claim(p_group text, p_caller text, p_operation text, p_key text, p_request_hash bytea) RETURNS api.reply
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_known idempotency_keys%ROWTYPE;
+BEGIN
+    -- Whoever may do nothing is told nothing of what was answered before.
+    IF p_group = 'user' THEN
+        PERFORM account_require(p_caller::uuid);
+    ELSIF p_group = 'admin' THEN
+        PERFORM administrator_require(p_caller);
+    END IF;
+    -- Before any other lock of the command.
+    PERFORM pg_advisory_xact_lock(hashtextextended(format('idempotency:%s:%s:%s', p_caller, p_operation, p_key), 7));
+    DELETE FROM idempotency_keys AS k
+     WHERE k.caller = p_caller AND k.operation = p_operation AND k.request_key = p_key AND k.created_at <= backend.now() - interval '1 day';
+    SELECT * INTO v_known FROM idempotency_keys AS k WHERE k.caller = p_caller AND k.operation = p_operation AND k.request_key = p_key;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    ELSIF v_known.request_hash <> p_request_hash THEN
+        PERFORM fail(409, 'idempotency_conflict', 'This key was used for another request.');
+    END IF;
+    RETURN ROW(v_known.status, v_known.body, v_known.location)::api.reply;
+END;
+$$;
+
+COMMENT ON FUNCTION api.idempotency_claim(p_group text, p_caller text, p_operation text, p_key text, p_request_hash bytea) IS 'Makes the caller the only one with this key to the end of the transaction; the answer that was given, null where there is none. GX401 unauthorized, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, GX409 idempotency_conflict.';
+
+CREATE FUNCTION api.idempotency_store(p_caller text, p_operation text, p_key text, p_request_hash bytea, p_status integer, p_body text, p_location text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    INSERT INTO idempotency_keys (caller, operation, request_key, request_hash, status, body, location)
+    VALUES (p_caller, p_operation, p_key, p_request_hash, p_status, p_body, p_location);
+END;
+$$;
+
+COMMENT ON FUNCTION api.idempotency_store(p_caller text, p_operation text, p_key text, p_request_hash bytea, p_status integer, p_body text, p_location text) IS 'Keeps a successful answer, in the transaction that claimed its key. 23505 without the claim, 23514 for a refusal.';
+
+CREATE FUNCTION api.identity_link(p_user_id uuid, p_body jsonb) RETURNS api.reply
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_provider text := p_body ->> 'provider';
+    v_subject text := CASE
+        WHEN v_provider = 'email' THEN email_normalise(p_body ->> 'subject')
+        WHEN p_body ->> 'subject' !~ '\s' THEN p_body ->> 'subject'
+    END;
+    v_account accounts%ROWTYPE;
+    v_holder_id uuid;
+BEGIN
+    IF v_subject IS NULL THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.',
+                     '[{"path": "subject", "problem": "is none of this provider"}]');
+    END IF;
+    PERFORM identity_lock(v_provider, v_subject);
+    SELECT * INTO v_account FROM accounts WHERE user_id = p_user_id FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'account_not_found', 'There is no such account.');
+    ELSIF v_provider = 'email' AND EXISTS (SELECT FROM blocked_emails AS b WHERE b.email = v_subject) THEN
+        PERFORM fail(400, 'email_blocked', 'This address cannot be used.');
+    ELSIF v_account.deleted_at IS NOT NULL THEN
+        PERFORM fail(409, 'conflict', 'This account has been deleted.');
+    END IF;
+    SELECT i.user_id INTO v_holder_id FROM identities AS i WHERE i.provider = v_provider AND i.subject = v_subject;
+    IF v_holder_id <> p_user_id THEN
+        PERFORM fail(409, 'identity_taken', 'This way in belongs to another account.');
+    ELSIF v_holder_id IS NULL THEN
+        IF EXISTS (SELECT FROM identities AS i WHERE i.user_id = p_user_id AND i.provider = v_provider) THEN
+            PERFORM fail(409, 'conflict', 'This account has another way in of the same kind.');
+        END IF;
+        INSERT INTO identities (provider, subject, user_id) VALUES (v_provider, v_subject, p_user_id);
+        IF v_provider = 'email' THEN
+            UPDATE accounts SET email = v_subject WHERE user_id = p_user_id;
+        END IF;
+    END IF;
+    RETURN ROW(
+        201,
+        json_build_object('provider', v_provider, 'subject', v_subject)::text,
+        format('/api/v1/internal/users/%s/account-internal', p_user_id)
+    )::api.reply;
+END;
+$$;
+
+COMMENT ON FUNCTION api.identity_link(p_user_id uuid, p_body jsonb) IS 'Gives an account one more way in; again changes nothing. GX400 invalid_request, email_blocked, GX404 account_not_found, GX409 conflict, identity_taken.';
+
+CREATE FUNCTION api.identity_session_open(p_provider text, p_body jsonb, p_token text, p_token_hash bytea, p_source_country text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+    v_subject text := p_body ->> 'subject';
+    v_time_zone text := coalesce(p_body ->> 'time_zone', 'UTC');
+    v_display_name text := normalize(regexp_replace(p_body ->> 'display_name', '^\s+|\s+$', '', 'g'), NFC);
+    v_account accounts%ROWTYPE;
+    v_is_new boolean;
+    v_session_id uuid;
+BEGIN
+    IF NOT EXISTS (SELECT FROM time_zones AS z WHERE z.time_zone = v_time_zone) THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.',
+                     '[{"path": "time_zone", "problem": "is not a known IANA time zone"}]');
+    ELSIF length(v_display_name) NOT BETWEEN 1 AND 64 THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.',
+                     '[{"path": "display_name", "problem": "has not 1 to 64 characters"}]');
+    END IF;
+    -- Of those who come at once for the first time, one makes the account and the others find it.
+    PERFORM identity_lock(p_provider, v_subject);
+    v_account := account_find(p_provider, v_subject);
+    v_is_new := v_account.user_id IS NULL;
+    IF v_is_new THEN
+        v_account := account_create(
+            p_provider, v_subject, NULL, lower(substring(p_body ->> 'locale' FROM '^([A-Za-z]{2,8})(?![A-Za-z])')), v_time_zone,
+            p_source_country);
+        IF v_display_name IS NOT NULL THEN
+            UPDATE accounts SET display_name = v_display_name WHERE user_id = v_account.user_id;
+        END IF;
+    ELSIF v_account.permanent_block THEN
+        PERFORM fail(403, 'account_blocked', 'This account is blocked for good.');
+    ELSIF is_sanctioned(v_account.user_id, 'login_block') THEN
+        PERFORM fail(403, 'sanctioned', 'This account may not sign in at present.', '{"sanction": "login_block"}');
+    END IF;
+    INSERT INTO device_sessions (user_id, kind, token_hash) VALUES (v_account.user_id, 'token', p_token_hash)
+    RETURNING device_session_id INTO v_session_id;
+    -- The token is shown here, once.
+    RETURN json_build_object('user_id', v_account.user_id, 'device_session_id', v_session_id, 'token', p_token, 'created', v_is_new)::text;
+END;
+$_$;
+
+COMMENT ON FUNCTION api.identity_session_open(p_provider text, p_body jsonb, p_token text, p_token_hash bytea, p_source_country text) IS 'Opens a session with a bearer token for somebody whom the gateway has verified; the account is made if it is the first. GX400 invalid_request, GX403 account_blocked, sanctioned, GX503 unavailable.';
+
+CREATE FUNCTION api.identity_unlink(p_user_id uuid, p_provider text) RETURNS api.reply
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_account accounts%ROWTYPE;
+BEGIN
+    -- Locked: of two who unlink at once, the second counts what the first has left.
+    SELECT * INTO v_account FROM accounts WHERE user_id = p_user_id FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'account_not_found', 'There is no such account.');
+    ELSIF v_account.deleted_at IS NOT NULL THEN
+        PERFORM fail(409, 'conflict', 'This account has been deleted.');
+    ELSIF NOT EXISTS (SELECT FROM identities AS i WHERE i.user_id = p_user_id AND i.provider = p_provider) THEN
+        PERFORM fail(404, 'identity_not_found', 'This account has no such way in.');
+    ELSIF NOT EXISTS (SELECT FROM identities AS i WHERE i.user_id = p_user_id AND i.provider <> p_provider) THEN
+        PERFORM fail(409, 'last_identity', 'Without its last way in nobody could use the account.');
+    END IF;
+    DELETE FROM identities AS i WHERE i.user_id = p_user_id AND i.provider = p_provider;
+    IF p_provider = 'email' THEN
+        UPDATE accounts SET email = NULL WHERE user_id = p_user_id;
+    END IF;
+    RETURN ROW(204, NULL, NULL)::api.reply;
+END;
+$$;
+
+COMMENT ON FUNCTION api.identity_unlink(p_user_id uuid, p_provider text) IS 'Takes a way in from an account that has another one. GX404 account_not_found, identity_not_found, GX409 conflict, last_identity.';
+
 CREATE FUNCTION api.invite_create(p_user_id uuid, p_game_id uuid, p_body jsonb, p_code text, p_code_hash bytea) RETURNS api.reply
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
@@ -1003,6 +1213,24 @@ $$;
 
 COMMENT ON FUNCTION api.session_get(p_device_session_id uuid) IS 'The session that the gateway checks on every client request; a revoked one says so. GX404 session_not_found.';
 
+CREATE FUNCTION api.session_resolve(p_body jsonb, p_token_hash bytea) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_session device_sessions%ROWTYPE;
+BEGIN
+    -- The token was taken out of the body; what is left of it says nothing.
+    SELECT * INTO v_session FROM device_sessions WHERE token_hash = p_token_hash AND p_body IS NOT NULL;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'session_not_found', 'There is no such session.');
+    END IF;
+    RETURN session_json(v_session)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.session_resolve(p_body jsonb, p_token_hash bytea) IS 'The session of a bearer token, by its hash; a revoked one says so. GX404 session_not_found.';
+
 CREATE FUNCTION api.session_revoke(p_device_session_id uuid, p_body jsonb) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -1032,6 +1260,32 @@ END;
 $$;
 
 COMMENT ON FUNCTION api.session_revoke_all(p_user_id uuid, p_body jsonb) IS 'Revokes every session of a person for the gateway, with one invalidation. GX404 account_not_found.';
+
+CREATE FUNCTION api.sessions_seen(p_ids uuid[], p_ages double precision[]) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    WITH noted AS (
+        SELECT n.device_session_id, backend.now() - make_interval(secs => greatest(min(n.age), 0)) AS seen_at
+          FROM unnest(p_ids, p_ages) AS n (device_session_id, age)
+         GROUP BY n.device_session_id
+    ), due AS MATERIALIZED (
+        -- In the order of the key; one that somebody is just changing is noted the next time.
+        SELECT s.device_session_id, n.seen_at FROM device_sessions AS s JOIN noted AS n USING (device_session_id)
+         WHERE s.status = 'active' AND (s.last_seen_at IS NULL OR s.last_seen_at <= n.seen_at - interval '1 minute')
+         ORDER BY s.device_session_id
+           FOR NO KEY UPDATE OF s SKIP LOCKED
+    )
+    UPDATE device_sessions AS s SET last_seen_at = d.seen_at FROM due AS d WHERE s.device_session_id = d.device_session_id;
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION api.sessions_seen(p_ids uuid[], p_ages double precision[]) IS 'Notes that active sessions were seen so many seconds ago, at most once a minute each; returns how many were. Raises nothing of its own.';
 
 CREATE TABLE backend.clock (
     is_only boolean DEFAULT true NOT NULL,
@@ -2865,6 +3119,18 @@ CREATE FUNCTION backend.setting_interval(p_name text) RETURNS interval
 
 COMMENT ON FUNCTION backend.setting_interval(p_name text) IS 'A setting of unit seconds, as an interval.';
 
+CREATE FUNCTION backend.tg_accounts__forget_countries() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    DELETE FROM user_country_counters WHERE user_id = NEW.user_id;
+    RETURN NULL;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.tg_accounts__forget_countries() IS 'After a deletion: the person''s counters go with it.';
+
 CREATE FUNCTION backend.tg_audit_log__append_only() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -3158,6 +3424,26 @@ END;
 $$;
 
 COMMENT ON FUNCTION worker.challenges_purge(p_limit integer) IS 'Deletes at most so many challenges that expired over a day ago; returns how many. Raises nothing of its own.';
+
+CREATE FUNCTION worker.idempotency_keys_purge(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    DELETE FROM idempotency_keys AS k
+     WHERE (k.caller, k.operation, k.request_key) IN (
+         SELECT o.caller, o.operation, o.request_key FROM idempotency_keys AS o
+          WHERE o.created_at <= backend.now() - interval '1 day'
+          ORDER BY o.created_at LIMIT p_limit
+            FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.idempotency_keys_purge(p_limit integer) IS 'Deletes at most so many answers that are a day old; returns how many. Raises nothing of its own.';
 
 CREATE FUNCTION worker.invariants_list() RETURNS TABLE(invariant text, object_id text, details text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -3927,6 +4213,30 @@ CREATE TABLE backend.game_turns (
 
 COMMENT ON TABLE backend.game_turns IS 'Each turn once, with what the engine said of its players.';
 
+CREATE TABLE backend.idempotency_keys (
+    caller text NOT NULL,
+    operation text NOT NULL,
+    request_key text NOT NULL,
+    request_hash bytea NOT NULL,
+    status integer NOT NULL,
+    body text,
+    location text,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT idempotency_keys_caller_is_somebody CHECK (((length(caller) >= 1) AND (length(caller) <= 64))),
+    CONSTRAINT idempotency_keys_keep_successes_only CHECK (((status >= 200) AND (status <= 299))),
+    CONSTRAINT idempotency_keys_operation_is_snake_case CHECK ((operation ~ '^[a-z][a-z0-9_]*$'::text)),
+    CONSTRAINT idempotency_keys_request_hash_has_32_bytes CHECK ((length(request_hash) = 32)),
+    CONSTRAINT idempotency_keys_request_key_has_1_to_128_characters CHECK ((request_key ~ '^[ -~]{1,128}$'::text))
+);
+
+COMMENT ON TABLE backend.idempotency_keys IS 'The first successful answer to a command that was sent with an Idempotency-Key; for a day.';
+
+COMMENT ON COLUMN backend.idempotency_keys.caller IS 'A person''s id, an administrator''s name, or internal.';
+
+COMMENT ON COLUMN backend.idempotency_keys.request_hash IS 'Of path, query and body, keyed with what the database does not know.';
+
+COMMENT ON COLUMN backend.idempotency_keys.body IS 'As it was sent, its one-time secrets as null.';
+
 CREATE TABLE backend.identities (
     provider text NOT NULL,
     subject text NOT NULL,
@@ -4071,6 +4381,31 @@ UNION ALL
          LIMIT 1));
 
 COMMENT ON VIEW backend.invariants_games IS 'What must never be seen in games and their engines.';
+
+CREATE TABLE backend.user_country_counters (
+    user_id uuid NOT NULL,
+    country text NOT NULL,
+    requests bigint NOT NULL,
+    first_seen_at timestamp with time zone NOT NULL,
+    last_seen_at timestamp with time zone NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT user_country_counters_country_is_iso_3166 CHECK ((country ~ '^[A-Z]{2}$'::text)),
+    CONSTRAINT user_country_counters_last_is_not_before_first CHECK ((last_seen_at >= first_seen_at)),
+    CONSTRAINT user_country_counters_requests_are_some CHECK ((requests > 0))
+);
+
+COMMENT ON TABLE backend.user_country_counters IS 'How many answered requests of a person came from a country; gone with the account.';
+
+CREATE VIEW backend.invariants_geo AS
+ SELECT 'deleted_account_with_countries'::text AS invariant,
+    c.user_id AS object_id,
+    c.country AS details
+   FROM (backend.user_country_counters c
+     JOIN backend.accounts a USING (user_id))
+  WHERE (a.deleted_at IS NOT NULL);
+
+COMMENT ON VIEW backend.invariants_geo IS 'What must never be seen in counters of countries.';
 
 CREATE VIEW backend.invariants_invites AS
  SELECT 'open_invite_of_a_game_that_is_closed'::text AS invariant,
@@ -4478,6 +4813,12 @@ ALTER TABLE ONLY backend.game_turns
 ALTER TABLE ONLY backend.games
     ADD CONSTRAINT games_pkey PRIMARY KEY (game_id);
 
+ALTER TABLE ONLY backend.idempotency_keys
+    ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (caller, operation, request_key);
+
+ALTER TABLE ONLY backend.identities
+    ADD CONSTRAINT identities_one_per_person_and_provider UNIQUE (user_id, provider);
+
 ALTER TABLE ONLY backend.identities
     ADD CONSTRAINT identities_pkey PRIMARY KEY (provider, subject);
 
@@ -4583,6 +4924,9 @@ ALTER TABLE ONLY backend.state_transitions
 ALTER TABLE ONLY backend.time_zones
     ADD CONSTRAINT time_zones_pkey PRIMARY KEY (time_zone);
 
+ALTER TABLE ONLY backend.user_country_counters
+    ADD CONSTRAINT user_country_counters_pkey PRIMARY KEY (user_id, country);
+
 CREATE INDEX accounts_by_time_zone ON backend.accounts USING btree (time_zone);
 
 CREATE UNIQUE INDEX accounts_email_is_unique_among_the_live ON backend.accounts USING btree (email) WHERE (deleted_at IS NULL);
@@ -4631,7 +4975,7 @@ CREATE INDEX games_by_owner ON backend.games USING btree (owner_user_id, game_id
 
 CREATE INDEX games_public_by_status ON backend.games USING btree (status, game_id) WHERE (visibility = 'public'::text);
 
-CREATE INDEX identities_by_user ON backend.identities USING btree (user_id);
+CREATE INDEX idempotency_keys_by_creation ON backend.idempotency_keys USING btree (created_at);
 
 CREATE INDEX invites_by_expiry ON backend.invites USING btree (expires_at) WHERE (status = 'created'::text);
 
@@ -4711,6 +5055,8 @@ CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.notific
 
 CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.runtime_records FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('runtime', 'status');
 
+CREATE TRIGGER forget_countries AFTER UPDATE OF deleted_at ON backend.accounts FOR EACH ROW WHEN ((new.deleted_at IS NOT NULL)) EXECUTE FUNCTION backend.tg_accounts__forget_countries();
+
 CREATE TRIGGER touch BEFORE UPDATE ON backend.accounts FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.admin_accounts FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
@@ -4756,6 +5102,8 @@ CREATE TRIGGER touch BEFORE UPDATE ON backend.race_names FOR EACH ROW EXECUTE FU
 CREATE TRIGGER touch BEFORE UPDATE ON backend.runtime_operation_log FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.runtime_records FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.user_country_counters FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 ALTER TABLE ONLY backend.accounts
     ADD CONSTRAINT accounts_time_zone_is_known FOREIGN KEY (time_zone) REFERENCES backend.time_zones(time_zone);
@@ -4877,6 +5225,9 @@ ALTER TABLE ONLY backend.sanction_active
 ALTER TABLE ONLY backend.sanction_records
     ADD CONSTRAINT sanction_records_user_id_fkey FOREIGN KEY (user_id) REFERENCES backend.accounts(user_id);
 
+ALTER TABLE ONLY backend.user_country_counters
+    ADD CONSTRAINT user_country_counters_user_id_fkey FOREIGN KEY (user_id) REFERENCES backend.accounts(user_id);
+
 GRANT USAGE ON SCHEMA api TO backend_api;
 
 GRANT USAGE ON SCHEMA push TO backend_push;
@@ -4973,6 +5324,27 @@ GRANT ALL ON FUNCTION api.game_retry_start(p_user_id uuid, p_game_id uuid) TO ba
 REVOKE ALL ON FUNCTION api.game_start(p_user_id uuid, p_game_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.game_start(p_user_id uuid, p_game_id uuid) TO backend_api;
 
+REVOKE ALL ON FUNCTION api.geo_countries_add(p_counts jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.geo_countries_add(p_counts jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.geo_country_list(p_admin text, p_user_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.geo_country_list(p_admin text, p_user_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.idempotency_claim(p_group text, p_caller text, p_operation text, p_key text, p_request_hash bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.idempotency_claim(p_group text, p_caller text, p_operation text, p_key text, p_request_hash bytea) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.idempotency_store(p_caller text, p_operation text, p_key text, p_request_hash bytea, p_status integer, p_body text, p_location text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.idempotency_store(p_caller text, p_operation text, p_key text, p_request_hash bytea, p_status integer, p_body text, p_location text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.identity_link(p_user_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.identity_link(p_user_id uuid, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.identity_session_open(p_provider text, p_body jsonb, p_token text, p_token_hash bytea, p_source_country text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.identity_session_open(p_provider text, p_body jsonb, p_token text, p_token_hash bytea, p_source_country text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.identity_unlink(p_user_id uuid, p_provider text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.identity_unlink(p_user_id uuid, p_provider text) TO backend_api;
+
 REVOKE ALL ON FUNCTION api.invite_create(p_user_id uuid, p_game_id uuid, p_body jsonb, p_code text, p_code_hash bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.invite_create(p_user_id uuid, p_game_id uuid, p_body jsonb, p_code text, p_code_hash bytea) TO backend_api;
 
@@ -5018,11 +5390,17 @@ GRANT ALL ON FUNCTION api.schema_changes() TO backend_api;
 REVOKE ALL ON FUNCTION api.session_get(p_device_session_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.session_get(p_device_session_id uuid) TO backend_api;
 
+REVOKE ALL ON FUNCTION api.session_resolve(p_body jsonb, p_token_hash bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.session_resolve(p_body jsonb, p_token_hash bytea) TO backend_api;
+
 REVOKE ALL ON FUNCTION api.session_revoke(p_device_session_id uuid, p_body jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.session_revoke(p_device_session_id uuid, p_body jsonb) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.session_revoke_all(p_user_id uuid, p_body jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.session_revoke_all(p_user_id uuid, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.sessions_seen(p_ids uuid[], p_ages double precision[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.sessions_seen(p_ids uuid[], p_ages double precision[]) TO backend_api;
 
 REVOKE ALL ON FUNCTION backend.now() FROM PUBLIC;
 
@@ -5194,6 +5572,8 @@ REVOKE ALL ON FUNCTION backend.setting(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.setting_interval(p_name text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.tg_accounts__forget_countries() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.tg_audit_log__append_only() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.tg_row__touch() FROM PUBLIC;
@@ -5239,6 +5619,9 @@ GRANT ALL ON FUNCTION worker.auth_budgets_purge(p_limit integer) TO backend_work
 
 REVOKE ALL ON FUNCTION worker.challenges_purge(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.challenges_purge(p_limit integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.idempotency_keys_purge(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.idempotency_keys_purge(p_limit integer) TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.invariants_list() FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.invariants_list() TO backend_worker;

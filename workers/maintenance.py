@@ -16,7 +16,14 @@ WORKER_TIMEOUT = 15
 HEARTBEAT = 4.0
 """Seconds between heartbeats."""
 
-_PURGES = ("challenges_purge", "auth_budgets_purge", "admin_attempts_purge", "push_events_purge", "jobs_purge")
+_PURGES = (
+    "challenges_purge",
+    "auth_budgets_purge",
+    "admin_attempts_purge",
+    "idempotency_keys_purge",
+    "push_events_purge",
+    "jobs_purge",
+)
 
 
 async def purge(door: Door) -> None:

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/accounts
 
 BEGIN;
-SELECT plan(159);
+SELECT plan(160);
 \ir ../helpers.psql
 
 -- Attributes.
@@ -261,6 +261,7 @@ SELECT is(pg_temp.violated(format('INSERT INTO backend.%s', replace(v, ':ann', q
     ($$identities VALUES ('email', '', :ann)$$, 'identities_subject_has_1_to_254_characters', 'a subject is something'),
     (format($$identities VALUES ('email', %L, :ann)$$, repeat('x', 255)), 'identities_subject_has_1_to_254_characters', 'a subject is not too long'),
     ($$identities VALUES ('email', 'x', gen_random_uuid())$$, 'identities_user_id_fkey', 'a way in leads to somebody'),
+    ($$identities VALUES ('email', 'x@example.org', :ann)$$, 'identities_one_per_person_and_provider', 'a person has one way in of each kind'),
     ($$entitlement_tiers VALUES ('Gold', true, NULL, 1, 1, 1, 1)$$, 'entitlement_tiers_tier_is_snake_case', 'a tier''s name is in snake_case'),
     ($$entitlement_tiers VALUES ('gold', true, NULL, -1, 1, 1, 1)$$, 'entitlement_tiers_race_names_not_negative', 'a tier has no negative number of race names'),
     ($$entitlement_tiers VALUES ('gold', true, NULL, 1, -1, 1, 1)$$, 'entitlement_tiers_private_games_not_negative', 'nor of games'),

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import httpx
 import psycopg
 
-from tests.contract import administrators, games
+from tests.contract import administrators, games, identities
 from tests.contract.document import Operation, document
 from tests.postgres import Database
 from tests.services import (
@@ -104,6 +104,8 @@ def right(world: World, operation: Operation, person: Person | None = None, body
         return games.right(world, operation, person, body)
     if operation.name in administrators.OPERATIONS:
         return administrators.right(world, operation, body)
+    if operation.name in identities.OPERATIONS:
+        return identities.right(world, operation, person, body)
     values = {"device_session_id": person.device_session_id, "user_id": person.user_id}
     return Request(
         operation.method,
@@ -165,7 +167,12 @@ def _query(**query: str) -> Make:
 
 def _path(**values: str) -> Make:
     def make(world: World, operation: Operation) -> Request:
-        given = {"device_session_id": str(uuid.uuid4()), "user_id": str(uuid.uuid4()), **values}
+        given = {
+            "device_session_id": str(uuid.uuid4()),
+            "user_id": str(uuid.uuid4()),
+            "provider": "telegram",
+            **values,
+        }
         return replace(right(world, operation), path=operation.path.format_map(given))
 
     return make
@@ -223,6 +230,7 @@ CAUSES: Mapping[str | tuple[str, str], Make] = {
     "unsupported_media_type": _headers(Content_Type="text/plain"),
     **games.CAUSES,
     **administrators.causes(right),
+    **identities.CAUSES,
 }
 
 # What answers with these is tried while the database stalls.

@@ -49,10 +49,11 @@ CREATE TABLE backend.identities (
     subject text NOT NULL CONSTRAINT identities_subject_has_1_to_254_characters CHECK (length(subject) BETWEEN 1 AND 254),
     user_id uuid NOT NULL REFERENCES backend.accounts,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
-    PRIMARY KEY (provider, subject)
+    PRIMARY KEY (provider, subject),
+    -- Also how a person's ways in are found.
+    CONSTRAINT identities_one_per_person_and_provider UNIQUE (user_id, provider)
 );
 COMMENT ON TABLE backend.identities IS 'A way in that belongs to an account.';
-CREATE INDEX identities_by_user ON backend.identities (user_id);
 
 CREATE TABLE backend.entitlement_tiers (
     tier text PRIMARY KEY CONSTRAINT entitlement_tiers_tier_is_snake_case CHECK (tier ~ '^[a-z][a-z0-9_]*$'),

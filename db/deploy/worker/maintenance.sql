@@ -3,6 +3,7 @@
 -- requires: backend/budgets
 -- requires: backend/administrators
 -- requires: backend/push
+-- requires: backend/idempotency
 
 -- Why: growth is bounded by what is live, not by age. Each function deletes one batch and returns its size; a job calls it until
 -- a batch is not full.
@@ -69,6 +70,26 @@ END;
 $$;
 COMMENT ON FUNCTION worker.admin_attempts_purge(integer) IS
     'Deletes at most so many counts of wrong passwords that are over; returns how many. Raises nothing of its own.';
+
+CREATE FUNCTION worker.idempotency_keys_purge(p_limit integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    DELETE FROM idempotency_keys AS k
+     WHERE (k.caller, k.operation, k.request_key) IN (
+         SELECT o.caller, o.operation, o.request_key FROM idempotency_keys AS o
+          WHERE o.created_at <= backend.now() - interval '1 day'
+          ORDER BY o.created_at LIMIT p_limit
+            FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+COMMENT ON FUNCTION worker.idempotency_keys_purge(integer) IS
+    'Deletes at most so many answers that are a day old; returns how many. Raises nothing of its own.';
 
 CREATE FUNCTION worker.push_events_purge(p_limit integer) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
