@@ -42,7 +42,7 @@ SELECT col_not_null('backend', t, c, format('%s.%s is always told', t, c))
     ('sanction_active', 'sanction_record_id'), ('sanction_active', 'reason'),
     ('limit_records', 'user_id'), ('limit_records', 'code'), ('limit_records', 'reason'), ('limit_records', 'actor'),
     ('limit_active', 'limit_record_id'), ('limit_active', 'value')) AS t(t, c);
-SELECT has_index('backend', 'entitlement_snapshots', 'entitlement_snapshots_by_end', ARRAY['ends_at'], 'what ends is found');
+SELECT has_index('backend', 'entitlement_snapshots', 'entitlement_snapshots_by_change', ARRAY['changes_at'], 'what changes is found');
 SELECT volatility_is('backend', f, v, format('%s() is %s', f, upper(v)))
   FROM (VALUES ('is_over', 'stable'), ('is_sanctioned', 'stable'), ('account_require', 'stable'), ('user_name_random', 'volatile'),
                ('identity_lock', 'volatile'), ('account_find', 'volatile'), ('account_create', 'volatile'), ('account_json', 'stable')) AS t(f, v);
@@ -193,11 +193,9 @@ SELECT is(
         'identities', '[{"provider": "email", "subject": "ann@example.org"}]'::jsonb,
         'created_at', backend.ts(:'ann_since'), 'updated_at', backend.ts(:'ann_since')),
     'an account is shown as the contract says');
-WITH r AS (
-    INSERT INTO backend.entitlement_records (user_id, tier, source, actor, reason_code, starts_at, ends_at)
-    VALUES (:'ann', 'monthly', 'admin', 'root', 'gift', backend.now(), backend.now() + interval '30 days') RETURNING *)
-UPDATE backend.entitlement_snapshots AS s SET entitlement_record_id = r.entitlement_record_id, tier = r.tier, starts_at = r.starts_at, ends_at = r.ends_at
-  FROM r WHERE s.user_id = r.user_id;
+INSERT INTO backend.entitlement_records (user_id, tier, source, actor, reason_code, starts_at, ends_at)
+VALUES (:'ann', 'monthly', 'admin', 'root', 'gift', backend.now(), backend.now() + interval '30 days');
+SELECT backend.entitlement_settle(:'ann') \g /dev/null
 SELECT is(
     (pg_temp.account(:'ann') -> 'entitlement') - 'starts_at',
     jsonb_build_object('tier', 'monthly', 'is_paid', true, 'ends_at', backend.ts(:'ann_since'::timestamptz + interval '30 days'),

@@ -83,6 +83,8 @@ SELECT is_empty(
 SELECT is_empty(
     $$SELECT signature FROM door_functions
        WHERE door = 'api' AND 'p_user_id' = ANY (proargnames) AND signature NOT IN (SELECT signature FROM internal_group)
+         -- There it is somebody whom an administrator asks about.
+         AND NOT 'p_admin' = ANY (proargnames)
          -- A transition is one call, of what looks at the account before the game.
          AND prosrc !~ '^\s*BEGIN\s+RETURN game_command\(p_game_id, ''[a-z-]+'', p_user_id(, ''\w+'')?\);\s+END;\s*$'
          AND (prosrc !~ '\maccount_require\(p_user_id\)'

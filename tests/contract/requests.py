@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import httpx
 import psycopg
 
-from tests.contract import games
+from tests.contract import accounts, games
 from tests.contract.document import Operation, document
 from tests.postgres import Database
 from tests.services import (
@@ -103,6 +103,8 @@ def right(world: World, operation: Operation, person: Person | None = None, body
     person = person or world.person()
     if operation.name in games.OPERATIONS:
         return games.right(world, operation, person, body)
+    if operation.name in accounts.OPERATIONS:
+        return accounts.right(world, operation, person, body)
     values = {"device_session_id": person.device_session_id, "user_id": person.user_id, "username": ADMIN}
     return Request(
         operation.method,
@@ -222,6 +224,7 @@ CAUSES: Mapping[str | tuple[str, str], Make] = {
     "body_too_large": _raw_body(b'{"a": "' + b"a" * 65536 + b'"}'),
     "unsupported_media_type": _headers(Content_Type="text/plain"),
     **games.CAUSES,
+    **accounts.CAUSES,
 }
 
 # What answers with these is tried while the database stalls.
