@@ -456,8 +456,8 @@ COMMENT ON FUNCTION backend.seat_take(backend.games, uuid, text) IS
 
 CREATE FUNCTION backend.seat_is_played(p_membership backend.memberships) RETURNS boolean
 LANGUAGE sql STABLE SECURITY INVOKER
-RETURN p_membership.status = 'active' OR p_membership.ended_at >= (
-    SELECT max(h.created_at) FROM backend.game_history AS h WHERE h.game_id = p_membership.game_id AND h.to_status = 'starting');
+RETURN p_membership.status = 'active' OR coalesce(p_membership.ended_at >= (
+    SELECT max(h.created_at) FROM backend.game_history AS h WHERE h.game_id = p_membership.game_id AND h.to_status = 'starting'), false);
 COMMENT ON FUNCTION backend.seat_is_played(backend.memberships) IS
     'Whether the engine has a race for a seat: it is taken, or was when the start was asked for.';
 
