@@ -54,9 +54,10 @@ def test_a_deletion_leaves_nothing_that_leads_to_the_person(api: Api, database: 
         add_session(connection, ann.user_id)
         # Mail of a notification, one that is given up, and one whose relay repeats the address.
         connection.execute("SELECT worker.notification_routes_deliver(100, 'operators@example.org')")
-        claimed = connection.execute("SELECT delivery_id, attempt_no FROM worker.mail_claim(100, 60)").fetchall()
-        assert len(claimed) >= 3
-        for number, (delivery_id, attempt_no) in enumerate(claimed):
+        claimed = connection.execute("SELECT delivery_id, attempt_no, recipients FROM worker.mail_claim(100, 60)").fetchall()
+        mine = [(delivery_id, attempt_no) for delivery_id, attempt_no, recipients in claimed if recipients == [ann.email]]
+        assert len(mine) >= 3
+        for number, (delivery_id, attempt_no) in enumerate(mine):
             outcome = ("permanent", "transient", "sent")[number % 3]
             connection.execute(
                 "SELECT worker.mail_report(%s, %s, %s, %s)", [delivery_id, attempt_no, outcome, f"550 <{ann.email}> is unknown"]
@@ -99,7 +100,7 @@ def test_closing_an_account_beside_all_that_it_does(how: str, api: Api, database
     """Whichever comes first: nothing is left with a closed account (the invariants say so), and nobody waits in a circle."""
     world = World(api, database)
     found: Counter[str] = Counter()
-    for _ in range(6):
+    for _ in range(4):
         owned = make_game(world, None, "ready_to_start")
         owner = owned.owner
         joined = make_game(world, None, "enrollment_open")
@@ -153,7 +154,7 @@ def test_closing_an_account_beside_all_that_it_does(how: str, api: Api, database
 
 
 def test_a_deletion_beside_a_sign_in_opens_no_session_of_the_deleted(api: Api, database: Database) -> None:
-    for _ in range(8):
+    for _ in range(5):
         ann = sign_in(api, database)
         challenge_id = send_code(api, ann.email)
         code = read_code(database, challenge_id)
