@@ -55,10 +55,7 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM fail(404, 'account_not_found', 'There is no such account.');
     END IF;
-    RETURN (account_json(v_account) || jsonb_build_object(
-        'permanent_block', v_account.permanent_block,
-        'login_blocked', is_sanctioned(p_user_id, 'login_block'),
-        'deleted_at', ts(v_account.deleted_at)))::text;
+    RETURN account_internal_json(v_account)::text;
 END;
 $$;
 
@@ -497,6 +494,58 @@ $$;
 
 COMMENT ON FUNCTION api.engine_version_update(p_admin text, p_version text, p_body jsonb) IS 'Changes the image of an engine version, or enables or disables it. GX401 unauthorized, GX404 engine_version_not_found.';
 
+CREATE FUNCTION api.entitlement_tier_list(p_admin text, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_after text := cursor_read('entitlement_tier_list', p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    PERFORM administrator_require(p_admin);
+    SELECT array_agg(entitlement_tier_json(r) ORDER BY r.tier COLLATE "C"), array_agg(r.tier ORDER BY r.tier COLLATE "C")
+      INTO v_items, v_keys
+      FROM (SELECT t.* FROM entitlement_tiers AS t
+             WHERE v_after IS NULL OR t.tier COLLATE "C" > v_after COLLATE "C"
+             ORDER BY t.tier COLLATE "C"
+             LIMIT p_limit + 1) AS r;
+    RETURN page('entitlement_tier_list', v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.entitlement_tier_list(p_admin text, p_limit integer, p_cursor text) IS 'The tiers by name. GX400 invalid_cursor, GX401 unauthorized.';
+
+CREATE FUNCTION api.entitlement_tier_update(p_admin text, p_tier text, p_body jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_tier entitlement_tiers%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    IF p_tier = 'free' AND p_body ->> 'duration_days' IS NOT NULL THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.', '[{"path": "duration_days", "problem": "the free tier has no end"}]');
+    END IF;
+    UPDATE entitlement_tiers
+       SET is_paid = coalesce((p_body ->> 'is_paid')::boolean, is_paid),
+           duration = CASE WHEN p_body ? 'duration_days' THEN make_interval(days => (p_body ->> 'duration_days')::numeric::integer) ELSE duration END,
+           max_registered_race_names = coalesce((p_body ->> 'max_registered_race_names')::numeric::integer, max_registered_race_names),
+           max_owned_private_games = coalesce((p_body ->> 'max_owned_private_games')::numeric::integer, max_owned_private_games),
+           max_pending_applications = coalesce((p_body ->> 'max_pending_applications')::numeric::integer, max_pending_applications),
+           max_active_memberships = coalesce((p_body ->> 'max_active_memberships')::numeric::integer, max_active_memberships)
+     WHERE tier = p_tier
+    RETURNING * INTO v_tier;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'entitlement_tier_not_found', 'There is no such tier.');
+    END IF;
+    PERFORM audit(p_admin, 'entitlement_tier_update', 'entitlement_tier', p_tier, p_body);
+    RETURN entitlement_tier_json(v_tier)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.entitlement_tier_update(p_admin text, p_tier text, p_body jsonb) IS 'Changes what a tier gives, at once and for all who have it; grants keep their ends. GX400 invalid_request, GX401 unauthorized, GX404 entitlement_tier_not_found.';
+
 CREATE FUNCTION api.game_cancel(p_user_id uuid, p_game_id uuid) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
@@ -635,7 +684,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION api.game_retry_start(p_user_id uuid, p_game_id uuid) IS 'Tries once more to start a game. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable.';
+COMMENT ON FUNCTION api.game_retry_start(p_user_id uuid, p_game_id uuid) IS 'Tries once more to start a game. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members.';
 
 CREATE FUNCTION api.game_start(p_user_id uuid, p_game_id uuid) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -646,7 +695,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION api.game_start(p_user_id uuid, p_game_id uuid) IS 'Starts a game; a job does it. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable.';
+COMMENT ON FUNCTION api.game_start(p_user_id uuid, p_game_id uuid) IS 'Starts a game; a job does it. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members.';
 
 CREATE FUNCTION api.geo_countries_add(p_counts jsonb) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -873,6 +922,9 @@ BEGIN
     IF is_over(v_expires_at) THEN
         PERFORM fail(400, 'invalid_request', 'The request is malformed.', '[{"path": "expires_at", "problem": "is not in the future"}]');
     END IF;
+    -- Neither account is closed meanwhile: what it releases it looks for once.
+    PERFORM FROM accounts AS a WHERE a.user_id IN (p_user_id, v_invited_id) ORDER BY a.user_id FOR SHARE;
+    PERFORM account_require(p_user_id);
     v_game := game_lock(p_game_id);
     IF v_game.game_id IS NULL OR NOT game_is_visible(v_game, p_user_id) THEN
         PERFORM fail(404, 'game_not_found', 'There is no such game.');
@@ -1013,6 +1065,22 @@ $$;
 
 COMMENT ON FUNCTION api.membership_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) IS 'Who sits, or sat, in a game that the caller may see, newest first. GX400 invalid_cursor, GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found.';
 
+CREATE FUNCTION api.my_account_delete(p_user_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM account_require(p_user_id);
+    PERFORM ways_in_lock(p_user_id);
+    -- Looks again: a block that came first is not escaped by going.
+    PERFORM account_lock(p_user_id);
+    PERFORM account_delete(p_user_id);
+    RETURN NULL;
+END;
+$$;
+
+COMMENT ON FUNCTION api.my_account_delete(p_user_id uuid) IS 'Deletes the caller''s account for good. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
+
 CREATE FUNCTION api.my_account_get(p_user_id uuid) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -1049,6 +1117,28 @@ END;
 $$;
 
 COMMENT ON FUNCTION api.my_game_list(p_user_id uuid, p_limit integer, p_cursor text) IS 'The games that the caller owns or sits in, newest first. GX400 invalid_cursor, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
+
+CREATE FUNCTION api.my_profile_update(p_user_id uuid, p_body jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_name text := display_name_clean(p_body ->> 'display_name');
+    v_account accounts%ROWTYPE;
+BEGIN
+    PERFORM account_require(p_user_id);
+    IF v_name IS NULL THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.',
+                     '[{"path": "display_name", "problem": "is not 1 to 64 characters that are seen, on one line"}]');
+    END IF;
+    PERFORM account_lock(p_user_id);
+    PERFORM sanction_refuse(p_user_id, 'profile_update_block');
+    UPDATE accounts SET display_name = v_name WHERE user_id = p_user_id RETURNING * INTO v_account;
+    RETURN account_json(v_account)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.my_profile_update(p_user_id uuid, p_body jsonb) IS 'Changes how the caller is called. GX400 invalid_request, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
 
 CREATE FUNCTION api.my_session_list(p_user_id uuid, p_limit integer, p_cursor text) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -1104,6 +1194,30 @@ END;
 $$;
 
 COMMENT ON FUNCTION api.my_session_revoke_all(p_user_id uuid) IS 'Revokes every session of the caller. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
+
+CREATE FUNCTION api.my_settings_update(p_user_id uuid, p_body jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_account accounts%ROWTYPE;
+BEGIN
+    PERFORM account_require(p_user_id);
+    IF p_body ? 'time_zone' AND NOT EXISTS (SELECT FROM time_zones AS z WHERE z.time_zone = p_body ->> 'time_zone') THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.',
+                     '[{"path": "time_zone", "problem": "is not a known IANA time zone"}]');
+    END IF;
+    PERFORM account_lock(p_user_id);
+    UPDATE accounts
+       SET preferred_language = coalesce(p_body ->> 'preferred_language', preferred_language),
+           time_zone = coalesce(p_body ->> 'time_zone', time_zone)
+     WHERE user_id = p_user_id
+    RETURNING * INTO v_account;
+    RETURN account_json(v_account)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.my_settings_update(p_user_id uuid, p_body jsonb) IS 'Changes the caller''s language and time zone; what is absent stays. GX400 invalid_request, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
 
 CREATE FUNCTION api.runtime_force_next_turn(p_admin text, p_game_id uuid) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1335,6 +1449,7 @@ CREATE TABLE backend.accounts (
     CONSTRAINT accounts_country_is_iso_3166 CHECK ((declared_country ~ '^[A-Z]{2}$'::text)),
     CONSTRAINT accounts_deleted_keeps_no_email CHECK (((deleted_at IS NULL) OR (email IS NULL))),
     CONSTRAINT accounts_display_name_has_1_to_64_characters CHECK (((length(display_name) >= 1) AND (length(display_name) <= 64))),
+    CONSTRAINT accounts_display_name_is_clean CHECK (((display_name = backend.display_name_clean(display_name)) IS TRUE)),
     CONSTRAINT accounts_email_is_normalised CHECK (((email = lower(email)) AND (length(email) <= 254))),
     CONSTRAINT accounts_language_is_a_tag CHECK ((preferred_language ~ '^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$'::text))
 );
@@ -1352,7 +1467,6 @@ CREATE FUNCTION backend.account_create(p_provider text, p_subject text, p_email 
 DECLARE
     v_account accounts%ROWTYPE;
     v_name text;
-    v_record_id uuid;
 BEGIN
     FOR i IN 1..setting('username_max_retries')::integer LOOP
         v_name := user_name_random();
@@ -1367,15 +1481,72 @@ BEGIN
     END IF;
     INSERT INTO identities (provider, subject, user_id) VALUES (p_provider, p_subject, v_account.user_id);
     INSERT INTO entitlement_records (user_id, tier, source, reason_code, starts_at)
-    VALUES (v_account.user_id, 'free', 'registration', 'registration', v_account.created_at)
-    RETURNING entitlement_record_id INTO v_record_id;
-    INSERT INTO entitlement_snapshots (user_id, entitlement_record_id, tier, starts_at)
-    VALUES (v_account.user_id, v_record_id, 'free', v_account.created_at);
+    VALUES (v_account.user_id, 'free', 'registration', 'registration', v_account.created_at);
+    PERFORM entitlement_settle(v_account.user_id);
     RETURN v_account;
 END;
 $$;
 
 COMMENT ON FUNCTION backend.account_create(p_provider text, p_subject text, p_email text, p_language text, p_time_zone text, p_country text) IS 'A new account with a way in and the free tier. Call under identity_lock. GX503 unavailable when no user name is free; 23505 when the way in is taken.';
+
+CREATE FUNCTION backend.account_delete(p_user_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+    v_addresses text[] := ARRAY(
+        SELECT a.email FROM accounts AS a WHERE a.user_id = p_user_id AND a.email IS NOT NULL
+        UNION
+        SELECT i.subject FROM identities AS i WHERE i.user_id = p_user_id AND i.provider = 'email');
+    v_delivery_ids uuid[];
+    v_rule deletion_rules%ROWTYPE;
+BEGIN
+    PERFORM lobby_release(p_user_id, 'deleted');
+    -- Routes before mails, as whoever makes mails of routes does: what is in their hands now is seen below.
+    UPDATE notification_routes AS r SET status = 'cancelled', last_error = NULL
+      FROM notifications AS n
+     WHERE n.notification_id = r.notification_id AND n.user_id = p_user_id AND r.status IN ('pending', 'retrying');
+    UPDATE notification_routes AS r SET last_error = NULL
+      FROM notifications AS n
+     WHERE n.notification_id = r.notification_id AND n.user_id = p_user_id AND r.last_error IS NOT NULL;
+    v_delivery_ids := ARRAY(
+        SELECT d.delivery_id FROM mail_deliveries AS d
+         WHERE d.delivery_id IN (SELECT o.delivery_id FROM mail_deliveries AS o WHERE o.user_id = p_user_id
+                                 UNION
+                                 -- To the address, before there was an account: login codes.
+                                 SELECT o.delivery_id
+                                   FROM mail_recipients AS r JOIN mail_deliveries AS o USING (delivery_id) JOIN mail_templates AS t USING (template_id)
+                                  WHERE r.address = ANY (v_addresses) AND t.is_secret)
+         ORDER BY d.delivery_id
+           FOR NO KEY UPDATE OF d);
+    UPDATE mail_deliveries AS d
+       SET status = CASE WHEN t.is_secret THEN 'expired' ELSE 'cancelled' END, lease_until = NULL
+      FROM mail_templates AS t
+     WHERE t.template_id = d.template_id AND d.delivery_id = ANY (v_delivery_ids) AND d.status IN ('pending', 'retrying');
+    UPDATE mail_payloads AS p
+       SET subject = 'erased', body_text = NULL, body_html = NULL, erased_at = coalesce(p.erased_at, backend.now())
+      FROM mail_deliveries AS d
+     WHERE d.delivery_id = ANY (v_delivery_ids) AND p.payload_id = d.payload_id;
+    UPDATE mail_recipients SET address = p_user_id || '@deleted.invalid' WHERE delivery_id = ANY (v_delivery_ids);
+    UPDATE mail_attempts SET error = NULL WHERE delivery_id = ANY (v_delivery_ids) AND error IS NOT NULL;
+    UPDATE mail_dead_letters SET reason = 'erased' WHERE delivery_id = ANY (v_delivery_ids);
+    FOR v_rule IN SELECT * FROM deletion_rules AS r WHERE r.rule = 'delete' ORDER BY r.table_name, r.column_name LOOP
+        IF v_rule.holds = 'person' THEN
+            EXECUTE format('DELETE FROM backend.%I WHERE %I = $1', v_rule.table_name, v_rule.column_name) USING p_user_id;
+        ELSE
+            EXECUTE format('DELETE FROM backend.%I WHERE %I = ANY ($1)', v_rule.table_name, v_rule.column_name) USING v_addresses;
+        END IF;
+    END LOOP;
+    UPDATE accounts
+       SET deleted_at = backend.now(), email = NULL, email_hash = sha256(convert_to(email, 'UTF8')), display_name = 'deleted',
+           preferred_language = 'en', time_zone = 'UTC', declared_country = NULL
+     WHERE user_id = p_user_id;
+    PERFORM session_revoke_all(p_user_id, 'account_deleted');
+    UPDATE device_sessions SET client_public_key = NULL, token_hash = NULL WHERE user_id = p_user_id;
+END;
+$_$;
+
+COMMENT ON FUNCTION backend.account_delete(p_user_id uuid) IS 'Deletes an account, with all that deletion_rules says; the person''s ways in and row are locked by the caller, who found them not deleted.';
 
 CREATE FUNCTION backend.account_find(p_provider text, p_subject text) RETURNS backend.accounts
     LANGUAGE plpgsql
@@ -1408,19 +1579,14 @@ CREATE FUNCTION backend.account_json(p_account backend.accounts) RETURNS jsonb
 DECLARE
     v_entitlement jsonb;
 BEGIN
-    -- A grant that is over counts as free, whether or not the job that writes it down has come by.
     SELECT jsonb_build_object(
-               'tier', t.tier, 'is_paid', t.is_paid,
-               'starts_at', ts(CASE WHEN is_over(s.ends_at) THEN s.ends_at ELSE s.starts_at END),
-               'ends_at', ts(CASE WHEN is_over(s.ends_at) THEN NULL ELSE s.ends_at END),
+               'tier', t.tier, 'is_paid', t.is_paid, 'starts_at', ts(e.starts_at), 'ends_at', ts(e.ends_at),
                'max_registered_race_names', t.max_registered_race_names,
                'max_owned_private_games', t.max_owned_private_games,
                'max_pending_applications', t.max_pending_applications,
                'max_active_memberships', t.max_active_memberships)
       INTO v_entitlement
-      FROM entitlement_snapshots AS s
-      JOIN entitlement_tiers AS t ON t.tier = CASE WHEN is_over(s.ends_at) THEN 'free' ELSE s.tier END
-     WHERE s.user_id = p_account.user_id;
+      FROM entitlement_in_force(p_account.user_id) AS e JOIN entitlement_tiers AS t ON t.tier = e.tier;
     RETURN jsonb_build_object(
         'user_id', p_account.user_id,
         'user_name', p_account.user_name,
@@ -1447,6 +1613,42 @@ $$;
 
 COMMENT ON FUNCTION backend.account_json(p_account backend.accounts) IS 'The account object of the contract.';
 
+CREATE FUNCTION backend.is_over(p_at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN ((p_at IS NOT NULL) AND (p_at <= backend.now()));
+
+COMMENT ON FUNCTION backend.is_over(p_at timestamp with time zone) IS 'Whether an end has come; null never does.';
+
+CREATE TABLE backend.sanction_active (
+    user_id uuid NOT NULL,
+    code backend.sanction_code NOT NULL,
+    sanction_record_id uuid NOT NULL,
+    reason text NOT NULL,
+    expires_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL
+);
+
+COMMENT ON TABLE backend.sanction_active IS 'What is in force; one whose expires_at is over has no effect, with no job needed.';
+
+CREATE FUNCTION backend.is_sanctioned(p_user_id uuid, p_code text) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN (EXISTS (SELECT FROM backend.sanction_active s WHERE ((s.user_id = is_sanctioned.p_user_id) AND ((s.code)::text = is_sanctioned.p_code) AND (NOT backend.is_over(s.expires_at)))));
+
+COMMENT ON FUNCTION backend.is_sanctioned(p_user_id uuid, p_code text) IS 'Whether a sanction is in force for a person.';
+
+CREATE FUNCTION backend.ts(p_at timestamp with time zone) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN to_char((p_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text);
+
+COMMENT ON FUNCTION backend.ts(p_at timestamp with time zone) IS 'A time as RFC 3339 in UTC with microseconds and Z; null for null.';
+
+CREATE FUNCTION backend.account_internal_json(p_account backend.accounts) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN (backend.account_json(p_account) || jsonb_build_object('permanent_block', (p_account).permanent_block, 'login_blocked', backend.is_sanctioned((p_account).user_id, 'login_block'::text), 'deleted_at', backend.ts((p_account).deleted_at)));
+
+COMMENT ON FUNCTION backend.account_internal_json(p_account backend.accounts) IS 'The account object for the gateway and administrators.';
+
 CREATE FUNCTION backend.account_limit(p_user_id uuid, p_code text) RETURNS integer
     LANGUAGE plpgsql STABLE
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -1459,24 +1661,43 @@ BEGIN
         RETURN v_value;
     END IF;
     RETURN (SELECT (to_jsonb(t) ->> p_code)::integer
-              FROM entitlement_snapshots AS s
-              JOIN entitlement_tiers AS t ON t.tier = CASE WHEN is_over(s.ends_at) THEN 'free' ELSE s.tier END
-             WHERE s.user_id = p_user_id);
+              FROM entitlement_in_force(p_user_id) AS e JOIN entitlement_tiers AS t ON t.tier = e.tier);
 END;
 $$;
 
 COMMENT ON FUNCTION backend.account_limit(p_user_id uuid, p_code text) IS 'A number of a person''s tier, or their own instead of it.';
 
 CREATE FUNCTION backend.account_lock(p_user_id uuid) RETURNS void
-    LANGUAGE sql
-    BEGIN ATOMIC
- SELECT
-    FROM backend.accounts a
-   WHERE (a.user_id = account_lock.p_user_id)
-  FOR NO KEY UPDATE OF a;
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM FROM accounts WHERE user_id = p_user_id FOR NO KEY UPDATE;
+    -- Whoever was waited for may have closed the account.
+    PERFORM account_require(p_user_id);
 END;
+$$;
 
-COMMENT ON FUNCTION backend.account_lock(p_user_id uuid) IS 'Whoever counts against a person''s limits holds their row, before any game''s.';
+COMMENT ON FUNCTION backend.account_lock(p_user_id uuid) IS 'Whoever counts against a person''s limits, or changes what is theirs, holds their row, before any game''s. GX404 account_not_found, GX403 account_deleted, account_blocked, sanctioned.';
+
+CREATE FUNCTION backend.account_moderate(p_user_id uuid) RETURNS backend.accounts
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_account accounts%ROWTYPE;
+BEGIN
+    SELECT * INTO v_account FROM accounts WHERE user_id = p_user_id FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'account_not_found', 'There is no such account.');
+    ELSIF v_account.deleted_at IS NOT NULL THEN
+        PERFORM fail(409, 'conflict', 'This account has been deleted.');
+    END IF;
+    RETURN v_account;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.account_moderate(p_user_id uuid) IS 'An account that something is done to by an administrator, locked. GX404 account_not_found, GX409 conflict for a deleted one.';
 
 CREATE FUNCTION backend.account_require(p_user_id uuid) RETURNS backend.accounts
     LANGUAGE plpgsql STABLE
@@ -1988,6 +2209,133 @@ CREATE FUNCTION backend.engine_version_newest() RETURNS text
 
 COMMENT ON FUNCTION backend.engine_version_newest() IS 'The newest enabled version; null for none.';
 
+CREATE TABLE backend.entitlement_records (
+    entitlement_record_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    user_id uuid NOT NULL,
+    tier text NOT NULL,
+    source text NOT NULL,
+    actor text,
+    reason_code text NOT NULL,
+    starts_at timestamp with time zone NOT NULL,
+    ends_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT entitlement_records_end_after_they_start CHECK ((ends_at > starts_at)),
+    CONSTRAINT entitlement_records_source_is_known CHECK ((source = ANY (ARRAY['registration'::text, 'admin'::text, 'expiry'::text])))
+);
+
+COMMENT ON TABLE backend.entitlement_records IS 'Every grant of a tier, for ever.';
+
+CREATE FUNCTION backend.entitlement_grant(p_user_id uuid, p_tier text, p_actor text, p_reason_code text, p_starts_at timestamp with time zone, p_ends_at timestamp with time zone) RETURNS backend.entitlement_records
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_record entitlement_records%ROWTYPE;
+    v_starts_at timestamptz := coalesce(p_starts_at, backend.now());
+BEGIN
+    -- First what has ended meanwhile: in the books it comes before this one.
+    PERFORM entitlement_settle(p_user_id);
+    INSERT INTO entitlement_records (user_id, tier, source, actor, reason_code, starts_at, ends_at)
+    SELECT p_user_id, t.tier, 'admin', p_actor, p_reason_code, v_starts_at,
+           -- Days of 24 hours, wherever the server is.
+           coalesce(p_ends_at, (v_starts_at AT TIME ZONE 'UTC' + t.duration) AT TIME ZONE 'UTC')
+      FROM entitlement_tiers AS t WHERE t.tier = p_tier
+    RETURNING * INTO v_record;
+    PERFORM entitlement_settle(p_user_id);
+    RETURN v_record;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.entitlement_grant(p_user_id uuid, p_tier text, p_actor text, p_reason_code text, p_starts_at timestamp with time zone, p_ends_at timestamp with time zone) IS 'Grants a tier, from now and for its duration unless told otherwise. The account is locked by the caller.';
+
+CREATE FUNCTION backend.entitlement_in_force(p_user_id uuid) RETURNS backend.entitlement_records
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_record entitlement_records%ROWTYPE;
+    v_since timestamptz;
+BEGIN
+    SELECT * INTO v_record FROM entitlement_records AS r
+     WHERE r.user_id = p_user_id AND r.starts_at <= backend.now() AND NOT is_over(r.ends_at)
+     ORDER BY r.entitlement_record_id DESC LIMIT 1;
+    -- What was hidden by a newer grant is in force from that one's end on.
+    SELECT max(r.ends_at) INTO v_since FROM entitlement_records AS r
+     WHERE r.user_id = p_user_id AND is_over(r.ends_at)
+       AND (v_record.entitlement_record_id IS NULL OR r.entitlement_record_id > v_record.entitlement_record_id);
+    v_record.user_id := p_user_id;
+    v_record.tier := coalesce(v_record.tier, 'free');
+    v_record.starts_at := greatest(v_record.starts_at, v_since);
+    RETURN v_record;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.entitlement_in_force(p_user_id uuid) IS 'The newest grant that has begun and not ended, from when on it is in force; the free tier, with no record, where there is none. No job is needed for a begin or an end.';
+
+CREATE FUNCTION backend.entitlement_record_json(p_record backend.entitlement_records) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('entitlement_record_id', (p_record).entitlement_record_id, 'tier', (p_record).tier, 'source', (p_record).source, 'actor', (p_record).actor, 'reason_code', (p_record).reason_code, 'starts_at', backend.ts((p_record).starts_at), 'ends_at', backend.ts((p_record).ends_at), 'created_at', backend.ts((p_record).created_at));
+
+COMMENT ON FUNCTION backend.entitlement_record_json(p_record backend.entitlement_records) IS 'A grant as the contract shows it.';
+
+CREATE FUNCTION backend.entitlement_settle(p_user_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_record entitlement_records%ROWTYPE := entitlement_in_force(p_user_id);
+    v_snapshot entitlement_snapshots%ROWTYPE;
+    v_next timestamptz;
+BEGIN
+    SELECT * INTO v_snapshot FROM entitlement_snapshots WHERE user_id = p_user_id FOR NO KEY UPDATE;
+    IF v_record.tier = 'free' AND v_snapshot.tier <> 'free' AND is_over(v_snapshot.ends_at) THEN
+        -- A grant has ended and free follows. Up to the next one that was granted already: the newest record counts, and this is it.
+        INSERT INTO entitlement_records (user_id, tier, source, reason_code, starts_at, ends_at)
+        SELECT p_user_id, 'free', 'expiry', 'expired', coalesce(v_record.starts_at, v_snapshot.ends_at), min(r.starts_at)
+          FROM entitlement_records AS r
+         WHERE r.user_id = p_user_id AND r.starts_at > backend.now() AND r.entitlement_record_id > v_snapshot.entitlement_record_id
+        RETURNING * INTO v_record;
+    END IF;
+    SELECT least(v_record.ends_at, min(r.starts_at)) INTO v_next
+      FROM entitlement_records AS r
+     WHERE r.user_id = p_user_id AND r.starts_at > backend.now() AND r.entitlement_record_id > v_record.entitlement_record_id;
+    INSERT INTO entitlement_snapshots (user_id, entitlement_record_id, tier, starts_at, ends_at, changes_at)
+    SELECT p_user_id, r.entitlement_record_id, r.tier, r.starts_at, r.ends_at, v_next
+      FROM entitlement_records AS r WHERE r.entitlement_record_id = v_record.entitlement_record_id
+    ON CONFLICT (user_id) DO UPDATE
+        SET entitlement_record_id = excluded.entitlement_record_id, tier = excluded.tier, starts_at = excluded.starts_at,
+            ends_at = excluded.ends_at, changes_at = excluded.changes_at;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.entitlement_settle(p_user_id uuid) IS 'Writes down what is in force for a person, and that free followed a grant that ended; again changes nothing. The account is locked by the caller.';
+
+CREATE TABLE backend.entitlement_tiers (
+    tier text NOT NULL,
+    is_paid boolean NOT NULL,
+    duration interval,
+    max_registered_race_names integer NOT NULL,
+    max_owned_private_games integer NOT NULL,
+    max_pending_applications integer NOT NULL,
+    max_active_memberships integer NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT entitlement_tiers_applications_not_negative CHECK ((max_pending_applications >= 0)),
+    CONSTRAINT entitlement_tiers_free_has_no_end CHECK (((tier <> 'free'::text) OR (duration IS NULL))),
+    CONSTRAINT entitlement_tiers_memberships_not_negative CHECK ((max_active_memberships >= 0)),
+    CONSTRAINT entitlement_tiers_private_games_not_negative CHECK ((max_owned_private_games >= 0)),
+    CONSTRAINT entitlement_tiers_race_names_not_negative CHECK ((max_registered_race_names >= 0)),
+    CONSTRAINT entitlement_tiers_tier_is_snake_case CHECK ((tier ~ '^[a-z][a-z0-9_]*$'::text))
+);
+
+COMMENT ON TABLE backend.entitlement_tiers IS 'What a person may have, by tier; duration is null where a grant has no end of its own.';
+
+CREATE FUNCTION backend.entitlement_tier_json(p_tier backend.entitlement_tiers) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('tier', (p_tier).tier, 'is_paid', (p_tier).is_paid, 'duration_days', ((EXTRACT(epoch FROM (p_tier).duration) / (86400)::numeric))::integer, 'max_registered_race_names', (p_tier).max_registered_race_names, 'max_owned_private_games', (p_tier).max_owned_private_games, 'max_pending_applications', (p_tier).max_pending_applications, 'max_active_memberships', (p_tier).max_active_memberships, 'updated_at', backend.ts((p_tier).updated_at));
+
+COMMENT ON FUNCTION backend.entitlement_tier_json(p_tier backend.entitlement_tiers) IS 'A tier as the contract shows it.';
+
 CREATE FUNCTION backend.fail(p_status integer, p_code text, p_detail text, p_context jsonb DEFAULT NULL::jsonb) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -2110,12 +2458,6 @@ END;
 $$;
 
 COMMENT ON FUNCTION backend.game_insert(p_body jsonb, p_visibility text, p_owner_user_id uuid) IS 'A new game in draft from the body of a request. GX400 invalid_request, GX422 engine_version_unavailable.';
-
-CREATE FUNCTION backend.is_over(p_at timestamp with time zone) RETURNS boolean
-    LANGUAGE sql STABLE
-    RETURN ((p_at IS NOT NULL) AND (p_at <= backend.now()));
-
-COMMENT ON FUNCTION backend.is_over(p_at timestamp with time zone) IS 'Whether an end has come; null never does.';
 
 CREATE TABLE backend.invites (
     invite_id uuid DEFAULT backend.uuid_v7() NOT NULL,
@@ -2273,7 +2615,8 @@ BEGIN
     IF p_action = 'open-enrollment' AND is_over(p_game.enrollment_ends_at) THEN
         RETURN ROW(422, 'enrollment_ended', 'The end of enrolment is not in the future.', NULL)::reason;
     END IF;
-    IF p_action IN ('ready-to-start', 'force-start') AND game_member_count(p_game.game_id) < p_game.min_players THEN
+    -- Also at the start: seats may have become free since, with the accounts of those who had them.
+    IF p_action IN ('ready-to-start', 'start', 'retry-start', 'force-start') AND game_member_count(p_game.game_id) < p_game.min_players THEN
         RETURN ROW(422, 'not_enough_members', 'Too few have a seat.',
                    jsonb_build_object('members', game_member_count(p_game.game_id), 'min_players', p_game.min_players))::reason;
     END IF;
@@ -2423,23 +2766,6 @@ $$;
 
 COMMENT ON FUNCTION backend.invite_redeem(p_invite_id uuid, p_user_id uuid, p_race_name text) IS 'Takes a seat with an invite that somebody was found entitled to. GX404 invite_not_found, GX409 invalid_transition, GX422 enrollment_ended and what seat_take refuses.';
 
-CREATE TABLE backend.sanction_active (
-    user_id uuid NOT NULL,
-    code backend.sanction_code NOT NULL,
-    sanction_record_id uuid NOT NULL,
-    reason text NOT NULL,
-    expires_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL
-);
-
-COMMENT ON TABLE backend.sanction_active IS 'What is in force; one whose expires_at is over has no effect, with no job needed.';
-
-CREATE FUNCTION backend.is_sanctioned(p_user_id uuid, p_code text) RETURNS boolean
-    LANGUAGE sql STABLE
-    RETURN (EXISTS (SELECT FROM backend.sanction_active s WHERE ((s.user_id = is_sanctioned.p_user_id) AND ((s.code)::text = is_sanctioned.p_code) AND (NOT backend.is_over(s.expires_at)))));
-
-COMMENT ON FUNCTION backend.is_sanctioned(p_user_id uuid, p_code text) IS 'Whether a sanction is in force for a person.';
-
 CREATE FUNCTION backend.job_defer(p_queue text, p_task text, p_args jsonb DEFAULT '{}'::jsonb, p_lock text DEFAULT NULL::text, p_priority integer DEFAULT 0) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
@@ -2454,6 +2780,127 @@ END;
 $$;
 
 COMMENT ON FUNCTION backend.job_defer(p_queue text, p_task text, p_args jsonb, p_lock text, p_priority integer) IS 'Puts a job in the queue, in this transaction, with the request''s context in its argument "context"; returns the job''s id.';
+
+CREATE TABLE backend.limit_records (
+    limit_record_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    user_id uuid NOT NULL,
+    code backend.limit_code NOT NULL,
+    action text NOT NULL,
+    value integer,
+    reason text NOT NULL,
+    actor text NOT NULL,
+    expires_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT limit_records_action_is_known CHECK ((action = ANY (ARRAY['apply'::text, 'clear'::text]))),
+    CONSTRAINT limit_records_apply_has_a_value CHECK (((action = 'apply'::text) = (value IS NOT NULL))),
+    CONSTRAINT limit_records_reason_has_1_to_500_characters CHECK (((length(reason) <= 500) AND (reason ~ '\S'::text))),
+    CONSTRAINT limit_records_value_is_not_negative CHECK ((value >= 0))
+);
+
+COMMENT ON TABLE backend.limit_records IS 'Every limit set or cleared, for ever.';
+
+CREATE FUNCTION backend.limit_apply(p_user_id uuid, p_code text, p_value integer, p_reason text, p_actor text, p_expires_at timestamp with time zone) RETURNS backend.limit_records
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_record limit_records%ROWTYPE;
+BEGIN
+    INSERT INTO limit_records (user_id, code, action, value, reason, actor, expires_at)
+    VALUES (p_user_id, p_code, 'apply', p_value, p_reason, p_actor, p_expires_at)
+    RETURNING * INTO v_record;
+    INSERT INTO limit_active (user_id, code, limit_record_id, value, expires_at)
+    VALUES (p_user_id, p_code, v_record.limit_record_id, p_value, p_expires_at)
+    ON CONFLICT (user_id, code) DO UPDATE
+        SET limit_record_id = excluded.limit_record_id, value = excluded.value, expires_at = excluded.expires_at;
+    RETURN v_record;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.limit_apply(p_user_id uuid, p_code text, p_value integer, p_reason text, p_actor text, p_expires_at timestamp with time zone) IS 'Gives a person a number of their own instead of their tier''s, in place of one they have. The account is locked by the caller.';
+
+CREATE FUNCTION backend.limit_clear(p_user_id uuid, p_code text, p_reason text, p_actor text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM limit_active AS l WHERE l.user_id = p_user_id AND l.code = p_code AND NOT is_over(l.expires_at)) THEN
+        PERFORM fail(404, 'limit_not_found', 'This limit is not in force.');
+    END IF;
+    INSERT INTO limit_records (user_id, code, action, reason, actor) VALUES (p_user_id, p_code, 'clear', p_reason, p_actor);
+    DELETE FROM limit_active WHERE user_id = p_user_id AND code = p_code;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.limit_clear(p_user_id uuid, p_code text, p_reason text, p_actor text) IS 'Takes a person''s own number away: their tier''s counts again. The account is locked by the caller. GX404 limit_not_found.';
+
+CREATE FUNCTION backend.limit_record_json(p_record backend.limit_records) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('limit_record_id', (p_record).limit_record_id, 'code', (p_record).code, 'action', (p_record).action, 'value', (p_record).value, 'reason', (p_record).reason, 'actor', (p_record).actor, 'expires_at', backend.ts((p_record).expires_at), 'created_at', backend.ts((p_record).created_at));
+
+COMMENT ON FUNCTION backend.limit_record_json(p_record backend.limit_records) IS 'A limit that was set or cleared as the contract shows it.';
+
+CREATE FUNCTION backend.lobby_release(p_user_id uuid, p_reason text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game_ids uuid[];
+    v_game games%ROWTYPE;
+    v_invite invites%ROWTYPE;
+    v_is_before_start boolean;
+BEGIN
+    IF p_reason IS NULL OR p_reason NOT IN ('blocked', 'deleted') THEN
+        RAISE EXCEPTION 'a lobby is released because its account is blocked or deleted, not %', p_reason USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    -- With the account held, nothing of theirs is added: whoever takes a seat, makes a game or invites holds it as well.
+    v_game_ids := ARRAY(
+        SELECT g.game_id FROM games AS g WHERE g.owner_user_id = p_user_id AND g.status NOT IN ('finished', 'cancelled')
+        UNION
+        SELECT m.game_id FROM memberships AS m WHERE m.user_id = p_user_id AND m.status = 'active'
+        UNION
+        SELECT i.game_id FROM invites AS i WHERE i.invited_user_id = p_user_id AND i.status = 'created'
+        UNION
+        SELECT i.game_id FROM invites AS i WHERE i.inviter_user_id = p_user_id AND i.status = 'created');
+    -- The games in the order of their ids, then the names in their order: nobody who does likewise waits in a circle.
+    PERFORM FROM games AS g WHERE g.game_id = ANY (v_game_ids) ORDER BY g.game_id FOR NO KEY UPDATE;
+    PERFORM pg_advisory_xact_lock(hashtextextended(n.canonical, 11))
+       FROM (SELECT r.canonical FROM race_names AS r WHERE r.user_id = p_user_id AND r.released_at IS NULL
+             UNION
+             SELECT m.race_name_canonical FROM memberships AS m JOIN games AS g USING (game_id)
+              WHERE g.owner_user_id = p_user_id AND m.status = 'active'
+                AND g.status IN ('draft', 'enrollment_open', 'ready_to_start', 'start_failed')
+              ORDER BY 1) AS n;
+    FOR v_game IN SELECT * FROM games AS g WHERE g.game_id = ANY (v_game_ids) ORDER BY g.game_id LOOP
+        v_is_before_start := v_game.status IN ('draft', 'enrollment_open', 'ready_to_start', 'start_failed');
+        IF v_is_before_start AND v_game.owner_user_id = p_user_id THEN
+            PERFORM game_transition(v_game, 'cancel', 'job', NULL, 'owner_' || p_reason);
+            PERFORM notification_submit('lobby.membership.removed', 'cancelled:' || v_game.game_id, m.user_id,
+                                        jsonb_build_object('game_id', v_game.game_id, 'reason', 'game_cancelled'))
+               FROM memberships AS m WHERE m.game_id = v_game.game_id AND m.status = 'active' AND m.user_id <> p_user_id;
+        END IF;
+        IF v_game.status NOT IN ('finished', 'cancelled') THEN
+            UPDATE memberships
+               SET status = CASE WHEN v_is_before_start OR p_reason = 'deleted' THEN 'removed' ELSE 'blocked' END, ended_at = backend.now()
+             WHERE game_id = v_game.game_id AND user_id = p_user_id AND status = 'active';
+        END IF;
+        FOR v_invite IN
+            UPDATE invites SET status = 'revoked'
+             WHERE game_id = v_game.game_id AND status = 'created' AND p_user_id IN (inviter_user_id, invited_user_id)
+            RETURNING *
+        LOOP
+            IF v_invite.invited_user_id IS DISTINCT FROM p_user_id AND v_invite.invited_user_id IS NOT NULL THEN
+                PERFORM notification_submit('lobby.invite.revoked', 'revoked:' || v_invite.invite_id, v_invite.invited_user_id,
+                                            jsonb_build_object('game_id', v_game.game_id));
+            END IF;
+        END LOOP;
+    END LOOP;
+    UPDATE race_names SET released_at = backend.now()
+     WHERE user_id = p_user_id AND released_at IS NULL AND (p_reason = 'deleted' OR tier <> 'registered');
+END;
+$$;
+
+COMMENT ON FUNCTION backend.lobby_release(p_user_id uuid, p_reason text) IS 'Takes a person out of the lobby because their account is blocked or deleted: invites, seats, race names, games of theirs that have not started. The account is locked by the caller. 22023 for another reason.';
 
 CREATE FUNCTION backend.mail_enqueue(p_template_id text, p_idempotency_key text, p_recipients text[], p_values jsonb, p_user_id uuid DEFAULT NULL::uuid, p_expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS uuid
     LANGUAGE plpgsql
@@ -2609,6 +3056,23 @@ CREATE FUNCTION backend.membership_json(p_membership backend.memberships) RETURN
     RETURN jsonb_build_object('membership_id', (p_membership).membership_id, 'game_id', (p_membership).game_id, 'user_id', (p_membership).user_id, 'race_name', (p_membership).race_name, 'status', (p_membership).status, 'joined_at', backend.ts((p_membership).joined_at), 'ended_at', backend.ts((p_membership).ended_at), 'planets', (p_membership).planets, 'population', (p_membership).population);
 
 COMMENT ON FUNCTION backend.membership_json(p_membership backend.memberships) IS 'The membership object of the contract.';
+
+CREATE FUNCTION backend.moment_to_come(p_body jsonb, p_name text) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_at timestamptz := (p_body ->> p_name)::timestamptz;
+BEGIN
+    IF is_over(v_at) THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.',
+                     jsonb_build_array(jsonb_build_object('path', p_name, 'problem', 'is not in the future')));
+    END IF;
+    RETURN v_at;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.moment_to_come(p_body jsonb, p_name text) IS 'A field of a body that is an end; null for none. GX400 invalid_request for one that has come.';
 
 CREATE FUNCTION backend.notification_problem(p_kind text, p_payload jsonb) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -2968,6 +3432,73 @@ $$;
 
 COMMENT ON FUNCTION backend.runtime_want(p_game backend.games) IS 'An engine is wanted for a game: the record, and the job that starts it.';
 
+CREATE TABLE backend.sanction_records (
+    sanction_record_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    user_id uuid NOT NULL,
+    code backend.sanction_code NOT NULL,
+    action text NOT NULL,
+    reason text NOT NULL,
+    actor text NOT NULL,
+    expires_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT sanction_records_action_is_known CHECK ((action = ANY (ARRAY['apply'::text, 'lift'::text]))),
+    CONSTRAINT sanction_records_permanent_block_has_no_end CHECK ((((code)::text <> 'permanent_block'::text) OR (expires_at IS NULL))),
+    CONSTRAINT sanction_records_reason_has_1_to_500_characters CHECK (((length(reason) <= 500) AND (reason ~ '\S'::text)))
+);
+
+COMMENT ON TABLE backend.sanction_records IS 'Every sanction applied or lifted, for ever.';
+
+CREATE FUNCTION backend.sanction_apply(p_user_id uuid, p_code text, p_reason text, p_actor text, p_expires_at timestamp with time zone) RETURNS backend.sanction_records
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_record sanction_records%ROWTYPE;
+BEGIN
+    INSERT INTO sanction_records (user_id, code, action, reason, actor, expires_at)
+    VALUES (p_user_id, p_code, 'apply', p_reason, p_actor, p_expires_at)
+    RETURNING * INTO v_record;
+    INSERT INTO sanction_active (user_id, code, sanction_record_id, reason, expires_at)
+    VALUES (p_user_id, p_code, v_record.sanction_record_id, p_reason, p_expires_at)
+    ON CONFLICT (user_id, code) DO UPDATE
+        SET sanction_record_id = excluded.sanction_record_id, reason = excluded.reason, expires_at = excluded.expires_at;
+    IF p_code = 'permanent_block' THEN
+        UPDATE accounts SET permanent_block = true WHERE user_id = p_user_id;
+        PERFORM lobby_release(p_user_id, 'blocked');
+        PERFORM session_revoke_all(p_user_id, 'account_blocked');
+    ELSIF p_code = 'login_block' THEN
+        PERFORM session_revoke_all(p_user_id, 'revoked_by_admin');
+    END IF;
+    RETURN v_record;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.sanction_apply(p_user_id uuid, p_code text, p_reason text, p_actor text, p_expires_at timestamp with time zone) IS 'Puts a sanction in force, in place of one of its kind, with what follows from it. The account is locked by the caller.';
+
+CREATE FUNCTION backend.sanction_lift(p_user_id uuid, p_code text, p_reason text, p_actor text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF NOT is_sanctioned(p_user_id, p_code) THEN
+        PERFORM fail(404, 'sanction_not_found', 'This sanction is not in force.');
+    END IF;
+    INSERT INTO sanction_records (user_id, code, action, reason, actor) VALUES (p_user_id, p_code, 'lift', p_reason, p_actor);
+    DELETE FROM sanction_active WHERE user_id = p_user_id AND code = p_code;
+    IF p_code = 'permanent_block' THEN
+        UPDATE accounts SET permanent_block = false WHERE user_id = p_user_id;
+    END IF;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.sanction_lift(p_user_id uuid, p_code text, p_reason text, p_actor text) IS 'Ends a sanction that is in force; what it released does not come back. The account is locked by the caller. GX404 sanction_not_found.';
+
+CREATE FUNCTION backend.sanction_record_json(p_record backend.sanction_records) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('sanction_record_id', (p_record).sanction_record_id, 'code', (p_record).code, 'action', (p_record).action, 'reason', (p_record).reason, 'actor', (p_record).actor, 'expires_at', backend.ts((p_record).expires_at), 'created_at', backend.ts((p_record).created_at));
+
+COMMENT ON FUNCTION backend.sanction_record_json(p_record backend.sanction_records) IS 'A sanction that was applied or lifted as the contract shows it.';
+
 CREATE FUNCTION backend.sanction_refuse(p_user_id uuid, p_code text) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -2980,6 +3511,27 @@ END;
 $$;
 
 COMMENT ON FUNCTION backend.sanction_refuse(p_user_id uuid, p_code text) IS 'Refuses somebody under a sanction. GX403 sanctioned.';
+
+CREATE TABLE backend.game_history (
+    history_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    game_id uuid NOT NULL,
+    action text NOT NULL,
+    from_status text,
+    to_status text NOT NULL,
+    actor_type text NOT NULL,
+    actor_id text,
+    reason text,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT game_history_actor_type_is_known CHECK ((actor_type = ANY (ARRAY['user'::text, 'admin'::text, 'job'::text, 'sweeper'::text])))
+);
+
+COMMENT ON TABLE backend.game_history IS 'Every transition of every game.';
+
+CREATE FUNCTION backend.seat_is_played(p_membership backend.memberships) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN (((p_membership).status = 'active'::text) OR COALESCE(((p_membership).ended_at >= (SELECT max(h.created_at) AS max FROM backend.game_history h WHERE ((h.game_id = (seat_is_played.p_membership).game_id) AND (h.to_status = 'starting'::text)))), false));
+
+COMMENT ON FUNCTION backend.seat_is_played(p_membership backend.memberships) IS 'Whether the engine has a race for a seat: it is taken, or was when the start was asked for.';
 
 CREATE FUNCTION backend.seat_take(p_game backend.games, p_user_id uuid, p_race_name text) RETURNS backend.memberships
     LANGUAGE plpgsql
@@ -3032,7 +3584,12 @@ CREATE TABLE backend.device_sessions (
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     CONSTRAINT device_sessions_key_has_32_bytes CHECK ((length(client_public_key) = 32)),
-    CONSTRAINT device_sessions_kind_has_its_secret CHECK ((((kind = 'key'::text) = (client_public_key IS NOT NULL)) AND ((kind = 'token'::text) = (token_hash IS NOT NULL)))),
+    CONSTRAINT device_sessions_kind_has_its_secret CHECK (
+CASE kind
+    WHEN 'key'::text THEN ((token_hash IS NULL) AND ((client_public_key IS NOT NULL) OR (status = 'revoked'::text)))
+    WHEN 'token'::text THEN ((client_public_key IS NULL) AND ((token_hash IS NOT NULL) OR (status = 'revoked'::text)))
+    ELSE true
+END),
     CONSTRAINT device_sessions_kind_is_known CHECK ((kind = ANY (ARRAY['key'::text, 'token'::text]))),
     CONSTRAINT device_sessions_reason_is_known CHECK ((revoke_reason = ANY (ARRAY['logout'::text, 'revoked_by_user'::text, 'revoked_by_admin'::text, 'account_deleted'::text, 'account_blocked'::text]))),
     CONSTRAINT device_sessions_revoked_says_when_and_why CHECK ((((status = 'revoked'::text) = (revoked_at IS NOT NULL)) AND ((status = 'revoked'::text) = (revoke_reason IS NOT NULL)))),
@@ -3194,6 +3751,12 @@ CREATE FUNCTION backend.traceparent() RETURNS text
 
 COMMENT ON FUNCTION backend.traceparent() IS 'The W3C trace context of the caller; null for none.';
 
+CREATE FUNCTION backend.url_segment(p_text text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    RETURN (SELECT string_agg(CASE WHEN (c.letter ~ '[A-Za-z0-9._~@+-]'::text) THEN c.letter ELSE ('%'::text || upper(encode(convert_to(c.letter, 'UTF8'::name), 'hex'::text))) END, ''::text ORDER BY c.n) AS string_agg FROM regexp_split_to_table(url_segment.p_text, ''::text) WITH ORDINALITY c(letter, n));
+
+COMMENT ON FUNCTION backend.url_segment(p_text text) IS 'ASCII text as a segment of a path.';
+
 CREATE FUNCTION backend.user_name_random() RETURNS text
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -3211,6 +3774,18 @@ END;
 $$;
 
 COMMENT ON FUNCTION backend.user_name_random() IS 'player- and eight random characters of Crockford''s base 32, lowercase.';
+
+CREATE FUNCTION backend.ways_in_lock(p_user_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM identity_lock(i.provider, i.subject)
+       FROM (SELECT o.provider, o.subject FROM identities AS o WHERE o.user_id = p_user_id ORDER BY o.provider, o.subject) AS i;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.ways_in_lock(p_user_id uuid) IS 'Nobody signs in, or asks for a code, by a person''s ways in until the end of the transaction. Taken before any row.';
 
 CREATE FUNCTION push.cursor_resume(p_cursor text, OUT resume_position bigint, OUT is_exact boolean, OUT is_ahead boolean) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -3820,7 +4395,7 @@ BEGIN
     generation := v_runtime.generation;
     engine_version := v_runtime.engine_version;
     image_ref := v_runtime.image_ref;
-    races := ARRAY(SELECT m.race_name FROM memberships AS m WHERE m.game_id = p_game_id AND m.status = 'active' ORDER BY m.joined_at, m.membership_id);
+    races := ARRAY(SELECT m.race_name FROM memberships AS m WHERE m.game_id = p_game_id AND seat_is_played(m) ORDER BY m.joined_at, m.membership_id);
     RETURN NEXT;
 END;
 $$;
@@ -3871,7 +4446,7 @@ BEGIN
     INSERT INTO player_mappings (game_id, user_id, player_id, race_name)
     SELECT p_game_id, m.user_id, s.id, m.race_name
       FROM jsonb_to_recordset(p_players) AS s (id text, "raceName" text)
-      JOIN memberships AS m ON m.game_id = p_game_id AND m.race_name = s."raceName" AND m.status = 'active'
+      JOIN memberships AS m ON m.game_id = p_game_id AND m.race_name = s."raceName" AND seat_is_played(m)
     ON CONFLICT (game_id, user_id) DO UPDATE SET player_id = excluded.player_id, race_name = excluded.race_name;
     PERFORM runtime_snapshot(p_game_id, p_turn, p_players, p_lease_number);
     UPDATE runtime_records
@@ -4119,16 +4694,6 @@ COMMENT ON COLUMN backend.auth_challenges.attempts IS 'How many codes were compa
 
 COMMENT ON COLUMN backend.auth_challenges.requests IS 'How often a code was asked for that this challenge answered.';
 
-CREATE TABLE backend.blocked_emails (
-    email text NOT NULL,
-    reason text,
-    actor text NOT NULL,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT blocked_emails_email_is_normalised CHECK (((email = lower(email)) AND (length(email) <= 254)))
-);
-
-COMMENT ON TABLE backend.blocked_emails IS 'Addresses that may never sign in.';
-
 CREATE TABLE backend.constraint_errors (
     constraint_name text NOT NULL,
     status integer NOT NULL,
@@ -4141,21 +4706,21 @@ CREATE TABLE backend.constraint_errors (
 
 COMMENT ON TABLE backend.constraint_errors IS 'What a caller is told when a constraint refuses. A constraint that is not here is a fault of ours: 500.';
 
-CREATE TABLE backend.entitlement_records (
-    entitlement_record_id uuid DEFAULT backend.uuid_v7() NOT NULL,
-    user_id uuid NOT NULL,
-    tier text NOT NULL,
-    source text NOT NULL,
-    actor text,
-    reason_code text NOT NULL,
-    starts_at timestamp with time zone NOT NULL,
-    ends_at timestamp with time zone,
+CREATE TABLE backend.deletion_rules (
+    table_name text NOT NULL,
+    column_name text NOT NULL,
+    holds text NOT NULL,
+    rule text NOT NULL,
+    description text NOT NULL,
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT entitlement_records_end_after_they_start CHECK ((ends_at > starts_at)),
-    CONSTRAINT entitlement_records_source_is_known CHECK ((source = ANY (ARRAY['registration'::text, 'admin'::text, 'expiry'::text])))
+    CONSTRAINT deletion_rules_holds_is_known CHECK ((holds = ANY (ARRAY['person'::text, 'address'::text, 'data'::text]))),
+    CONSTRAINT deletion_rules_rows_are_found_by_person_or_address CHECK (((rule <> 'delete'::text) OR (holds = ANY (ARRAY['person'::text, 'address'::text])))),
+    CONSTRAINT deletion_rules_rule_is_known CHECK ((rule = ANY (ARRAY['keep'::text, 'delete'::text, 'erase'::text, 'hash'::text, 'release'::text])))
 );
 
-COMMENT ON TABLE backend.entitlement_records IS 'Every grant of a tier, for ever.';
+COMMENT ON TABLE backend.deletion_rules IS 'What the deletion of an account does to each column that leads to a person. delete: account_delete() deletes the rows, by this declaration alone; keep: only the id stays; release: lobby_release() sees to it.';
+
+COMMENT ON COLUMN backend.deletion_rules.holds IS 'person: an account''s id; address: an e-mail address; data: something else of theirs.';
 
 CREATE TABLE backend.entitlement_snapshots (
     user_id uuid NOT NULL,
@@ -4163,45 +4728,14 @@ CREATE TABLE backend.entitlement_snapshots (
     tier text NOT NULL,
     starts_at timestamp with time zone NOT NULL,
     ends_at timestamp with time zone,
+    changes_at timestamp with time zone,
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     updated_at timestamp with time zone DEFAULT backend.now() NOT NULL
 );
 
-COMMENT ON TABLE backend.entitlement_snapshots IS 'The grant that is in force for a person; one whose ends_at is over counts as free.';
+COMMENT ON TABLE backend.entitlement_snapshots IS 'The grant that was in force for a person when it was last written down. entitlement_in_force() says what is now.';
 
-CREATE TABLE backend.entitlement_tiers (
-    tier text NOT NULL,
-    is_paid boolean NOT NULL,
-    duration interval,
-    max_registered_race_names integer NOT NULL,
-    max_owned_private_games integer NOT NULL,
-    max_pending_applications integer NOT NULL,
-    max_active_memberships integer NOT NULL,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT entitlement_tiers_applications_not_negative CHECK ((max_pending_applications >= 0)),
-    CONSTRAINT entitlement_tiers_memberships_not_negative CHECK ((max_active_memberships >= 0)),
-    CONSTRAINT entitlement_tiers_private_games_not_negative CHECK ((max_owned_private_games >= 0)),
-    CONSTRAINT entitlement_tiers_race_names_not_negative CHECK ((max_registered_race_names >= 0)),
-    CONSTRAINT entitlement_tiers_tier_is_snake_case CHECK ((tier ~ '^[a-z][a-z0-9_]*$'::text))
-);
-
-COMMENT ON TABLE backend.entitlement_tiers IS 'What a person may have, by tier; duration is null where a grant has no end of its own.';
-
-CREATE TABLE backend.game_history (
-    history_id uuid DEFAULT backend.uuid_v7() NOT NULL,
-    game_id uuid NOT NULL,
-    action text NOT NULL,
-    from_status text,
-    to_status text NOT NULL,
-    actor_type text NOT NULL,
-    actor_id text,
-    reason text,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT game_history_actor_type_is_known CHECK ((actor_type = ANY (ARRAY['user'::text, 'admin'::text, 'job'::text, 'sweeper'::text])))
-);
-
-COMMENT ON TABLE backend.game_history IS 'Every transition of every game.';
+COMMENT ON COLUMN backend.entitlement_snapshots.changes_at IS 'When another grant comes into force, by its begin or this one''s end; null for never.';
 
 CREATE TABLE backend.game_turns (
     game_id uuid NOT NULL,
@@ -4256,6 +4790,19 @@ CREATE VIEW backend.invariants AS
 
 COMMENT ON VIEW backend.invariants IS 'Every violation of what must always hold. Empty, or something is wrong.';
 
+CREATE TABLE backend.limit_active (
+    user_id uuid NOT NULL,
+    code backend.limit_code NOT NULL,
+    limit_record_id uuid NOT NULL,
+    value integer NOT NULL,
+    expires_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT limit_active_value_is_not_negative CHECK ((value >= 0))
+);
+
+COMMENT ON TABLE backend.limit_active IS 'The numbers in force for one person instead of their tier''s.';
+
 CREATE VIEW backend.invariants_accounts AS
  SELECT 'account_without_entitlement'::text AS invariant,
     a.user_id AS object_id,
@@ -4287,7 +4834,47 @@ UNION ALL
    FROM backend.accounts a
   WHERE (a.permanent_block AND (NOT (EXISTS ( SELECT
            FROM backend.sanction_active s
-          WHERE ((s.user_id = a.user_id) AND ((s.code)::text = 'permanent_block'::text))))));
+          WHERE ((s.user_id = a.user_id) AND ((s.code)::text = 'permanent_block'::text))))))
+UNION ALL
+ SELECT 'permanent_block_that_is_not_in_force'::text AS invariant,
+    a.user_id AS object_id,
+    a.user_name AS details
+   FROM (backend.accounts a
+     JOIN backend.sanction_active s USING (user_id))
+  WHERE (((s.code)::text = 'permanent_block'::text) AND (NOT a.permanent_block))
+UNION ALL
+ SELECT 'snapshot_and_record_disagree'::text AS invariant,
+    s.user_id AS object_id,
+    s.tier AS details
+   FROM (backend.entitlement_snapshots s
+     JOIN backend.entitlement_records r USING (entitlement_record_id))
+  WHERE ((((s.user_id IS DISTINCT FROM r.user_id) OR (s.tier IS DISTINCT FROM r.tier)) OR (s.starts_at IS DISTINCT FROM r.starts_at)) OR (s.ends_at IS DISTINCT FROM r.ends_at))
+UNION ALL
+ SELECT 'snapshot_of_an_older_grant'::text AS invariant,
+    s.user_id AS object_id,
+    s.tier AS details
+   FROM backend.entitlement_snapshots s
+  WHERE (((s.changes_at IS NULL) OR (s.changes_at > backend.now())) AND (s.entitlement_record_id <> (backend.entitlement_in_force(s.user_id)).entitlement_record_id))
+UNION ALL
+ SELECT 'sanction_and_record_disagree'::text AS invariant,
+    s.user_id AS object_id,
+    s.code AS details
+   FROM (backend.sanction_active s
+     JOIN backend.sanction_records r USING (sanction_record_id))
+  WHERE ((((s.user_id IS DISTINCT FROM r.user_id) OR ((s.code)::text IS DISTINCT FROM (r.code)::text)) OR (s.expires_at IS DISTINCT FROM r.expires_at)) OR ('apply'::text IS DISTINCT FROM r.action))
+UNION ALL
+ SELECT 'limit_and_record_disagree'::text AS invariant,
+    l.user_id AS object_id,
+    l.code AS details
+   FROM (backend.limit_active l
+     JOIN backend.limit_records r USING (limit_record_id))
+  WHERE (((((l.user_id IS DISTINCT FROM r.user_id) OR ((l.code)::text IS DISTINCT FROM (r.code)::text)) OR (l.value IS DISTINCT FROM r.value)) OR (l.expires_at IS DISTINCT FROM r.expires_at)) OR ('apply'::text IS DISTINCT FROM r.action))
+UNION ALL
+ SELECT 'deleted_account_with_personal_data'::text AS invariant,
+    a.user_id AS object_id,
+    a.user_name AS details
+   FROM backend.accounts a
+  WHERE ((a.deleted_at IS NOT NULL) AND ((a.display_name <> 'deleted'::text) OR (a.declared_country IS NOT NULL)));
 
 COMMENT ON VIEW backend.invariants_accounts IS 'What must never be seen in accounts.';
 
@@ -4417,6 +5004,45 @@ CREATE VIEW backend.invariants_invites AS
 
 COMMENT ON VIEW backend.invariants_invites IS 'What must never be seen in invites.';
 
+CREATE VIEW backend.invariants_lobby_release AS
+ WITH closed AS (
+         SELECT a.user_id,
+            a.user_name,
+            (a.deleted_at IS NOT NULL) AS is_deleted
+           FROM backend.accounts a
+          WHERE ((a.deleted_at IS NOT NULL) OR a.permanent_block)
+        )
+ SELECT 'seat_of_a_closed_account'::text AS invariant,
+    m.membership_id AS object_id,
+    c.user_name AS details
+   FROM ((closed c
+     JOIN backend.memberships m USING (user_id))
+     JOIN backend.games g USING (game_id))
+  WHERE ((m.status = 'active'::text) AND (g.status <> ALL (ARRAY['finished'::text, 'cancelled'::text])))
+UNION ALL
+ SELECT 'open_invite_of_a_closed_account'::text AS invariant,
+    i.invite_id AS object_id,
+    c.user_name AS details
+   FROM (closed c
+     JOIN backend.invites i ON (((c.user_id = i.inviter_user_id) OR (c.user_id = i.invited_user_id))))
+  WHERE (i.status = 'created'::text)
+UNION ALL
+ SELECT 'race_name_of_a_closed_account'::text AS invariant,
+    r.race_name_id AS object_id,
+    c.user_name AS details
+   FROM (closed c
+     JOIN backend.race_names r USING (user_id))
+  WHERE ((r.released_at IS NULL) AND (c.is_deleted OR (r.tier <> 'registered'::text)))
+UNION ALL
+ SELECT 'game_that_its_owner_cannot_start'::text AS invariant,
+    g.game_id AS object_id,
+    c.user_name AS details
+   FROM (closed c
+     JOIN backend.games g ON ((g.owner_user_id = c.user_id)))
+  WHERE (g.status = ANY (ARRAY['draft'::text, 'enrollment_open'::text, 'ready_to_start'::text]));
+
+COMMENT ON VIEW backend.invariants_lobby_release IS 'What must never be seen of accounts that are closed.';
+
 CREATE TABLE backend.mail_attempts (
     delivery_id uuid NOT NULL,
     attempt_no integer NOT NULL,
@@ -4434,7 +5060,8 @@ COMMENT ON TABLE backend.mail_attempts IS 'Every attempt. outcome_unknown while 
 CREATE TABLE backend.mail_dead_letters (
     delivery_id uuid NOT NULL,
     reason text NOT NULL,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL
 );
 
 COMMENT ON TABLE backend.mail_dead_letters IS 'Mail that was given up; one row while it is dead.';
@@ -4443,6 +5070,7 @@ CREATE TABLE backend.mail_recipients (
     delivery_id uuid NOT NULL,
     address text NOT NULL,
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     CONSTRAINT mail_recipients_address_is_plain CHECK (((address ~ '^[A-Za-z0-9!#$%&''*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$'::text) AND (length(address) <= 254)))
 );
 
@@ -4614,35 +5242,6 @@ CREATE VIEW backend.invariants_sessions AS
 
 COMMENT ON VIEW backend.invariants_sessions IS 'What must never be seen in sessions.';
 
-CREATE TABLE backend.limit_active (
-    user_id uuid NOT NULL,
-    code backend.limit_code NOT NULL,
-    limit_record_id uuid NOT NULL,
-    value integer NOT NULL,
-    expires_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT limit_active_value_is_not_negative CHECK ((value >= 0))
-);
-
-COMMENT ON TABLE backend.limit_active IS 'The numbers in force for one person instead of their tier''s.';
-
-CREATE TABLE backend.limit_records (
-    limit_record_id uuid DEFAULT backend.uuid_v7() NOT NULL,
-    user_id uuid NOT NULL,
-    code backend.limit_code NOT NULL,
-    action text NOT NULL,
-    value integer,
-    reason text NOT NULL,
-    actor text NOT NULL,
-    expires_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT limit_records_action_is_known CHECK ((action = ANY (ARRAY['apply'::text, 'clear'::text]))),
-    CONSTRAINT limit_records_apply_has_a_value CHECK (((action = 'apply'::text) = (value IS NOT NULL))),
-    CONSTRAINT limit_records_value_is_not_negative CHECK ((value >= 0))
-);
-
-COMMENT ON TABLE backend.limit_records IS 'Every limit set or cleared, for ever.';
-
 CREATE TABLE backend.notification_malformed_intents (
     malformed_id uuid DEFAULT backend.uuid_v7() NOT NULL,
     kind text NOT NULL,
@@ -4704,20 +5303,6 @@ CREATE TABLE backend.runtime_health_snapshots (
 );
 
 COMMENT ON TABLE backend.runtime_health_snapshots IS 'How an engine answered, where that changed.';
-
-CREATE TABLE backend.sanction_records (
-    sanction_record_id uuid DEFAULT backend.uuid_v7() NOT NULL,
-    user_id uuid NOT NULL,
-    code backend.sanction_code NOT NULL,
-    action text NOT NULL,
-    reason text NOT NULL,
-    actor text NOT NULL,
-    expires_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT sanction_records_action_is_known CHECK ((action = ANY (ARRAY['apply'::text, 'lift'::text])))
-);
-
-COMMENT ON TABLE backend.sanction_records IS 'Every sanction applied or lifted, for ever.';
 
 CREATE TABLE backend.settings (
     setting_name text NOT NULL,
@@ -4788,6 +5373,9 @@ ALTER TABLE ONLY backend.clock
 
 ALTER TABLE ONLY backend.constraint_errors
     ADD CONSTRAINT constraint_errors_pkey PRIMARY KEY (constraint_name);
+
+ALTER TABLE ONLY backend.deletion_rules
+    ADD CONSTRAINT deletion_rules_pkey PRIMARY KEY (table_name, column_name);
 
 ALTER TABLE ONLY backend.device_sessions
     ADD CONSTRAINT device_sessions_pkey PRIMARY KEY (device_session_id);
@@ -4957,9 +5545,9 @@ CREATE UNIQUE INDEX device_sessions_token_is_unique ON backend.device_sessions U
 
 CREATE INDEX entitlement_records_by_tier ON backend.entitlement_records USING btree (tier);
 
-CREATE INDEX entitlement_records_by_user ON backend.entitlement_records USING btree (user_id, starts_at);
+CREATE INDEX entitlement_records_by_user ON backend.entitlement_records USING btree (user_id, entitlement_record_id);
 
-CREATE INDEX entitlement_snapshots_by_end ON backend.entitlement_snapshots USING btree (ends_at) WHERE (ends_at IS NOT NULL);
+CREATE INDEX entitlement_snapshots_by_change ON backend.entitlement_snapshots USING btree (changes_at) WHERE (changes_at IS NOT NULL);
 
 CREATE INDEX entitlement_snapshots_by_record ON backend.entitlement_snapshots USING btree (entitlement_record_id);
 
@@ -4991,7 +5579,7 @@ CREATE UNIQUE INDEX invites_one_live_per_person_and_game ON backend.invites USIN
 
 CREATE INDEX limit_active_by_record ON backend.limit_active USING btree (limit_record_id);
 
-CREATE INDEX limit_records_by_user ON backend.limit_records USING btree (user_id);
+CREATE INDEX limit_records_by_user ON backend.limit_records USING btree (user_id, limit_record_id);
 
 CREATE INDEX mail_deliveries_by_payload ON backend.mail_deliveries USING btree (payload_id);
 
@@ -5000,6 +5588,8 @@ CREATE INDEX mail_deliveries_by_user ON backend.mail_deliveries USING btree (use
 CREATE INDEX mail_deliveries_due ON backend.mail_deliveries USING btree (priority DESC, next_attempt_at) WHERE (status = ANY (ARRAY['pending'::text, 'retrying'::text]));
 
 CREATE INDEX mail_deliveries_expiring ON backend.mail_deliveries USING btree (expires_at) WHERE ((status = ANY (ARRAY['pending'::text, 'retrying'::text])) AND (expires_at IS NOT NULL));
+
+CREATE INDEX mail_recipients_by_address ON backend.mail_recipients USING btree (address);
 
 CREATE INDEX memberships_by_race_name ON backend.memberships USING btree (race_name_canonical) WHERE (status = 'active'::text);
 
@@ -5037,7 +5627,7 @@ CREATE INDEX runtime_records_unsettled ON backend.runtime_records USING btree (n
 
 CREATE INDEX sanction_active_by_record ON backend.sanction_active USING btree (sanction_record_id);
 
-CREATE INDEX sanction_records_by_user ON backend.sanction_records USING btree (user_id);
+CREATE INDEX sanction_records_by_user ON backend.sanction_records USING btree (user_id, sanction_record_id);
 
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON backend.audit_log FOR EACH STATEMENT EXECUTE FUNCTION backend.tg_audit_log__append_only();
 
@@ -5079,11 +5669,17 @@ CREATE TRIGGER touch BEFORE UPDATE ON backend.games FOR EACH ROW EXECUTE FUNCTIO
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.invites FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
+CREATE TRIGGER touch BEFORE UPDATE ON backend.limit_active FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
 CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_attempts FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_dead_letters FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_deliveries FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_payloads FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_recipients FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_templates FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
@@ -5294,6 +5890,12 @@ GRANT ALL ON FUNCTION api.engine_version_list(p_admin text, p_limit integer, p_c
 REVOKE ALL ON FUNCTION api.engine_version_update(p_admin text, p_version text, p_body jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.engine_version_update(p_admin text, p_version text, p_body jsonb) TO backend_api;
 
+REVOKE ALL ON FUNCTION api.entitlement_tier_list(p_admin text, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.entitlement_tier_list(p_admin text, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.entitlement_tier_update(p_admin text, p_tier text, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.entitlement_tier_update(p_admin text, p_tier text, p_body jsonb) TO backend_api;
+
 REVOKE ALL ON FUNCTION api.game_cancel(p_user_id uuid, p_game_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.game_cancel(p_user_id uuid, p_game_id uuid) TO backend_api;
 
@@ -5360,11 +5962,17 @@ GRANT ALL ON FUNCTION api.invite_redeem_by_code(p_user_id uuid, p_body jsonb, p_
 REVOKE ALL ON FUNCTION api.membership_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.membership_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) TO backend_api;
 
+REVOKE ALL ON FUNCTION api.my_account_delete(p_user_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.my_account_delete(p_user_id uuid) TO backend_api;
+
 REVOKE ALL ON FUNCTION api.my_account_get(p_user_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.my_account_get(p_user_id uuid) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.my_game_list(p_user_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.my_game_list(p_user_id uuid, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.my_profile_update(p_user_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.my_profile_update(p_user_id uuid, p_body jsonb) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.my_session_list(p_user_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.my_session_list(p_user_id uuid, p_limit integer, p_cursor text) TO backend_api;
@@ -5374,6 +5982,9 @@ GRANT ALL ON FUNCTION api.my_session_revoke(p_user_id uuid, p_device_session_id 
 
 REVOKE ALL ON FUNCTION api.my_session_revoke_all(p_user_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.my_session_revoke_all(p_user_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.my_settings_update(p_user_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.my_settings_update(p_user_id uuid, p_body jsonb) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.runtime_force_next_turn(p_admin text, p_game_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.runtime_force_next_turn(p_admin text, p_game_id uuid) TO backend_api;
@@ -5408,15 +6019,25 @@ REVOKE ALL ON FUNCTION backend.uuid_v7() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.account_create(p_provider text, p_subject text, p_email text, p_language text, p_time_zone text, p_country text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.account_delete(p_user_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.account_find(p_provider text, p_subject text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.account_json(p_account backend.accounts) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.is_over(p_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.is_sanctioned(p_user_id uuid, p_code text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.ts(p_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.account_internal_json(p_account backend.accounts) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.account_limit(p_user_id uuid, p_code text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.account_lock(p_user_id uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION backend.account_require(p_user_id uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backend.account_moderate(p_user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.budget_key(VARIADIC p_parts text[]) FROM PUBLIC;
 
@@ -5468,6 +6089,16 @@ REVOKE ALL ON FUNCTION backend.version_key(p_version text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.engine_version_newest() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.entitlement_grant(p_user_id uuid, p_tier text, p_actor text, p_reason_code text, p_starts_at timestamp with time zone, p_ends_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.entitlement_in_force(p_user_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.entitlement_record_json(p_record backend.entitlement_records) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.entitlement_settle(p_user_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.entitlement_tier_json(p_tier backend.entitlement_tiers) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.fail(p_status integer, p_code text, p_detail text, p_context jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.game_command(p_game_id uuid, p_action text, p_user_id uuid, p_reason text) FROM PUBLIC;
@@ -5475,8 +6106,6 @@ REVOKE ALL ON FUNCTION backend.game_command(p_game_id uuid, p_action text, p_use
 REVOKE ALL ON FUNCTION backend.game_find(p_game_id uuid, p_user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.game_insert(p_body jsonb, p_visibility text, p_owner_user_id uuid) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION backend.is_over(p_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.game_is_visible(p_game backend.games, p_user_id uuid) FROM PUBLIC;
 
@@ -5502,9 +6131,15 @@ REVOKE ALL ON FUNCTION backend.invite_json(p_invite backend.invites) FROM PUBLIC
 
 REVOKE ALL ON FUNCTION backend.invite_redeem(p_invite_id uuid, p_user_id uuid, p_race_name text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION backend.is_sanctioned(p_user_id uuid, p_code text) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION backend.job_defer(p_queue text, p_task text, p_args jsonb, p_lock text, p_priority integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.limit_apply(p_user_id uuid, p_code text, p_value integer, p_reason text, p_actor text, p_expires_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.limit_clear(p_user_id uuid, p_code text, p_reason text, p_actor text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.limit_record_json(p_record backend.limit_records) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.lobby_release(p_user_id uuid, p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.mail_enqueue(p_template_id text, p_idempotency_key text, p_recipients text[], p_values jsonb, p_user_id uuid, p_expires_at timestamp with time zone) FROM PUBLIC;
 
@@ -5513,6 +6148,8 @@ REVOKE ALL ON FUNCTION backend.mail_erase(p_delivery_id uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backend.mail_render(p_template text, p_values jsonb, p_is_html boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.membership_json(p_membership backend.memberships) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.moment_to_come(p_body jsonb, p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.notification_problem(p_kind text, p_payload jsonb) FROM PUBLIC;
 
@@ -5558,7 +6195,15 @@ REVOKE ALL ON FUNCTION backend.runtime_unwant(p_game_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.runtime_want(p_game backend.games) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.sanction_apply(p_user_id uuid, p_code text, p_reason text, p_actor text, p_expires_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.sanction_lift(p_user_id uuid, p_code text, p_reason text, p_actor text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.sanction_record_json(p_record backend.sanction_records) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.sanction_refuse(p_user_id uuid, p_code text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.seat_is_played(p_membership backend.memberships) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.seat_take(p_game backend.games, p_user_id uuid, p_race_name text) FROM PUBLIC;
 
@@ -5582,7 +6227,11 @@ REVOKE ALL ON FUNCTION backend.tg_state__follow_edges() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.traceparent() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.url_segment(p_text text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.user_name_random() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.ways_in_lock(p_user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION push.cursor_resume(p_cursor text, OUT resume_position bigint, OUT is_exact boolean, OUT is_ahead boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION push.cursor_resume(p_cursor text, OUT resume_position bigint, OUT is_exact boolean, OUT is_ahead boolean) TO backend_push;

@@ -76,6 +76,7 @@ async def _serve(config: Config, driver: Driver) -> None:
                 (config.runtime_reconcile_interval, "reconcile", runtime.reconcile),
                 (5.0, "jobs", lambda: maintenance.rescue_jobs(door)),
                 (60.0, "purge", lambda: maintenance.purge(door)),
+                (60.0, "entitlements", lambda: maintenance.settle_entitlements(door)),
                 (60.0, "invariants", lambda: maintenance.check_invariants(door)),
             )
         ),

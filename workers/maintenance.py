@@ -43,6 +43,15 @@ async def rescue_jobs(door: Door) -> None:
         log.log(level, "job of a dead worker", extra=dict(job))
 
 
+async def settle_entitlements(door: Door) -> None:
+    """Write down which grants have come into force, batch by batch; they are in force without it."""
+    settled = _BATCH
+    while settled == _BATCH:
+        settled = (await door.call("entitlements_settle", limit=_BATCH))[0]["entitlements_settle"]
+        if settled:
+            log.info("entitlements settled", extra={"accounts": settled})
+
+
 async def check_invariants(door: Door) -> None:
     """Say what must not be."""
     for violation in await door.call("invariants_list"):

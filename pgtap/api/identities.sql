@@ -60,6 +60,7 @@ INSERT INTO backend.sanction_active (user_id, code, sanction_record_id, reason) 
 SET LOCAL ROLE backend_api;
 SELECT throws_ok($$SELECT pg_temp.open('{"subject": "4711"}', 'x')$$, 'GX403', 'sanctioned', 'who may not sign in does not');
 RESET ROLE;
+UPDATE backend.sanction_records SET expires_at = backend.now();
 UPDATE backend.sanction_active SET expires_at = backend.now();
 SET LOCAL ROLE backend_api;
 SELECT lives_ok($$SELECT pg_temp.open('{"subject": "4711"}', 'x')$$, 'until it is over');
@@ -68,7 +69,8 @@ UPDATE backend.accounts SET permanent_block = true WHERE user_id = :'ann';
 SET LOCAL ROLE backend_api;
 SELECT throws_ok($$SELECT pg_temp.open('{"subject": "4711"}', 'y')$$, 'GX403', 'account_blocked', 'who is blocked for good never does');
 RESET ROLE;
-UPDATE backend.accounts SET permanent_block = false, deleted_at = backend.now() WHERE user_id = :'ann';
+UPDATE backend.accounts SET permanent_block = false WHERE user_id = :'ann';
+SELECT backend.account_delete(:'ann') \g /dev/null
 DELETE FROM backend.identities WHERE user_id = :'ann';
 SET LOCAL ROLE backend_api;
 SELECT pg_temp.open('{"subject": "4711"}', 'z') AS anew \gset
@@ -89,7 +91,7 @@ SELECT a.user_id AS bob FROM backend.account_create('email', 'bob@example.org', 
 SELECT a.user_id AS cid FROM backend.account_create('telegram', 'cid', NULL, 'en', 'UTC', NULL) AS a \gset
 SELECT a.user_id AS gone FROM backend.account_create('telegram', 'gone', NULL, 'en', 'UTC', NULL) AS a \gset
 DELETE FROM backend.identities WHERE user_id = :'gone';
-UPDATE backend.accounts SET deleted_at = backend.now() WHERE user_id = :'gone';
+SELECT backend.account_delete(:'gone') \g /dev/null
 INSERT INTO backend.blocked_emails (email, actor) VALUES ('blocked@example.org', 'root');
 CREATE FUNCTION pg_temp.link(p_user_id uuid, p_provider text, p_subject text) RETURNS api.reply LANGUAGE sql
 RETURN api.identity_link(p_user_id, jsonb_build_object('provider', p_provider, 'subject', p_subject));

@@ -1,14 +1,13 @@
 -- Test galaxy-backend:backend/geo
 
 BEGIN;
-SELECT plan(14);
+SELECT plan(13);
 \ir ../helpers.psql
 
 SELECT has_table('backend', 'user_country_counters', 'countries are counted');
 SELECT col_is_pk('backend', 'user_country_counters', ARRAY['user_id', 'country'], 'by person and country');
 SELECT fk_ok('backend', 'user_country_counters', 'user_id', 'backend', 'accounts', 'user_id', 'of somebody');
 SELECT has_view('backend', 'invariants_geo', 'what must hold is written down');
-SELECT function_returns('backend', 'tg_accounts__forget_countries', '{}'::name[], 'trigger', 'a deletion forgets');
 SELECT a.user_id AS ann FROM backend.account_create('email', 'ann@example.org', 'ann@example.org', 'en', 'UTC', NULL) AS a \gset
 SELECT a.user_id AS bob FROM backend.account_create('email', 'bob@example.org', 'bob@example.org', 'en', 'UTC', NULL) AS a \gset
 SELECT is(
@@ -23,7 +22,7 @@ INSERT INTO backend.user_country_counters (user_id, country, requests, first_see
 SELECT is_empty('SELECT * FROM backend.invariants_geo', 'nothing is wrong');
 UPDATE backend.accounts SET display_name = 'x' WHERE user_id = :'ann';
 SELECT is((SELECT count(*) FROM backend.user_country_counters), 3::bigint, 'another change forgets nothing');
-UPDATE backend.accounts SET deleted_at = backend.now(), email = NULL WHERE user_id = :'ann';
+SELECT backend.account_delete(:'ann') \g /dev/null
 SELECT set_eq('SELECT user_id FROM backend.user_country_counters', ARRAY[:'bob']::uuid[], 'who is deleted is forgotten, and nobody else');
 SELECT pg_temp.plant(format(
     $$INSERT INTO backend.user_country_counters (user_id, country, requests, first_seen_at, last_seen_at) VALUES (%L, 'DE', 1, now(), now())$$, :'ann')) \g /dev/null

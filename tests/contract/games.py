@@ -604,6 +604,8 @@ CAUSES: Mapping[str | tuple[str, str], Make] = {
     ("game_create", "engine_version_unavailable"): _no_version,
     "enrollment_ended": _sql("UPDATE games SET enrollment_ends_at = now() WHERE game_id = %(game)s"),
     "not_enough_members": _in_game(min_players=3),
+    ("game_start", "not_enough_members"): _in_game(lambda game: _leave("removed")(game)),
+    ("game_retry_start", "not_enough_members"): _in_game(lambda game: _leave("removed")(game)),
     "engine_not_healthy": _sql("UPDATE runtime_records SET status = 'engine_unreachable' WHERE game_id = %(game)s"),
     "eligibility_denied": _redeem_as(_leave("blocked")),
     ("invite_create", "already_member"): _invite(lambda game: game.guest),

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import httpx
 import psycopg
 
-from tests.contract import administrators, games, identities
+from tests.contract import accounts, administrators, games, identities
 from tests.contract.document import Operation, document
 from tests.postgres import Database
 from tests.services import (
@@ -106,6 +106,8 @@ def right(world: World, operation: Operation, person: Person | None = None, body
         return administrators.right(world, operation, body)
     if operation.name in identities.OPERATIONS:
         return identities.right(world, operation, person, body)
+    if operation.name in accounts.OPERATIONS:
+        return accounts.right(world, operation, person, body)
     values = {"device_session_id": person.device_session_id, "user_id": person.user_id}
     return Request(
         operation.method,
@@ -231,6 +233,7 @@ CAUSES: Mapping[str | tuple[str, str], Make] = {
     **games.CAUSES,
     **administrators.causes(right),
     **identities.CAUSES,
+    **accounts.CAUSES,
 }
 
 # What answers with these is tried while the database stalls.

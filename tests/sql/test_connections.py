@@ -109,7 +109,7 @@ INSERT INTO sanction_active (user_id, code, sanction_record_id, reason) SELECT u
     [
         pytest.param(
             [
-                "UPDATE accounts SET deleted_at = backend.now(), email = NULL WHERE user_id = %s",
+                "UPDATE accounts SET deleted_at = backend.now(), email = NULL, display_name = 'deleted' WHERE user_id = %s",
                 "DELETE FROM identities WHERE user_id = %s",
                 "SELECT session_revoke_all(%s, 'account_deleted')",
             ],

@@ -1,5 +1,5 @@
 -- Deploy galaxy-backend:backend/geo to pg
--- requires: backend/accounts
+-- requires: backend/account_deletion
 
 -- Why: from which countries a person's requests come, for administrators. Counts only: no address is stored.
 
@@ -20,18 +20,8 @@ CREATE TABLE backend.user_country_counters (
 COMMENT ON TABLE backend.user_country_counters IS 'How many answered requests of a person came from a country; gone with the account.';
 CREATE TRIGGER touch BEFORE UPDATE ON backend.user_country_counters FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
-CREATE FUNCTION backend.tg_accounts__forget_countries() RETURNS trigger
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
-SET search_path = backend, pg_catalog, pg_temp
-AS $$
-BEGIN
-    DELETE FROM user_country_counters WHERE user_id = NEW.user_id;
-    RETURN NULL;
-END;
-$$;
-COMMENT ON FUNCTION backend.tg_accounts__forget_countries() IS 'After a deletion: the person''s counters go with it.';
-CREATE TRIGGER forget_countries AFTER UPDATE OF deleted_at ON backend.accounts
-    FOR EACH ROW WHEN (NEW.deleted_at IS NOT NULL) EXECUTE FUNCTION backend.tg_accounts__forget_countries();
+INSERT INTO backend.deletion_rules (table_name, column_name, holds, rule, description) VALUES
+    ('user_country_counters', 'user_id', 'person', 'delete', 'Where they were is nobody''s business any more.');
 
 CREATE VIEW backend.invariants_geo AS
 SELECT 'deleted_account_with_countries' AS invariant, c.user_id AS object_id, c.country AS details

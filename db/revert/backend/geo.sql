@@ -4,8 +4,7 @@ BEGIN;
 SET LOCAL ROLE backend_owner;
 
 DROP VIEW backend.invariants_geo;
-DROP TRIGGER forget_countries ON backend.accounts;
-DROP FUNCTION backend.tg_accounts__forget_countries();
+DELETE FROM backend.deletion_rules WHERE table_name = 'user_country_counters';
 DROP TABLE backend.user_country_counters;
 
 COMMIT;

@@ -11,10 +11,9 @@ DECLARE
 BEGIN
     INSERT INTO backend.user_country_counters (user_id, country, requests, first_seen_at, last_seen_at)
     VALUES (v_user_id, 'DE', 1, backend.now(), backend.now());
-    UPDATE backend.accounts SET deleted_at = backend.now() WHERE user_id = v_user_id;
+    PERFORM backend.account_delete(v_user_id);
     ASSERT NOT EXISTS (SELECT FROM backend.user_country_counters WHERE user_id = v_user_id), 'counters outlive their person';
     PERFORM FROM backend.invariants_geo;
-    PERFORM 'backend.tg_accounts__forget_countries()'::regprocedure;
 END;
 $$;
 
