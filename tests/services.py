@@ -420,7 +420,9 @@ def four_apis(shared_database: Database, session_starter: _Starter) -> list[Api]
     """Four HTTP programs of one process each, all alike, over the shared database. Tests that use them belong together:
     mark them with `xdist_group("four")`."""
     secrets_of_all = {name: fresh_secret() for name in ("BACKEND_INTERNAL_TOKEN", "BACKEND_AUTH_PEPPER")}
-    apis = [session_starter("api", shared_database, BACKEND_HTTP_THREADS="6", **secrets_of_all) for _ in range(4)]
+    # The first administrator is that of `shared_api`, whichever starts first.
+    nobody = {"BACKEND_ADMIN_BOOTSTRAP_USER": "", "BACKEND_ADMIN_BOOTSTRAP_PASSWORD": ""}
+    apis = [session_starter("api", shared_database, BACKEND_HTTP_THREADS="6", **secrets_of_all, **nobody) for _ in range(4)]
     return [api.wait_ready() for api in apis if isinstance(api, Api)]
 
 
