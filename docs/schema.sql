@@ -267,6 +267,75 @@ $$;
 
 COMMENT ON FUNCTION api.audit_list(p_admin text, p_actor text, p_action text, p_object_type text, p_object_id text, p_since timestamp with time zone, p_until timestamp with time zone, p_limit integer, p_cursor text) IS 'Who did what to what, newest first: by whom, what, to what, from a time on, before a time. GX400 invalid_cursor, GX401 unauthorized.';
 
+CREATE FUNCTION api.blocked_email_create(p_admin text, p_body jsonb) RETURNS api.reply
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_email text := email_normalise(p_body ->> 'email');
+    v_blocked blocked_emails%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    IF v_email IS NULL THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.', '[{"path": "email", "problem": "is not an e-mail address"}]');
+    END IF;
+    -- Whoever signs in by it now comes before, or finds it blocked.
+    PERFORM identity_lock('email', v_email);
+    INSERT INTO blocked_emails (email, reason, actor) VALUES (v_email, p_body ->> 'reason', p_admin)
+    ON CONFLICT (email) DO NOTHING
+    RETURNING * INTO v_blocked;
+    IF v_blocked.email IS NULL THEN
+        PERFORM fail(409, 'conflict', 'This address is blocked already.');
+    END IF;
+    -- Not the address itself, which could never be taken out of the log again.
+    PERFORM audit(p_admin, 'blocked_email_create', 'blocked_email', encode(sha256(convert_to(v_email, 'UTF8')), 'hex'), p_body - 'email');
+    RETURN ROW(201, blocked_email_json(v_blocked)::text, '/api/v1/admin/blocked-emails/' || url_segment(v_email))::api.reply;
+END;
+$$;
+
+COMMENT ON FUNCTION api.blocked_email_create(p_admin text, p_body jsonb) IS 'Keeps an address from ever signing in; an account that it has is not touched. GX400 invalid_request, GX401 unauthorized, GX409 conflict.';
+
+CREATE FUNCTION api.blocked_email_delete(p_admin text, p_email text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_email text := email_normalise(p_email);
+BEGIN
+    PERFORM administrator_require(p_admin);
+    DELETE FROM blocked_emails WHERE email = v_email;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'blocked_email_not_found', 'This address is not blocked.');
+    END IF;
+    PERFORM audit(p_admin, 'blocked_email_delete', 'blocked_email', encode(sha256(convert_to(v_email, 'UTF8')), 'hex'), NULL);
+    RETURN NULL;
+END;
+$$;
+
+COMMENT ON FUNCTION api.blocked_email_delete(p_admin text, p_email text) IS 'Lets an address be used again. GX401 unauthorized, GX404 blocked_email_not_found.';
+
+CREATE FUNCTION api.blocked_email_list(p_admin text, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_after text := cursor_read('blocked_email_list', p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    PERFORM administrator_require(p_admin);
+    SELECT array_agg(blocked_email_json(r) ORDER BY r.email COLLATE "C"), array_agg(r.email ORDER BY r.email COLLATE "C")
+      INTO v_items, v_keys
+      FROM (SELECT b.* FROM blocked_emails AS b
+             WHERE v_after IS NULL OR b.email COLLATE "C" > v_after COLLATE "C"
+             ORDER BY b.email COLLATE "C"
+             LIMIT p_limit + 1) AS r;
+    RETURN page('blocked_email_list', v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.blocked_email_list(p_admin text, p_limit integer, p_cursor text) IS 'The addresses that may not be used, in their order. GX400 invalid_cursor, GX401 unauthorized.';
+
 CREATE FUNCTION api.constraint_errors() RETURNS TABLE(constraint_name text, status integer, code text, message text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -1401,6 +1470,264 @@ $$;
 
 COMMENT ON FUNCTION api.sessions_seen(p_ids uuid[], p_ages double precision[]) IS 'Notes that active sessions were seen so many seconds ago, at most once a minute each; returns how many were. Raises nothing of its own.';
 
+CREATE FUNCTION api.user_entitlement_grant(p_admin text, p_user_id uuid, p_body jsonb) RETURNS api.reply
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_starts_at timestamptz := (p_body ->> 'starts_at')::timestamptz;
+    v_ends_at timestamptz;
+    v_problems jsonb := jsonb_build_array();
+    v_record entitlement_records%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    v_ends_at := moment_to_come(p_body, 'ends_at');
+    IF v_ends_at <= coalesce(v_starts_at, backend.now()) THEN
+        v_problems := v_problems || '{"path": "ends_at", "problem": "is not after starts_at"}'::jsonb;
+    END IF;
+    IF NOT EXISTS (SELECT FROM entitlement_tiers AS t WHERE t.tier = p_body ->> 'tier') THEN
+        v_problems := v_problems || '{"path": "tier", "problem": "is not a tier"}'::jsonb;
+    END IF;
+    IF v_problems <> '[]' THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.', v_problems);
+    END IF;
+    PERFORM account_moderate(p_user_id);
+    v_record := entitlement_grant(p_user_id, p_body ->> 'tier', p_admin, p_body ->> 'reason_code', v_starts_at, v_ends_at);
+    PERFORM audit(p_admin, 'user_entitlement_grant', 'account', p_user_id::text, p_body);
+    RETURN ROW(201, entitlement_record_json(v_record)::text, '/api/v1/admin/users/' || p_user_id)::api.reply;
+END;
+$$;
+
+COMMENT ON FUNCTION api.user_entitlement_grant(p_admin text, p_user_id uuid, p_body jsonb) IS 'Grants a tier to a person. GX400 invalid_request, GX401 unauthorized, GX404 account_not_found, GX409 conflict.';
+
+CREATE FUNCTION api.user_get(p_admin text, p_user_id uuid) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_account accounts%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    SELECT * INTO v_account FROM accounts WHERE user_id = p_user_id;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'account_not_found', 'There is no such account.');
+    END IF;
+    RETURN (account_internal_json(v_account) || jsonb_build_object(
+        'entitlement_records', (
+            SELECT coalesce(jsonb_agg(entitlement_record_json(r) ORDER BY r.entitlement_record_id DESC), '[]')
+              FROM (SELECT * FROM entitlement_records AS e WHERE e.user_id = p_user_id ORDER BY e.entitlement_record_id DESC LIMIT 50) AS r),
+        'sanction_records', (
+            SELECT coalesce(jsonb_agg(sanction_record_json(r) ORDER BY r.sanction_record_id DESC), '[]')
+              FROM (SELECT * FROM sanction_records AS s WHERE s.user_id = p_user_id ORDER BY s.sanction_record_id DESC LIMIT 50) AS r),
+        'limit_records', (
+            SELECT coalesce(jsonb_agg(limit_record_json(r) ORDER BY r.limit_record_id DESC), '[]')
+              FROM (SELECT * FROM limit_records AS l WHERE l.user_id = p_user_id ORDER BY l.limit_record_id DESC LIMIT 50) AS r)))::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.user_get(p_admin text, p_user_id uuid) IS 'A person, whatever their state, with the newest fifty grants, sanctions and limits. GX401 unauthorized, GX404 account_not_found.';
+
+CREATE FUNCTION api.user_limit_apply(p_admin text, p_user_id uuid, p_body jsonb) RETURNS api.reply
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_expires_at timestamptz;
+    v_record limit_records%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    v_expires_at := moment_to_come(p_body, 'expires_at');
+    PERFORM account_moderate(p_user_id);
+    v_record := limit_apply(p_user_id, p_body ->> 'code', (p_body ->> 'value')::numeric::integer, p_body ->> 'reason', p_admin, v_expires_at);
+    PERFORM audit(p_admin, 'user_limit_apply', 'account', p_user_id::text, p_body);
+    RETURN ROW(201, limit_record_json(v_record)::text, '/api/v1/admin/users/' || p_user_id)::api.reply;
+END;
+$$;
+
+COMMENT ON FUNCTION api.user_limit_apply(p_admin text, p_user_id uuid, p_body jsonb) IS 'Gives a person a number of their own instead of their tiers. GX400 invalid_request, GX401 unauthorized, GX404 account_not_found, GX409 conflict.';
+
+CREATE FUNCTION api.user_limit_clear(p_admin text, p_user_id uuid, p_code text, p_body jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_account accounts%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    PERFORM account_moderate(p_user_id);
+    PERFORM limit_clear(p_user_id, p_code, p_body ->> 'reason', p_admin);
+    PERFORM audit(p_admin, 'user_limit_clear', 'account', p_user_id::text, p_body || jsonb_build_object('code', p_code));
+    SELECT * INTO v_account FROM accounts WHERE user_id = p_user_id;
+    RETURN account_internal_json(v_account)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.user_limit_clear(p_admin text, p_user_id uuid, p_code text, p_body jsonb) IS 'Takes a persons own number away. GX401 unauthorized, GX404 account_not_found, limit_not_found, GX409 conflict.';
+
+CREATE FUNCTION api.user_list(p_admin text, p_limit integer, p_cursor text, p_q text, p_status text[], p_tier text, p_sanction text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_q text := lower(btrim(normalize(p_q, NFC)));
+    v_list text := 'user_list:' || jsonb_build_array(v_q, p_status, p_tier, p_sanction)::text;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    PERFORM administrator_require(p_admin);
+    -- In the order of the key, up to a full page: no index helps to find what stands somewhere within a name.
+    SELECT array_agg(r.item ORDER BY r.id DESC), array_agg(r.id::text ORDER BY r.id DESC) INTO v_items, v_keys
+      FROM (SELECT f.user_id AS id, account_internal_json(f) AS item
+              FROM (SELECT a.* FROM accounts AS a
+                     WHERE (v_before IS NULL OR a.user_id < v_before)
+                       AND (v_q IS NULL OR strpos(a.email, v_q) > 0 OR strpos(a.user_name, v_q) > 0
+                            OR strpos(lower(a.display_name), v_q) > 0 OR a.user_id::text = v_q
+                            -- What is left of the address of somebody who is gone.
+                            OR a.email_hash = sha256(convert_to(v_q, 'UTF8')))
+                       AND (p_status IS NULL
+                            OR CASE WHEN a.deleted_at IS NOT NULL THEN 'deleted' WHEN a.permanent_block THEN 'blocked' ELSE 'active' END
+                               = ANY (p_status))
+                       AND (p_tier IS NULL OR p_tier = (
+                            -- Written down, unless something has begun or ended since.
+                            SELECT CASE WHEN is_over(s.changes_at) THEN (entitlement_in_force(a.user_id)).tier ELSE s.tier END
+                              FROM entitlement_snapshots AS s WHERE s.user_id = a.user_id))
+                       AND (p_sanction IS NULL OR is_sanctioned(a.user_id, p_sanction))
+                     ORDER BY a.user_id DESC
+                     LIMIT p_limit + 1) AS f) AS r;
+    RETURN page(v_list, v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.user_list(p_admin text, p_limit integer, p_cursor text, p_q text, p_status text[], p_tier text, p_sanction text) IS 'People, newest first: by a part of address, user name or display name, or by id; by state, tier and sanction. GX400 invalid_cursor, GX401 unauthorized.';
+
+CREATE FUNCTION api.user_sanction_apply(p_admin text, p_user_id uuid, p_body jsonb) RETURNS api.reply
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_expires_at timestamptz;
+    v_record sanction_records%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    v_expires_at := moment_to_come(p_body, 'expires_at');
+    IF p_body ->> 'code' = 'permanent_block' AND v_expires_at IS NOT NULL THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.', '[{"path": "expires_at", "problem": "a permanent block has no end"}]');
+    END IF;
+    PERFORM account_moderate(p_user_id);
+    v_record := sanction_apply(p_user_id, p_body ->> 'code', p_body ->> 'reason', p_admin, v_expires_at);
+    PERFORM audit(p_admin, 'user_sanction_apply', 'account', p_user_id::text, p_body);
+    RETURN ROW(201, sanction_record_json(v_record)::text, '/api/v1/admin/users/' || p_user_id)::api.reply;
+END;
+$$;
+
+COMMENT ON FUNCTION api.user_sanction_apply(p_admin text, p_user_id uuid, p_body jsonb) IS 'Puts a sanction in force, with what follows from it. GX400 invalid_request, GX401 unauthorized, GX404 account_not_found, GX409 conflict.';
+
+CREATE FUNCTION api.user_sanction_lift(p_admin text, p_user_id uuid, p_code text, p_body jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_account accounts%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    PERFORM account_moderate(p_user_id);
+    PERFORM sanction_lift(p_user_id, p_code, p_body ->> 'reason', p_admin);
+    PERFORM audit(p_admin, 'user_sanction_lift', 'account', p_user_id::text, p_body || jsonb_build_object('code', p_code));
+    SELECT * INTO v_account FROM accounts WHERE user_id = p_user_id;
+    RETURN account_internal_json(v_account)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.user_sanction_lift(p_admin text, p_user_id uuid, p_code text, p_body jsonb) IS 'Ends a sanction that is in force. GX401 unauthorized, GX404 account_not_found, sanction_not_found, GX409 conflict.';
+
+CREATE FUNCTION api.user_session_list(p_admin text, p_user_id uuid, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_list text := 'user_session_list:' || p_user_id;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    PERFORM administrator_require(p_admin);
+    IF NOT EXISTS (SELECT FROM accounts AS a WHERE a.user_id = p_user_id) THEN
+        PERFORM fail(404, 'account_not_found', 'There is no such account.');
+    END IF;
+    SELECT array_agg(r.item ORDER BY r.id DESC), array_agg(r.id::text ORDER BY r.id DESC) INTO v_items, v_keys
+      FROM (SELECT s.device_session_id AS id,
+                   session_json(s)::jsonb || jsonb_build_object('last_seen_at', ts(s.last_seen_at)) AS item
+              FROM device_sessions AS s
+             WHERE s.user_id = p_user_id AND (v_before IS NULL OR s.device_session_id < v_before)
+             ORDER BY s.device_session_id DESC
+             LIMIT p_limit + 1) AS r;
+    RETURN page(v_list, v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.user_session_list(p_admin text, p_user_id uuid, p_limit integer, p_cursor text) IS 'A persons sessions, newest first. GX400 invalid_cursor, GX401 unauthorized, GX404 account_not_found.';
+
+CREATE FUNCTION api.user_session_revoke_all(p_admin text, p_user_id uuid, p_body jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    IF NOT EXISTS (SELECT FROM accounts AS a WHERE a.user_id = p_user_id) THEN
+        PERFORM fail(404, 'account_not_found', 'There is no such account.');
+    END IF;
+    v_count := session_revoke_all(p_user_id, 'revoked_by_admin');
+    PERFORM audit(p_admin, 'user_session_revoke_all', 'account', p_user_id::text,
+                  coalesce(p_body, '{}') || jsonb_build_object('revoked', v_count));
+    RETURN json_build_object('revoked', v_count)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.user_session_revoke_all(p_admin text, p_user_id uuid, p_body jsonb) IS 'Revokes every session of a person, with one invalidation. GX401 unauthorized, GX404 account_not_found.';
+
+CREATE FUNCTION api.user_soft_delete(p_admin text, p_user_id uuid, p_body jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM administrator_require(p_admin);
+    PERFORM ways_in_lock(p_user_id);
+    PERFORM account_moderate(p_user_id);
+    PERFORM account_delete(p_user_id);
+    PERFORM audit(p_admin, 'user_soft_delete', 'account', p_user_id::text, p_body);
+    RETURN NULL;
+END;
+$$;
+
+COMMENT ON FUNCTION api.user_soft_delete(p_admin text, p_user_id uuid, p_body jsonb) IS 'Deletes an account for good. GX401 unauthorized, GX404 account_not_found, GX409 conflict.';
+
+CREATE FUNCTION backend.display_name_clean(p_name text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+    -- Every space of Unicode, not only the ASCII one.
+    v_name text := btrim(normalize(p_name, NFC), E' \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000');
+BEGIN
+    -- Controls, line ends, and what turns the direction of the text that comes after the name.
+    IF v_name ~ '[\u0001-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]' THEN
+        RETURN NULL;
+    END IF;
+    -- A name of which nothing is seen: blanks, and what is not shown at all.
+    IF v_name ~ '^[ \u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]*$'
+       OR length(v_name) > 64
+    THEN
+        RETURN NULL;
+    END IF;
+    RETURN v_name;
+END;
+$_$;
+
+COMMENT ON FUNCTION backend.display_name_clean(p_name text) IS 'A display name as it is kept: NFC, trimmed; null for one that may not be.';
+
 CREATE TABLE backend.clock (
     is_only boolean DEFAULT true NOT NULL,
     clock_offset interval DEFAULT '00:00:00'::interval NOT NULL,
@@ -1537,6 +1864,8 @@ BEGIN
             EXECUTE format('DELETE FROM backend.%I WHERE %I = ANY ($1)', v_rule.table_name, v_rule.column_name) USING v_addresses;
         END IF;
     END LOOP;
+    DELETE FROM idempotency_keys
+     WHERE caller = p_user_id::text OR (caller = 'internal' AND strpos(concat(location, body), p_user_id::text) > 0);
     UPDATE accounts
        SET deleted_at = backend.now(), email = NULL, email_hash = sha256(convert_to(email, 'UTF8')), display_name = 'deleted',
            preferred_language = 'en', time_zone = 'UTC', declared_country = NULL
@@ -1780,12 +2109,6 @@ $$;
 
 COMMENT ON FUNCTION backend.administrator_find(p_username text) IS 'An administrator by name. GX404 administrator_not_found.';
 
-CREATE FUNCTION backend.ts(p_at timestamp with time zone) RETURNS text
-    LANGUAGE sql STABLE
-    RETURN to_char((p_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text);
-
-COMMENT ON FUNCTION backend.ts(p_at timestamp with time zone) IS 'A time as RFC 3339 in UTC with microseconds and Z; null for null.';
-
 CREATE FUNCTION backend.administrator_json(p_admin backend.admin_accounts) RETURNS jsonb
     LANGUAGE sql STABLE
     RETURN jsonb_build_object('username', (p_admin).username, 'disabled_at', backend.ts((p_admin).disabled_at), 'last_used_at', backend.ts((p_admin).last_used_at), 'created_at', backend.ts((p_admin).created_at));
@@ -1837,6 +2160,22 @@ CREATE FUNCTION backend.audit_json(p_entry backend.audit_log) RETURNS jsonb
     RETURN jsonb_build_object('audit_id', (p_entry).audit_id, 'admin', (p_entry).admin, 'action', (p_entry).action, 'object_type', (p_entry).object_type, 'object_id', (p_entry).object_id, 'details', (p_entry).details, 'source_ip', host((p_entry).source_ip), 'request_id', (p_entry).request_id, 'at', backend.ts((p_entry).created_at));
 
 COMMENT ON FUNCTION backend.audit_json(p_entry backend.audit_log) IS 'The audit object of the contract.';
+
+CREATE TABLE backend.blocked_emails (
+    email text NOT NULL,
+    reason text,
+    actor text NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT blocked_emails_email_is_normalised CHECK (((email = lower(email)) AND (length(email) <= 254)))
+);
+
+COMMENT ON TABLE backend.blocked_emails IS 'Addresses that may never sign in.';
+
+CREATE FUNCTION backend.blocked_email_json(p_blocked backend.blocked_emails) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('email', (p_blocked).email, 'reason', (p_blocked).reason, 'actor', (p_blocked).actor, 'created_at', backend.ts((p_blocked).created_at));
+
+COMMENT ON FUNCTION backend.blocked_email_json(p_blocked backend.blocked_emails) IS 'A blocked address as the contract shows it.';
 
 CREATE TABLE backend.auth_budgets (
     budget text NOT NULL,
@@ -3676,18 +4015,6 @@ CREATE FUNCTION backend.setting_interval(p_name text) RETURNS interval
 
 COMMENT ON FUNCTION backend.setting_interval(p_name text) IS 'A setting of unit seconds, as an interval.';
 
-CREATE FUNCTION backend.tg_accounts__forget_countries() RETURNS trigger
-    LANGUAGE plpgsql
-    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    DELETE FROM user_country_counters WHERE user_id = NEW.user_id;
-    RETURN NULL;
-END;
-$$;
-
-COMMENT ON FUNCTION backend.tg_accounts__forget_countries() IS 'After a deletion: the person''s counters go with it.';
-
 CREATE FUNCTION backend.tg_audit_log__append_only() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -3999,6 +4326,31 @@ END;
 $$;
 
 COMMENT ON FUNCTION worker.challenges_purge(p_limit integer) IS 'Deletes at most so many challenges that expired over a day ago; returns how many. Raises nothing of its own.';
+
+CREATE FUNCTION worker.entitlements_settle(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_user_id uuid;
+    v_count integer := 0;
+BEGIN
+    -- The account, not the snapshot: that is what a grant holds too. One that is held is settled by whoever holds it, or next time.
+    FOR v_user_id IN
+        SELECT a.user_id FROM entitlement_snapshots AS s JOIN accounts AS a USING (user_id)
+         WHERE s.changes_at <= backend.now()
+         ORDER BY s.changes_at, a.user_id
+         LIMIT p_limit
+           FOR NO KEY UPDATE OF a SKIP LOCKED
+    LOOP
+        PERFORM entitlement_settle(v_user_id);
+        v_count := v_count + 1;
+    END LOOP;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.entitlements_settle(p_limit integer) IS 'Writes down what has come into force, for at most so many people; returns for how many. Raises nothing of its own.';
 
 CREATE FUNCTION worker.idempotency_keys_purge(p_limit integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -5645,8 +5997,6 @@ CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.notific
 
 CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.runtime_records FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('runtime', 'status');
 
-CREATE TRIGGER forget_countries AFTER UPDATE OF deleted_at ON backend.accounts FOR EACH ROW WHEN ((new.deleted_at IS NOT NULL)) EXECUTE FUNCTION backend.tg_accounts__forget_countries();
-
 CREATE TRIGGER touch BEFORE UPDATE ON backend.accounts FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.admin_accounts FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
@@ -5698,6 +6048,8 @@ CREATE TRIGGER touch BEFORE UPDATE ON backend.race_names FOR EACH ROW EXECUTE FU
 CREATE TRIGGER touch BEFORE UPDATE ON backend.runtime_operation_log FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.runtime_records FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.sanction_active FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.user_country_counters FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
@@ -5866,6 +6218,15 @@ GRANT ALL ON FUNCTION api.administrator_used(p_username text, p_source_ip inet) 
 REVOKE ALL ON FUNCTION api.audit_list(p_admin text, p_actor text, p_action text, p_object_type text, p_object_id text, p_since timestamp with time zone, p_until timestamp with time zone, p_limit integer, p_cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.audit_list(p_admin text, p_actor text, p_action text, p_object_type text, p_object_id text, p_since timestamp with time zone, p_until timestamp with time zone, p_limit integer, p_cursor text) TO backend_api;
 
+REVOKE ALL ON FUNCTION api.blocked_email_create(p_admin text, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.blocked_email_create(p_admin text, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.blocked_email_delete(p_admin text, p_email text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.blocked_email_delete(p_admin text, p_email text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.blocked_email_list(p_admin text, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.blocked_email_list(p_admin text, p_limit integer, p_cursor text) TO backend_api;
+
 REVOKE ALL ON FUNCTION api.constraint_errors() FROM PUBLIC;
 GRANT ALL ON FUNCTION api.constraint_errors() TO backend_api;
 
@@ -6013,6 +6374,38 @@ GRANT ALL ON FUNCTION api.session_revoke_all(p_user_id uuid, p_body jsonb) TO ba
 REVOKE ALL ON FUNCTION api.sessions_seen(p_ids uuid[], p_ages double precision[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.sessions_seen(p_ids uuid[], p_ages double precision[]) TO backend_api;
 
+REVOKE ALL ON FUNCTION api.user_entitlement_grant(p_admin text, p_user_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.user_entitlement_grant(p_admin text, p_user_id uuid, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.user_get(p_admin text, p_user_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.user_get(p_admin text, p_user_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.user_limit_apply(p_admin text, p_user_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.user_limit_apply(p_admin text, p_user_id uuid, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.user_limit_clear(p_admin text, p_user_id uuid, p_code text, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.user_limit_clear(p_admin text, p_user_id uuid, p_code text, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.user_list(p_admin text, p_limit integer, p_cursor text, p_q text, p_status text[], p_tier text, p_sanction text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.user_list(p_admin text, p_limit integer, p_cursor text, p_q text, p_status text[], p_tier text, p_sanction text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.user_sanction_apply(p_admin text, p_user_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.user_sanction_apply(p_admin text, p_user_id uuid, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.user_sanction_lift(p_admin text, p_user_id uuid, p_code text, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.user_sanction_lift(p_admin text, p_user_id uuid, p_code text, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.user_session_list(p_admin text, p_user_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.user_session_list(p_admin text, p_user_id uuid, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.user_session_revoke_all(p_admin text, p_user_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.user_session_revoke_all(p_admin text, p_user_id uuid, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.user_soft_delete(p_admin text, p_user_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.user_soft_delete(p_admin text, p_user_id uuid, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION backend.display_name_clean(p_name text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.now() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.uuid_v7() FROM PUBLIC;
@@ -6039,6 +6432,8 @@ REVOKE ALL ON FUNCTION backend.account_lock(p_user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.account_moderate(p_user_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.account_require(p_user_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.budget_key(VARIADIC p_parts text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.source_network(p_source_ip inet, p_bits integer) FROM PUBLIC;
@@ -6047,8 +6442,6 @@ REVOKE ALL ON FUNCTION backend.admin_attempts_key(p_username text, p_source_ip i
 
 REVOKE ALL ON FUNCTION backend.administrator_find(p_username text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION backend.ts(p_at timestamp with time zone) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION backend.administrator_json(p_admin backend.admin_accounts) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.administrator_require(p_admin text) FROM PUBLIC;
@@ -6056,6 +6449,8 @@ REVOKE ALL ON FUNCTION backend.administrator_require(p_admin text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backend.audit(p_admin text, p_action text, p_object_type text, p_object_id text, p_details jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.audit_json(p_entry backend.audit_log) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.blocked_email_json(p_blocked backend.blocked_emails) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.budget_read(p_budget text, p_key bytea) FROM PUBLIC;
 
@@ -6217,8 +6612,6 @@ REVOKE ALL ON FUNCTION backend.setting(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.setting_interval(p_name text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION backend.tg_accounts__forget_countries() FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION backend.tg_audit_log__append_only() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.tg_row__touch() FROM PUBLIC;
@@ -6268,6 +6661,9 @@ GRANT ALL ON FUNCTION worker.auth_budgets_purge(p_limit integer) TO backend_work
 
 REVOKE ALL ON FUNCTION worker.challenges_purge(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.challenges_purge(p_limit integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.entitlements_settle(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.entitlements_settle(p_limit integer) TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.idempotency_keys_purge(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.idempotency_keys_purge(p_limit integer) TO backend_worker;
