@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/account_deletion
 
 BEGIN;
-SELECT plan(36);
+SELECT plan(37);
 -- Before anything is counted for the whole service: tests that do that and move the clock go one after another.
 SELECT FROM backend.clock FOR UPDATE \g /dev/null
 \ir ../helpers.psql
@@ -60,6 +60,10 @@ SELECT backend.mail_enqueue('game.started', k, ARRAY['ann@example.org'], '{"game
 SELECT backend.mail_enqueue('game.started', 'bob', ARRAY['bob@example.org'], '{"game_name": "Friday"}', :'bob') \g /dev/null
 SELECT backend.mail_enqueue('mail.dead_lettered', 'to the operators', ARRAY['ann@example.org'], '{"delivery_id": "x", "template_id": "y"}') \g /dev/null
 UPDATE backend.mail_deliveries SET status = 'sent' WHERE idempotency_key = 'was sent';
+INSERT INTO backend.idempotency_keys (caller, operation, request_key, request_hash, status, body, location)
+VALUES (:'ann', 'game_create', 'k', sha256(''), 201, '{"race_name": "Alphas"}', NULL), (:'bob', 'game_create', 'k', sha256(''), 201, '{}', NULL),
+       ('internal', 'identity_link', 'of ann', sha256(''), 201, '{"subject": "471147114711"}', '/api/v1/internal/users/' || :'ann' || '/identities/telegram'),
+       ('internal', 'identity_link', 'of bob', sha256(''), 201, '{"subject": "4"}', '/api/v1/internal/users/' || :'bob' || '/identities/telegram');
 INSERT INTO backend.mail_attempts (delivery_id, attempt_no, outcome, error)
 SELECT delivery_id, 1, CASE idempotency_key WHEN 'was sent' THEN 'sent' ELSE 'permanent' END, '550 <ann@example.org> unknown' FROM backend.mail_deliveries WHERE idempotency_key IN ('was sent', 'is dead');
 UPDATE backend.mail_deliveries SET status = 'dead_lettered' WHERE idempotency_key = 'is dead';
@@ -97,6 +101,8 @@ SELECT is_empty(
               WHERE user_id = %L AND (status NOT IN ('delivered', 'cancelled') OR last_error IS NOT NULL)$$, :'ann'), 'what was to be told is not');
 SELECT is(pg_temp.state(:'game'), 'cancelled', 'the lobby is released');
 SELECT is((SELECT string_agg(status, ',') FROM backend.invites WHERE invited_user_id = :'ann'), 'revoked', 'all of it');
+
+SELECT bag_eq('SELECT caller, request_key FROM backend.idempotency_keys', format($$VALUES (%L, 'k'), ('internal', 'of bob')$$, :'bob'), 'no answer to them or about them is kept');
 
 -- What is not theirs.
 SELECT is((SELECT count(*) FROM backend.device_sessions WHERE user_id = :'bob' AND status = 'active' AND client_public_key IS NOT NULL), 1::bigint, 'somebody else''s sessions go on');

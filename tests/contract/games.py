@@ -555,9 +555,7 @@ def _no_more(code: str) -> Make:
     def make(world: World, operation: Operation) -> Request:
         _, request = _game_and_request(world, operation, world.person())
         with world.connect() as connection:
-            connection.execute(
-                "UPDATE limit_active SET value = 0 WHERE user_id = %s AND code = %s", [request.headers["X-User-ID"], code]
-            )
+            connection.execute("DELETE FROM limit_active WHERE user_id = %s AND code = %s", [request.headers["X-User-ID"], code])
             limit(connection, request.headers["X-User-ID"], code, 0)
         return request
 

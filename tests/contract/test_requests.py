@@ -311,6 +311,7 @@ def test_a_malformed_id_in_the_path_is_refused_and_named(operation: Operation, n
         "turn": "0",
         "provider": "email",
     }
+    others["code"] = "login_block" if "sanctions" in operation.path else "max_active_memberships"
     for value in NO_IDS:
         if name == "tier" and re.fullmatch(r"[a-z][a-z0-9_]{0,62}", value):
             continue

@@ -44,7 +44,7 @@ def test_a_deletion_leaves_nothing_that_leads_to_the_person(api: Api, database: 
     ann = sign_in(api, database)
     game = make_game(world, ann, "enrollment_open")
     other = make_game(world, None, "enrollment_open")
-    other.invite(ann)
+    other.call("api.invite_create", other.owner.user_id, other.game_id, json.dumps({"invited_user_id": ann.user_id}), None, None)
     api.client.patch("/api/v1/user/account/profile", json={"display_name": NAME}, headers=ann.header).raise_for_status()
     send_code(api, ann.email)
     with world.connect() as connection:
