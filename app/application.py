@@ -36,7 +36,7 @@ def create_app(
 ) -> falcon.App[falcon.Request, falcon.Response]:
     """Make the application: a route for each operation, served by its function or by its hand-written handler."""
     found = list(operations)
-    middleware: list[Any] = [Requests({(o.method, o.path): o for o in found})]
+    middleware: list[Any] = [Requests({(o.method, o.path): o for o in found}, services.countries)]
     if allowed_origins:
         middleware.append(
             falcon.CORSMiddleware(allow_origins=allowed_origins, expose_headers=["ETag", "Location", "X-Request-ID"])

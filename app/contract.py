@@ -8,7 +8,7 @@ CONTEXT and in `app.secrets`. The real signatures are read from the catalog, and
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from app.database import Statement
 
 DOCUMENT = Path(__file__).parent / "openapi" / "openapi.yaml"
 PREFIX = "/api/v1/"
+KEY_HEADER = "Idempotency-Key"
 
 # What a command's transaction is told of its request, in this order.
 SETTINGS = ("request_id", "traceparent", "source_ip")
@@ -96,6 +97,12 @@ class Operation:
     uniform_time: float
     """Seconds: the answer leaves at the next multiple of it. 0 for at once."""
     handler: str | None
+    key: Schema | None = None
+    """Of the header Idempotency-Key, where it is taken."""
+    one_time: tuple[tuple[str, ...], ...] = ()
+    """Where in the answer there are secrets that are shown once (`x-one-time`), as paths of names; `*` is every item."""
+    notes_session: bool = False
+    """Whether the answer is a session that its device has just used (`x-session-seen`)."""
 
 
 class Call(NamedTuple):
@@ -153,7 +160,11 @@ def _operation(
     document: Mapping[str, Any], path: str, method: str, node: Mapping[str, Any], shared: Iterable[Mapping[str, Any]]
 ) -> Operation:
     components = document.get("components", {})
-    parameters = [_parameter(document, _resolve(document, p)) for p in (*shared, *node.get("parameters", ()))]
+    given = [_parameter(document, _resolve(document, p)) for p in (*shared, *node.get("parameters", ()))]
+    parameters = [p for p in given if p.place != "header"]
+    headers = {p.name: p.schema for p in given if p.place == "header"}
+    if headers.keys() - {KEY_HEADER}:
+        raise ValueError(f"headers other than {KEY_HEADER} are not known")
     body = _resolve(document, node["requestBody"]) if "requestBody" in node else None
     successes = sorted(int(s) for s in node["responses"] if s.startswith("2"))
     if not successes:
@@ -175,7 +186,21 @@ def _operation(
         secrets=node.get("x-secrets"),
         uniform_time=node.get("x-uniform-time-ms", 0) / 1000,
         handler=node.get("x-handler"),
+        key=headers.get(KEY_HEADER),
+        one_time=tuple(_one_time(document, answer.get("content", {}).get("application/json", {}).get("schema", {}))),
+        notes_session=bool(node.get("x-session-seen", False)),
     )
+
+
+def _one_time(document: Mapping[str, Any], schema: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if schema.get("x-one-time"):
+        yield path
+        return
+    schema = _resolve(document, schema)
+    for name, inner in schema.get("properties", {}).items():
+        yield from _one_time(document, inner, (*path, name))
+    if "items" in schema:
+        yield from _one_time(document, schema["items"], (*path, "*"))
 
 
 def _parameter(document: Mapping[str, Any], node: Mapping[str, Any]) -> Parameter:

@@ -11,8 +11,9 @@ import logging
 import random
 import select
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import psycopg
 from psycopg import pq
@@ -27,6 +28,15 @@ _TRY_AGAIN = frozenset({"40001", "40P01"})
 _TRIES = 4
 
 Value = bytes | None
+
+T = TypeVar("T")
+
+
+class Calls(Protocol):
+    """What the work of a transaction is given: calls functions, one after another."""
+
+    def __call__(self, name: str, parameters: Sequence[Value]) -> list[Value]:
+        """Call a function and return the columns of its one row. Raises psycopg.Error."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,12 @@ class _Connection:
             raise error_from_result(result)
         return [result.get_value(0, column) for column in range(result.nfields)]
 
+    def execute(self, command: bytes) -> None:
+        """Run a command that answers with nothing. Raises psycopg.Error."""
+        result = self.pgconn.exec_(command)
+        if result.status != pq.ExecStatus.COMMAND_OK:
+            raise error_from_result(result)
+
     def close(self) -> None:
         self._connection.close()
 
@@ -113,13 +129,9 @@ class Database:
             try:
                 columns = connection.call(statement, parameters)
             except psycopg.Error as error:
-                lost = connection.pgconn.status != pq.ConnStatus.OK
-                if lost:
-                    connection.close()
-                else:
-                    self._idle.append(connection)
+                lost = self._give_back(connection)
                 if tries < _TRIES and (error.sqlstate in _TRY_AGAIN or (lost and statement.is_read)):
-                    time.sleep(random.uniform(0, 0.005 * 2**tries))  # noqa: S311
+                    _pause(tries)
                     continue
                 raise
             except BaseException:
@@ -128,6 +140,53 @@ class Database:
             self._idle.append(connection)
             return columns
         raise AssertionError("unreachable")
+
+    def transaction(self, work: Callable[[Calls], T]) -> T:
+        """Run several calls of commands in one transaction and return what `work` returns; nothing is committed if it raises.
+
+        All of it is tried again after a serialization failure or a deadlock. Raises psycopg.Error, and what `work` raises.
+        """
+        for tries in range(1, _TRIES + 1):
+            connection = self._take()
+
+            def call(name: str, parameters: Sequence[Value], connection: _Connection = connection) -> list[Value]:
+                return connection.call(self._statements[name], parameters)
+
+            try:
+                connection.execute(b"BEGIN")
+                result = work(call)
+                connection.execute(b"COMMIT")
+            except psycopg.Error as error:
+                self._roll_back(connection)
+                if tries < _TRIES and error.sqlstate in _TRY_AGAIN:
+                    _pause(tries)
+                    continue
+                raise
+            except BaseException:
+                # Whatever it was doing ends with the connection.
+                connection.close()
+                raise
+            self._idle.append(connection)
+            return result
+        raise AssertionError("unreachable")
+
+    def _roll_back(self, connection: _Connection) -> None:
+        try:
+            if connection.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+                connection.execute(b"ROLLBACK")
+        except psycopg.Error:
+            connection.close()
+        else:
+            self._give_back(connection)
+
+    def _give_back(self, connection: _Connection) -> bool:
+        """Keep a connection on which a statement failed, unless it is lost; tell whether it is."""
+        lost = connection.pgconn.status != pq.ConnStatus.OK
+        if lost:
+            connection.close()
+        else:
+            self._idle.append(connection)
+        return lost
 
     def _take(self) -> _Connection:
         metrics.db_pool_acquires_total.add(1)
@@ -142,3 +201,7 @@ class Database:
 
     def _connect(self) -> _Connection:
         return _Connection(self._conninfo, self._statements, self._lifetime)
+
+
+def _pause(tries: int) -> None:
+    time.sleep(random.uniform(0, 0.005 * 2**tries))  # noqa: S311

@@ -6,6 +6,7 @@ Every process opens its connections after the fork, prepares every statement on 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -27,14 +28,15 @@ from gunicorn.glogging import Logger
 from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import _DEFER, TConn, ThreadWorker
 
+from app import background, contract, dsn, engines, idempotency, logs, probes, telemetry
 from app import config as configuration
-from app import contract, dsn, engines, logs, probes, telemetry
 from app.application import create_app
+from app.background import Countries, Flusher, SeenSessions
 from app.config import Config
-from app.database import Database, Statement
+from app.database import Database, Statement, Value
 from app.errors import ConstraintError, error_body
 from app.geo import Geo
-from app.identity import Administrators, hash_password
+from app.identity import Administrators, Credential, hash_password
 from app.operations import Services
 from app.probes import Check, Probes
 from app.schema import EX_CONFIG, Refused, check_deployed, check_login, deployed_changes
@@ -85,21 +87,27 @@ class Preflight:
             }
 
 
-def build(config: Config) -> falcon.App[falcon.Request, falcon.Response]:
-    """Make the application of one process, with its connections open."""
+def build(config: Config) -> tuple[falcon.App[falcon.Request, falcon.Response], Flusher]:
+    """Make the application of one process, with its connections open, and what writes down its notes, not yet started."""
     preflight = Preflight(config)
     statements = {name: call.statement for name, call in preflight.calls.items()}
     statements |= {s.name: s for s in _INTERNAL_STATEMENTS}
     database = Database(conninfo(config), statements, config.postgres_conn_max_lifetime)
     database.open(config.http_threads)
+    geo = Geo(config.geoip_db_path)
+    seen = SeenSessions(database)
+    countries = Countries(database, geo, config.http_trusted_proxies)
     services = Services(
         database=database,
         constraints=preflight.constraints,
-        administrators=Administrators(lambda name: _find_hash(database, name)),
-        geo=Geo(config.geoip_db_path),
+        # Passwords that are compared must leave threads for everything else.
+        administrators=Administrators(_Credentials(database), max(1, config.http_threads // 2)),
+        geo=geo,
         trusted_proxies=config.http_trusted_proxies,
         internal_token=config.internal_token,
         pepper=(config.auth_pepper or "").encode(),
+        seen=seen,
+        countries=countries,
     )
     root = Probes(_checks(config, database), preflight.document)
     game_engines = engines.Engines(
@@ -110,18 +118,44 @@ def build(config: Config) -> falcon.App[falcon.Request, falcon.Response]:
         at_once=max(1, config.http_threads // 2),
     )
     handlers = {**root.handlers(), **game_engines.handlers()}
-    return create_app(preflight.operations, preflight.calls, services, handlers, config.cors_allowed_origins)
+    app = create_app(preflight.operations, preflight.calls, services, handlers, config.cors_allowed_origins)
+    return app, Flusher((seen.flush, countries.flush))
 
 
-_TEXT = 25
-_CREDENTIAL = Statement("administrator_credential", "SELECT api.administrator_credential($1)", (_TEXT,), True)
+_TEXT, _INET = 25, 869
+_CREDENTIAL = Statement("administrator_credential", "SELECT api.administrator_credential($1, $2)", (_TEXT, _INET), True)
+_FAILED = Statement("administrator_attempt_failed", "SELECT api.administrator_attempt_failed($1, $2)", (_TEXT, _INET), False)
+_USED = Statement("administrator_used", "SELECT api.administrator_used($1, $2)", (_TEXT, _INET), False)
 _CHANGES = Statement("schema_changes", "SELECT array_to_string(ARRAY(SELECT api.schema_changes()), ' ')", (), True)
-_INTERNAL_STATEMENTS = (_CREDENTIAL, _CHANGES, engines.ENGINE_ACCESS)
+_INTERNAL_STATEMENTS = (
+    _CREDENTIAL,
+    _FAILED,
+    _USED,
+    _CHANGES,
+    engines.ENGINE_ACCESS,
+    *background.STATEMENTS,
+    *idempotency.STATEMENTS,
+)
 
 
-def _find_hash(database: Database, name: str) -> str | None:
-    (value,) = database.call(_CREDENTIAL.name, [name.encode()])
-    return value.decode() if value is not None else None
+class _Credentials:
+    """The database's word on administrators (`app.identity.Credentials`)."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def find(self, name: str, source: str | None) -> Credential:
+        return Credential(**json.loads(self._call(_CREDENTIAL, name, source) or b"{}"))
+
+    def failed(self, name: str, source: str | None) -> None:
+        self._call(_FAILED, name, source)
+
+    def used(self, name: str, source: str | None) -> None:
+        self._call(_USED, name, source)
+
+    def _call(self, statement: Statement, name: str, source: str | None) -> Value:
+        (value,) = self._database.call(statement.name, [name.encode(), source.encode() if source else None])
+        return value
 
 
 def _checks(config: Config, database: Database) -> dict[str, Check]:
@@ -131,7 +165,7 @@ def _checks(config: Config, database: Database) -> dict[str, Check]:
         return "ok"
 
     def postgres() -> str:
-        database.call(_CREDENTIAL.name, [b""])
+        database.call(_CREDENTIAL.name, [b"", None])
         return "ok"
 
     checks: dict[str, Check] = {"postgres": postgres, "schema": schema}
@@ -189,6 +223,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().init_signals()
         # Ctrl-C at a terminal reaches everybody; what it means, the master decides.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def run(self) -> None:
+        super().run()
+        self.app.finish()
 
     def set_accept_enabled(self, enabled: bool) -> None:
         super().set_accept_enabled(enabled)
@@ -326,12 +364,18 @@ class _Server(BaseApplication):  # type: ignore[misc]
         logs.configure(self._config.service_name, self._config.logging_level)
         telemetry.configure(self._config, "api", self._scrape_directory)
         try:
-            return build(self._config)
+            app, self._flusher = build(self._config)
         except psycopg.OperationalError as error:
             # Any other exception here would end the master as well: it takes it for a fault of the code.
             log.warning("the database is away", extra={"error": type(error).__name__})
             time.sleep(1)
             sys.exit(1)
+        self._flusher.start()
+        return app
+
+    def finish(self) -> None:
+        """In the worker, when it has answered its last request."""
+        self._flusher.stop()
 
 
 def _bind_address(config: Config) -> str:

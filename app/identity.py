@@ -6,16 +6,20 @@ import base64
 import binascii
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import bcrypt
+import psycopg
 
-from app.errors import ApiError
+from app.errors import ApiError, unavailable
+
+log = logging.getLogger("galaxy.api")
 
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
@@ -23,6 +27,9 @@ _REMEMBER_SECONDS = 60
 _REMEMBER_COUNT = 1000
 
 _COST = 12
+
+PASSWORD_BYTES = (12, 72)
+"""The least and the most bytes of an administrator's password in UTF-8; bcrypt looks at no more than that."""
 
 
 def user_id(header: str | None) -> str:
@@ -46,6 +53,30 @@ def hash_password(password: str) -> str:
     return bcrypt.hashpw(password.encode(), bcrypt.gensalt(_COST)).decode()
 
 
+class Credential(NamedTuple):
+    """What the database says of a name, to somebody at an address."""
+
+    password_hash: str | None
+    """bcrypt's; None for nobody."""
+    retry_after: int | None
+    """Seconds for which nobody of this name is let in from there."""
+    is_to_be_noted: bool
+    """Whether a success should be told to the database."""
+
+
+class Credentials(Protocol):
+    """Where the hashes are, and where attempts are counted. Addresses are None where there is none."""
+
+    def find(self, name: str, source: str | None) -> Credential:
+        """Look a name up."""
+
+    def failed(self, name: str, source: str | None) -> None:
+        """Count a wrong password, for whatever name."""
+
+    def used(self, name: str, source: str | None) -> None:
+        """Note a right one."""
+
+
 class Administrators:
     """Checks Basic credentials against bcrypt hashes.
 
@@ -53,29 +84,55 @@ class Administrators:
     together with the hash it was right for: once the row says another, or none, it is forgotten. Unknown names cost the same.
     """
 
-    def __init__(self, find_hash: Callable[[str], str | None]) -> None:
-        self._find_hash = find_hash
+    def __init__(self, credentials: Credentials, at_once: int) -> None:
+        """At most `at_once` passwords are compared at the same time, so that guessing leaves threads for everything else."""
+        self._credentials = credentials
+        self._places = threading.BoundedSemaphore(at_once)
         self._key = secrets.token_bytes(32)
         self._remembered: OrderedDict[bytes, float] = OrderedDict()
         self._lock = threading.Lock()
         self._nobody = bcrypt.hashpw(secrets.token_bytes(16), bcrypt.gensalt(_COST)).decode()
 
-    def check(self, header: str | None) -> str:
-        """Return the administrator's name. Raises ApiError 401."""
+    def check(self, header: str | None, source: str | None) -> str:
+        """Return the name of the administrator who calls from an address. Raises ApiError 401, 429, 503."""
         name, password = _basic(header)
-        stored = self._find_hash(name)
+        found = self._credentials.find(name, source)
+        if found.retry_after is not None:
+            raise _too_many_attempts(found.retry_after)
+        stored = found.password_hash
         digest = hmac.digest(self._key, b"\0".join((name.encode(), password, (stored or "").encode())), hashlib.sha256)
-        if stored is not None and self._is_remembered(digest):
-            return name
-        # bcrypt looks at 72 bytes at most, and none of a hash of ours was made of more.
-        is_right = bcrypt.checkpw(password[:72], (stored or self._nobody).encode()) and len(password) <= 72
-        if stored is None or not is_right:
-            raise _unauthorized()
+        if stored is None or not self._is_remembered(digest):
+            if not self._is_right(password, stored):
+                self._credentials.failed(name, source)
+                raise _unauthorized()
+            self._remember(digest)
+        if found.is_to_be_noted:
+            self._note(name, source)
+        return name
+
+    def _is_right(self, password: bytes, stored: str | None) -> bool:
+        # Nobody waits: those who wait would hold the threads.
+        if not self._places.acquire(blocking=False):
+            raise unavailable()
+        try:
+            # bcrypt looks at 72 bytes at most, and none of a hash of ours was made of more.
+            is_right = bcrypt.checkpw(password[:72], (stored or self._nobody).encode()) and len(password) <= 72
+        finally:
+            self._places.release()
+        return stored is not None and is_right
+
+    def _note(self, name: str, source: str | None) -> None:
+        try:
+            self._credentials.used(name, source)
+        except psycopg.Error as error:
+            # Who is let in is let in; it is noted with the next request.
+            log.warning("a sign-in was not noted", extra={"error": type(error).__name__, "sqlstate": error.sqlstate})
+
+    def _remember(self, digest: bytes) -> None:
         with self._lock:
             self._remembered[digest] = time.monotonic() + _REMEMBER_SECONDS
             while len(self._remembered) > _REMEMBER_COUNT:
                 self._remembered.popitem(last=False)
-        return name
 
     def _is_remembered(self, digest: bytes) -> bool:
         with self._lock:
@@ -107,4 +164,14 @@ def _unauthorized() -> ApiError:
         "unauthorized",
         "Sign in as an administrator.",
         headers={"WWW-Authenticate": 'Basic realm="galaxy-admin"'},
+    )
+
+
+def _too_many_attempts(seconds: int) -> ApiError:
+    return ApiError(
+        429,
+        "too_many_attempts",
+        "Too many wrong passwords came from there for this name.",
+        {"retry_after": seconds},
+        {"Retry-After": str(seconds)},
     )

@@ -21,6 +21,9 @@ http_requests_total = _meter.create_counter(
 http_request_duration_seconds = _histogram(
     "http_request_duration_seconds", "From the request's first byte in the app to its last out."
 )
+geo_lookups_total = _meter.create_counter(
+    "geo_lookups_total", description="Look-ups of an address's country: found, unknown, error."
+)
 db_pool_acquires_total = _meter.create_counter("db_pool_acquires_total", description="Connections taken for a call.")
 grpc_push_subscribers = _meter.create_up_down_counter("grpc_push_subscribers", description="Open push streams.")
 grpc_push_events_total = _meter.create_counter("grpc_push_events_total", description="Events sent to subscribers, by kind.")

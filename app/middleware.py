@@ -11,6 +11,7 @@ import falcon
 from opentelemetry.trace import SpanKind
 
 from app import context, logs, metrics, telemetry
+from app.background import Countries
 from app.contract import Operation
 
 log = logging.getLogger("galaxy.api")
@@ -19,9 +20,10 @@ log = logging.getLogger("galaxy.api")
 class Requests:
     """Falcon middleware. Sets `request_id` and `traceparent` on the request's context."""
 
-    def __init__(self, operations: Mapping[tuple[str, str], Operation]) -> None:
-        """`operations` by method and path template."""
+    def __init__(self, operations: Mapping[tuple[str, str], Operation], countries: Countries) -> None:
+        """`operations` by method and path template; `countries` counts where people's requests come from."""
         self._operations = operations
+        self._countries = countries
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
         state = req.context
@@ -41,6 +43,10 @@ class Requests:
         template = req.uri_template or ""
         operation = self._operations.get((req.method, template))
         group = operation.group if operation else "none"
+        if group == "user" and resp.status_code < 400:
+            self._countries.note(
+                req.get_header("X-User-ID", default=""), req.env.get("REMOTE_ADDR", ""), req.get_header("X-Forwarded-For")
+            )
         labels: dict[str, str | int] = {
             "group": group,
             "method": req.method if req.method in falcon.HTTP_METHODS else "other",

@@ -15,9 +15,10 @@ from urllib.parse import parse_qsl
 import falcon
 from gunicorn.http.errors import ParseException
 
-from app import context, identity, secrets
-from app.contract import Call, Operation, Parameter
-from app.database import Database, Value
+from app import context, idempotency, identity, secrets
+from app.background import Countries, SeenSessions
+from app.contract import KEY_HEADER, Call, Operation, Parameter
+from app.database import Calls, Database, Value
 from app.errors import ApiError, ConstraintError, error_body, headers_of, internal, invalid
 from app.geo import Geo
 
@@ -36,6 +37,8 @@ class Services:
     trusted_proxies: tuple[context.Network, ...]
     internal_token: str | None
     pepper: bytes
+    seen: SeenSessions
+    countries: Countries
 
 
 class Reader:
@@ -61,36 +64,53 @@ class Reader:
             arguments[f"p_{parameter.name}"] = value
         if problems:
             raise invalid(problems)
-        if operation.body is not None:
-            arguments.update(self._body(req))
+        body = self._body(req, arguments)
         arguments.update(self._identity(req))
+        if self._provider is not None and body is not None:
+            # Not before it is known who calls: to hash a password is work.
+            arguments.update(self._provider.make(body, self._services.pepper))
+            arguments["p_body"] = json.dumps(body, ensure_ascii=False).encode()
         return arguments
 
-    def _body(self, req: falcon.Request) -> dict[str, Value]:
+    def _body(self, req: falcon.Request, arguments: dict[str, Value]) -> Any:
+        """Check the body and put it among the arguments; return it parsed, None where there is none."""
         operation = self._operation
-        assert operation.body is not None
+        if operation.body is None:
+            return None
         raw = read_body(req)
+        req.context.body = raw
         if not raw and not operation.is_body_required:
-            return {"p_body": None}
+            arguments["p_body"] = None
+            return None
         check_content_type(req.content_type)
         body = parse_json(raw)
         problems = operation.body.problems(body)
+        if not problems and self._provider is not None:
+            problems = self._provider.problems(body)
         if problems:
             raise invalid(problems)
-        if self._provider is None:
-            return {"p_body": raw}
-        made = self._provider.make(body, self._services.pepper)
-        return {"p_body": json.dumps(body, ensure_ascii=False).encode(), **made}
+        arguments["p_body"] = raw
+        return body
 
     def _identity(self, req: falcon.Request) -> dict[str, Value]:
+        services = self._services
         match self._operation.group:
             case "user":
                 return {"p_user_id": identity.user_id(req.get_header("X-User-ID")).encode()}
             case "admin":
-                return {"p_admin": self._services.administrators.check(req.auth).encode()}
+                source = context.source_address(req.env, services.trusted_proxies)
+                return {"p_admin": services.administrators.check(req.auth, source).encode()}
             case "internal":
-                identity.check_internal(req.auth, self._services.internal_token)
+                identity.check_internal(req.auth, services.internal_token)
         return {}
+
+    def key(self, req: falcon.Request) -> str | None:
+        """Return the Idempotency-Key, if the operation takes one and there is one. Raises ApiError 400."""
+        schema = self._operation.key
+        value = req.get_header(KEY_HEADER) if schema is not None else None
+        if schema is not None and value is not None and (problems := schema.problems(value, KEY_HEADER)):
+            raise invalid(problems)
+        return value
 
 
 class Responder:
@@ -116,13 +136,53 @@ class Responder:
             time.sleep(-elapsed % self._operation.uniform_time)
 
     def _answer(self, req: falcon.Request, resp: falcon.Response, path: Mapping[str, str]) -> None:
+        key = self._reader.key(req) if self._operation.key is not None else None
         arguments = self._reader.arguments(req, path)
-        columns = self._services.database.call(self._operation.name, self._parameters(req, arguments, self._call.arguments))
+        parameters = self._parameters(req, arguments, self._call.arguments)
+        if key is not None:
+            self._reply(req, resp, self._once(req, key, path, arguments, parameters))
+            return
+        columns = self._services.database.call(self._operation.name, parameters)
+        if self._operation.notes_session and columns[0] is not None:
+            self._services.seen.note(path.get("device_session_id", "").lower() or json.loads(columns[0])["device_session_id"])
         if self._call.returns_reply:
             self._reply(req, resp, columns)
             return
         resp.status = _status(self._operation.success_status)
         self._send(req, resp, columns[0])
+
+    def _once(
+        self, req: falcon.Request, key: str, path: Mapping[str, str], arguments: Mapping[str, Value], parameters: list[Value]
+    ) -> list[Value]:
+        """Do what was not done under this key before; return status, body and location."""
+        operation = self._operation
+        request = idempotency.Request(
+            group=operation.group,
+            caller=self._caller(arguments),
+            operation=operation.name,
+            key=key,
+            digest=idempotency.digest(
+                self._services.pepper, [sorted(path.items()), req.query_string], req.context.body, arguments.get("p_body")
+            ),
+        )
+
+        def work(call: Calls) -> list[Value]:
+            def command() -> list[Value]:
+                columns = call(operation.name, parameters)
+                return columns if self._call.returns_reply else [str(operation.success_status).encode(), columns[0], None]
+
+            return idempotency.once(call, request, command, operation.one_time)
+
+        return self._services.database.transaction(work)
+
+    def _caller(self, arguments: Mapping[str, Value]) -> bytes:
+        match self._operation.group:
+            case "user":
+                # One person, in whichever case the id is written.
+                return (arguments["p_user_id"] or b"").lower()
+            case "admin":
+                return arguments["p_admin"] or b""
+        return b"internal"
 
     def _parameters(self, req: falcon.Request, arguments: Mapping[str, Value], names: tuple[str, ...]) -> list[Value]:
         values: list[Value] = []

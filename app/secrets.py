@@ -11,15 +11,25 @@ import secrets
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
+from app.identity import PASSWORD_BYTES, hash_password
+
+Problem = dict[str, str]
+
+
+def _no_problems(_body: Mapping[str, Any]) -> list[Problem]:
+    return []
+
 
 class Provider(NamedTuple):
     """What `x-secrets` of an operation names: the arguments it gives, and how it makes them of the body and the pepper.
 
-    It may take a secret out of the body, so that the clear text goes no further.
+    It may take a secret out of the body, so that the clear text goes no further. `problems` says what is wrong with the body
+    that a schema cannot say; it is asked before it is known who calls, `make` after that.
     """
 
     arguments: tuple[str, ...]
     make: Callable[[MutableMapping[str, Any], bytes], dict[str, bytes | None]]
+    problems: Callable[[Mapping[str, Any]], list[Problem]] = _no_problems
 
 
 def code_hash(code: str, pepper: bytes) -> bytes:
@@ -60,9 +70,37 @@ def _invite_code_check(body: MutableMapping[str, Any], _pepper: bytes) -> dict[s
     return {"p_code_hash": None if code is None else _bytea(invite_code_hash(code))}
 
 
+def _password_make(body: MutableMapping[str, Any], _pepper: bytes) -> dict[str, bytes | None]:
+    return {"p_password_hash": hash_password(body.pop("password")).encode()}
+
+
+def _password_problems(body: Mapping[str, Any]) -> list[Problem]:
+    least, most = PASSWORD_BYTES
+    if least <= len(body["password"].encode()) <= most:
+        return []
+    return [{"path": "password", "problem": f"has not {least} to {most} bytes in UTF-8"}]
+
+
+def token_hash(token: str) -> bytes:
+    """Return the SHA-256 of a bearer token. It has 256 random bits: nobody finds it by trying."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _token_make(_body: MutableMapping[str, Any], _pepper: bytes) -> dict[str, bytes | None]:
+    token = secrets.token_urlsafe(32)
+    return {"p_token": token.encode(), "p_token_hash": _bytea(token_hash(token))}
+
+
+def _token_check(body: MutableMapping[str, Any], _pepper: bytes) -> dict[str, bytes | None]:
+    return {"p_token_hash": _bytea(token_hash(body.pop("token")))}
+
+
 PROVIDERS: Mapping[str, Provider] = {
     "code_make": Provider(("p_code", "p_code_hash"), _code_make),
     "code_check": Provider(("p_code_hash",), _code_check),
+    "token_make": Provider(("p_token", "p_token_hash"), _token_make),
+    "token_check": Provider(("p_token_hash",), _token_check),
     "invite_code_make": Provider(("p_code", "p_code_hash"), _invite_code_make),
     "invite_code_check": Provider(("p_code_hash",), _invite_code_check),
+    "password_make": Provider(("p_password_hash",), _password_make, _password_problems),
 }

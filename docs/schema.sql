@@ -55,14 +55,27 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM fail(404, 'account_not_found', 'There is no such account.');
     END IF;
-    RETURN (account_json(v_account) || jsonb_build_object(
-        'permanent_block', v_account.permanent_block,
-        'login_blocked', is_sanctioned(p_user_id, 'login_block'),
-        'deleted_at', ts(v_account.deleted_at)))::text;
+    RETURN account_internal_json(v_account)::text;
 END;
 $$;
 
 COMMENT ON FUNCTION api.account_internal_get(p_user_id uuid) IS 'An account with what the gateway must know of it, whatever its state. GX404 account_not_found.';
+
+CREATE FUNCTION api.administrator_attempt_failed(p_username text, p_source_ip inet) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_expires_at timestamptz := backend.now() + setting_interval('admin_attempts_window');
+BEGIN
+    INSERT INTO admin_attempts AS t (key_hash, expires_at) VALUES (admin_attempts_key(p_username, p_source_ip), v_expires_at)
+    ON CONFLICT (key_hash) DO UPDATE
+       SET failures = CASE WHEN t.expires_at <= backend.now() THEN 1 ELSE t.failures + 1 END,
+           expires_at = CASE WHEN t.expires_at <= backend.now() THEN v_expires_at ELSE t.expires_at END;
+END;
+$$;
+
+COMMENT ON FUNCTION api.administrator_attempt_failed(p_username text, p_source_ip inet) IS 'Counts a wrong password for a name, whether or not there is such an administrator. Raises nothing of its own.';
 
 CREATE FUNCTION api.administrator_bootstrap(p_username text, p_password_hash text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -81,30 +94,91 @@ $$;
 
 COMMENT ON FUNCTION api.administrator_bootstrap(p_username text, p_password_hash text) IS 'Makes the first administrator, if there is none at all; tells whether it did. 23514 for a bad name or hash.';
 
-CREATE FUNCTION api.administrator_credential(p_username text) RETURNS text
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    RETURN (SELECT a.password_hash FROM admin_accounts AS a WHERE a.username = p_username AND a.disabled_at IS NULL);
-END;
-$$;
-
-COMMENT ON FUNCTION api.administrator_credential(p_username text) IS 'The bcrypt hash that a password is compared with; null for nobody and for a disabled administrator. Raises nothing of its own.';
-
-CREATE FUNCTION api.administrator_get(p_admin text, p_username text) RETURNS text
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+CREATE FUNCTION api.administrator_create(p_admin text, p_body jsonb, p_password_hash text) RETURNS api.reply
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
     v_administrator admin_accounts%ROWTYPE;
 BEGIN
     PERFORM administrator_require(p_admin);
-    SELECT * INTO v_administrator FROM admin_accounts WHERE username = p_username;
-    IF NOT FOUND THEN
-        PERFORM fail(404, 'administrator_not_found', 'There is no such administrator.');
+    INSERT INTO admin_accounts (username, password_hash) VALUES (p_body ->> 'username', p_password_hash) RETURNING * INTO v_administrator;
+    PERFORM audit(p_admin, 'administrator_create', 'administrator', v_administrator.username, NULL);
+    RETURN ROW(201, administrator_json(v_administrator)::text, '/api/v1/admin/admin-accounts/' || v_administrator.username)::api.reply;
+END;
+$$;
+
+COMMENT ON FUNCTION api.administrator_create(p_admin text, p_body jsonb, p_password_hash text) IS 'Makes an administrator. GX401 unauthorized, GX409 administrator_exists.';
+
+CREATE FUNCTION api.administrator_credential(p_username text, p_source_ip inet) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_administrator admin_accounts%ROWTYPE;
+    v_attempts admin_attempts%ROWTYPE;
+BEGIN
+    SELECT * INTO v_administrator FROM admin_accounts AS a WHERE a.username = p_username AND a.disabled_at IS NULL;
+    SELECT * INTO v_attempts FROM admin_attempts AS t
+     WHERE t.key_hash = admin_attempts_key(p_username, p_source_ip) AND t.expires_at > backend.now();
+    RETURN json_build_object(
+        'password_hash', v_administrator.password_hash,
+        'retry_after', CASE WHEN v_attempts.failures >= setting('admin_attempts')
+                            THEN ceil(extract(epoch FROM v_attempts.expires_at - backend.now()))::integer END,
+        'is_to_be_noted', v_attempts.failures IS NOT NULL
+                          OR coalesce(v_administrator.last_used_at <= backend.now() - interval '1 minute', true))::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.administrator_credential(p_username text, p_source_ip inet) IS 'The bcrypt hash that a password is compared with, null for nobody and for a disabled administrator; for how many seconds nobody of this name is let in from there; and whether a success is to be noted. Raises nothing of its own.';
+
+CREATE FUNCTION api.administrator_disable(p_admin text, p_username text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_administrator admin_accounts%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    -- Two who disable each other at once: one after another, and the second is nobody any more.
+    PERFORM FROM admin_accounts AS a WHERE a.disabled_at IS NULL ORDER BY a.username FOR NO KEY UPDATE;
+    PERFORM administrator_require(p_admin);
+    v_administrator := administrator_find(p_username);
+    IF v_administrator.disabled_at IS NULL THEN
+        IF NOT EXISTS (SELECT FROM admin_accounts AS a WHERE a.disabled_at IS NULL AND a.username <> p_username) THEN
+            PERFORM fail(409, 'last_administrator', 'The last enabled administrator cannot be disabled.');
+        END IF;
+        UPDATE admin_accounts SET disabled_at = backend.now() WHERE username = p_username RETURNING * INTO v_administrator;
     END IF;
+    PERFORM audit(p_admin, 'administrator_disable', 'administrator', p_username, NULL);
     RETURN administrator_json(v_administrator)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.administrator_disable(p_admin text, p_username text) IS 'Lets an administrator in no more; again changes nothing. GX401 unauthorized, GX404 administrator_not_found, GX409 last_administrator.';
+
+CREATE FUNCTION api.administrator_enable(p_admin text, p_username text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM administrator_require(p_admin);
+    PERFORM administrator_find(p_username);
+    UPDATE admin_accounts SET disabled_at = NULL WHERE username = p_username AND disabled_at IS NOT NULL;
+    PERFORM audit(p_admin, 'administrator_enable', 'administrator', p_username, NULL);
+    RETURN administrator_json(administrator_find(p_username))::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.administrator_enable(p_admin text, p_username text) IS 'Lets an administrator in again; one who is enabled stays so. GX401 unauthorized, GX404 administrator_not_found.';
+
+CREATE FUNCTION api.administrator_get(p_admin text, p_username text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM administrator_require(p_admin);
+    RETURN administrator_json(administrator_find(p_username))::text;
 END;
 $$;
 
@@ -131,6 +205,137 @@ $$;
 
 COMMENT ON FUNCTION api.administrator_list(p_admin text, p_limit integer, p_cursor text) IS 'The administrators by name. GX400 invalid_cursor, GX401 unauthorized.';
 
+CREATE FUNCTION api.administrator_reset_password(p_admin text, p_username text, p_body jsonb, p_password_hash text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM administrator_require(p_admin);
+    PERFORM administrator_find(p_username);
+    UPDATE admin_accounts SET password_hash = p_password_hash WHERE username = p_username;
+    PERFORM audit(p_admin, 'administrator_reset_password', 'administrator', p_username, p_body - 'password');
+    RETURN NULL;
+END;
+$$;
+
+COMMENT ON FUNCTION api.administrator_reset_password(p_admin text, p_username text, p_body jsonb, p_password_hash text) IS 'Gives an administrator another password; the old one opens nothing from now on. GX401 unauthorized, GX404 administrator_not_found.';
+
+CREATE FUNCTION api.administrator_used(p_username text, p_source_ip inet) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    DELETE FROM admin_attempts AS t WHERE t.key_hash = admin_attempts_key(p_username, p_source_ip);
+    -- Of many requests at once one writes, and nobody waits for it.
+    UPDATE admin_accounts SET last_used_at = backend.now()
+     WHERE username = (
+         SELECT a.username FROM admin_accounts AS a
+          WHERE a.username = p_username AND a.disabled_at IS NULL
+            AND (a.last_used_at IS NULL OR a.last_used_at <= backend.now() - interval '1 minute')
+            FOR NO KEY UPDATE SKIP LOCKED);
+END;
+$$;
+
+COMMENT ON FUNCTION api.administrator_used(p_username text, p_source_ip inet) IS 'Notes that a password was right: forgets the wrong ones from there, and says when, at most once a minute. Raises nothing of its own.';
+
+CREATE FUNCTION api.audit_list(p_admin text, p_actor text, p_action text, p_object_type text, p_object_id text, p_since timestamp with time zone, p_until timestamp with time zone, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_list text := 'audit_list:' || json_build_array(
+        p_actor, p_action, p_object_type, p_object_id, extract(epoch FROM p_since), extract(epoch FROM p_until))::text;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    PERFORM administrator_require(p_admin);
+    SELECT array_agg(audit_json(r) ORDER BY r.audit_id DESC), array_agg(r.audit_id::text ORDER BY r.audit_id DESC) INTO v_items, v_keys
+      FROM (SELECT l.* FROM audit_log AS l
+             WHERE (v_before IS NULL OR l.audit_id < v_before)
+               AND (p_actor IS NULL OR l.admin = p_actor)
+               AND (p_action IS NULL OR l.action = p_action)
+               AND (p_object_type IS NULL OR l.object_type = p_object_type)
+               AND (p_object_id IS NULL OR l.object_id = p_object_id)
+               AND (p_since IS NULL OR l.created_at >= p_since)
+               AND (p_until IS NULL OR l.created_at < p_until)
+             ORDER BY l.audit_id DESC
+             LIMIT p_limit + 1) AS r;
+    RETURN page(v_list, v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.audit_list(p_admin text, p_actor text, p_action text, p_object_type text, p_object_id text, p_since timestamp with time zone, p_until timestamp with time zone, p_limit integer, p_cursor text) IS 'Who did what to what, newest first: by whom, what, to what, from a time on, before a time. GX400 invalid_cursor, GX401 unauthorized.';
+
+CREATE FUNCTION api.blocked_email_create(p_admin text, p_body jsonb) RETURNS api.reply
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_email text := email_normalise(p_body ->> 'email');
+    v_blocked blocked_emails%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    IF v_email IS NULL THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.', '[{"path": "email", "problem": "is not an e-mail address"}]');
+    END IF;
+    -- Whoever signs in by it now comes before, or finds it blocked.
+    PERFORM identity_lock('email', v_email);
+    INSERT INTO blocked_emails (email, reason, actor) VALUES (v_email, p_body ->> 'reason', p_admin)
+    ON CONFLICT (email) DO NOTHING
+    RETURNING * INTO v_blocked;
+    IF v_blocked.email IS NULL THEN
+        PERFORM fail(409, 'conflict', 'This address is blocked already.');
+    END IF;
+    -- Not the address itself, which could never be taken out of the log again.
+    PERFORM audit(p_admin, 'blocked_email_create', 'blocked_email', encode(sha256(convert_to(v_email, 'UTF8')), 'hex'), p_body - 'email');
+    RETURN ROW(201, blocked_email_json(v_blocked)::text, '/api/v1/admin/blocked-emails/' || url_segment(v_email))::api.reply;
+END;
+$$;
+
+COMMENT ON FUNCTION api.blocked_email_create(p_admin text, p_body jsonb) IS 'Keeps an address from ever signing in; an account that it has is not touched. GX400 invalid_request, GX401 unauthorized, GX409 conflict.';
+
+CREATE FUNCTION api.blocked_email_delete(p_admin text, p_email text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_email text := email_normalise(p_email);
+BEGIN
+    PERFORM administrator_require(p_admin);
+    DELETE FROM blocked_emails WHERE email = v_email;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'blocked_email_not_found', 'This address is not blocked.');
+    END IF;
+    PERFORM audit(p_admin, 'blocked_email_delete', 'blocked_email', encode(sha256(convert_to(v_email, 'UTF8')), 'hex'), NULL);
+    RETURN NULL;
+END;
+$$;
+
+COMMENT ON FUNCTION api.blocked_email_delete(p_admin text, p_email text) IS 'Lets an address be used again. GX401 unauthorized, GX404 blocked_email_not_found.';
+
+CREATE FUNCTION api.blocked_email_list(p_admin text, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_after text := cursor_read('blocked_email_list', p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    PERFORM administrator_require(p_admin);
+    SELECT array_agg(blocked_email_json(r) ORDER BY r.email COLLATE "C"), array_agg(r.email ORDER BY r.email COLLATE "C")
+      INTO v_items, v_keys
+      FROM (SELECT b.* FROM blocked_emails AS b
+             WHERE v_after IS NULL OR b.email COLLATE "C" > v_after COLLATE "C"
+             ORDER BY b.email COLLATE "C"
+             LIMIT p_limit + 1) AS r;
+    RETURN page('blocked_email_list', v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.blocked_email_list(p_admin text, p_limit integer, p_cursor text) IS 'The addresses that may not be used, in their order. GX400 invalid_cursor, GX401 unauthorized.';
+
 CREATE FUNCTION api.constraint_errors() RETURNS TABLE(constraint_name text, status integer, code text, message text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -142,7 +347,7 @@ $$;
 
 COMMENT ON FUNCTION api.constraint_errors() IS 'What a caller is told when a constraint refuses. Raises nothing of its own.';
 
-CREATE FUNCTION api.email_code_confirm(p_body jsonb, p_code_hash bytea, p_source_country text) RETURNS api.reply
+CREATE FUNCTION api.email_code_confirm(p_body jsonb, p_code_hash bytea, p_source_country text, p_source_ip inet) RETURNS api.reply
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
@@ -167,15 +372,18 @@ BEGIN
     SELECT * INTO v_challenge FROM auth_challenges WHERE challenge_id = v_challenge_id FOR NO KEY UPDATE;
     IF v_challenge.challenge_id IS NULL OR v_challenge.consumed_at IS NOT NULL OR is_over(v_challenge.expires_at)
        OR v_challenge.attempts >= setting('challenge_max_attempts')
+       OR NOT code_may_be_tried(v_challenge.email, p_source_ip)
     THEN
         RETURN refusal(400, 'invalid_code', 'The code is not valid.');
     END IF;
     -- Counted before it is compared, and kept whatever comes of it: that is why the refusal is returned and not raised.
     UPDATE auth_challenges SET attempts = attempts + 1 WHERE challenge_id = v_challenge_id;
     IF code_hash(v_challenge_id, p_code_hash) <> v_challenge.code_hash THEN
+        PERFORM code_was_wrong(v_challenge.email, p_source_ip);
         RETURN refusal(400, 'invalid_code', 'The code is not valid.');
     END IF;
     UPDATE auth_challenges SET consumed_at = backend.now() WHERE challenge_id = v_challenge_id;
+    PERFORM code_was_right(v_challenge.email);
     IF EXISTS (SELECT FROM blocked_emails AS b WHERE b.email = v_challenge.email) THEN
         -- Blocked since the mail went out.
         RETURN refusal(403, 'account_blocked', 'This address may not sign in.');
@@ -193,17 +401,21 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION api.email_code_confirm(p_body jsonb, p_code_hash bytea, p_source_country text) IS 'Opens a device session for a right code, once; the account is made if it is the first. Returns 400 invalid_code, 403 account_blocked, sanctioned. GX400 invalid_request, GX503 unavailable.';
+COMMENT ON FUNCTION api.email_code_confirm(p_body jsonb, p_code_hash bytea, p_source_country text, p_source_ip inet) IS 'Opens a device session for a right code, once; the account is made if it is the first. Returns 400 invalid_code, 403 account_blocked, sanctioned. GX400 invalid_request, GX503 unavailable.';
 
-CREATE FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea) RETURNS text
+CREATE FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea, p_source_ip inet) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
     v_email text := email_normalise(p_body ->> 'email');
     v_ttl interval := setting_interval('challenge_ttl');
+    v_account accounts%ROWTYPE;
     v_live bigint;
-    v_challenge_id uuid;
+    v_refused text;
+    -- Of a challenge that is made, or else of none: an id that opens nothing looks like any other.
+    v_challenge_id uuid := uuid_v7();
+    v_reused_id uuid;
 BEGIN
     IF v_email IS NULL THEN
         PERFORM fail(400, 'invalid_request', 'The request is malformed.',
@@ -211,24 +423,15 @@ BEGIN
     END IF;
     -- Of those who ask at once for one address, one after another is counted.
     PERFORM identity_lock('email', v_email);
-    IF EXISTS (SELECT FROM blocked_emails AS b WHERE b.email = v_email)
-       OR EXISTS (SELECT FROM identities AS i JOIN accounts AS a USING (user_id)
-                   WHERE i.provider = 'email' AND i.subject = v_email AND a.permanent_block)
-    THEN
+    SELECT a.* INTO v_account FROM identities AS i JOIN accounts AS a USING (user_id) WHERE i.provider = 'email' AND i.subject = v_email;
+    IF v_account.permanent_block OR EXISTS (SELECT FROM blocked_emails AS b WHERE b.email = v_email) THEN
         PERFORM fail(400, 'email_blocked', 'This address cannot be used.');
     END IF;
     SELECT count(*) INTO v_live FROM auth_challenges AS c
      WHERE c.email = v_email AND c.consumed_at IS NULL AND c.expires_at > backend.now()
        AND c.created_at > backend.now() - setting_interval('challenge_throttle_window');
-    IF v_live >= setting('challenge_throttle_max') THEN
-        UPDATE auth_challenges SET requests = requests + 1
-         WHERE challenge_id = (
-             SELECT c.challenge_id FROM auth_challenges AS c
-              WHERE c.email = v_email AND c.consumed_at IS NULL AND c.expires_at > backend.now()
-              ORDER BY c.created_at DESC, c.challenge_id DESC LIMIT 1)
-        RETURNING challenge_id INTO v_challenge_id;
-    ELSE
-        v_challenge_id := uuid_v7();
+    v_refused := code_mail_spend(v_email, p_source_ip, v_account.user_id IS NOT NULL, v_live >= setting('challenge_throttle_max'));
+    IF v_refused IS NULL THEN
         INSERT INTO auth_challenges (challenge_id, email, code_hash, language, expires_at)
         VALUES (v_challenge_id, v_email, code_hash(v_challenge_id, p_code_hash),
                 lower(substring(p_body ->> 'locale' FROM '^([A-Za-z]{2,8})(?![A-Za-z])')), backend.now() + v_ttl);
@@ -236,12 +439,21 @@ BEGIN
             'auth.login_code', v_challenge_id::text, ARRAY[v_email],
             jsonb_build_object('code', p_code, 'minutes', ceil(extract(epoch FROM v_ttl) / 60)::integer),
             NULL, backend.now() + v_ttl);
+    ELSIF v_refused <> 'network' THEN
+        -- Whoever had it mailed, its code is in the owner's hands: they are not locked out by somebody who asks in their stead.
+        UPDATE auth_challenges SET requests = requests + 1
+         WHERE challenge_id = (
+             SELECT c.challenge_id FROM auth_challenges AS c
+              WHERE c.email = v_email AND c.consumed_at IS NULL AND c.expires_at > backend.now()
+                AND (v_refused = 'throttle' OR c.attempts < setting('challenge_max_attempts'))
+              ORDER BY c.created_at DESC, c.challenge_id DESC LIMIT 1)
+        RETURNING challenge_id INTO v_reused_id;
     END IF;
-    RETURN json_build_object('challenge_id', v_challenge_id)::text;
+    RETURN json_build_object('challenge_id', coalesce(v_reused_id, v_challenge_id))::text;
 END;
 $$;
 
-COMMENT ON FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea) IS 'Mails a sign-in code, or uses the newest live challenge again where the address is throttled; the answer does not tell which. GX400 invalid_request, email_blocked.';
+COMMENT ON FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea, p_source_ip inet) IS 'Mails a sign-in code; where the address is throttled or a budget is used up, uses a live challenge again or names one that is not there. The answer does not tell which. GX400 invalid_request, email_blocked.';
 
 CREATE FUNCTION api.engine_access(p_user_id uuid, p_game_id uuid, p_is_command boolean) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -350,6 +562,58 @@ END;
 $$;
 
 COMMENT ON FUNCTION api.engine_version_update(p_admin text, p_version text, p_body jsonb) IS 'Changes the image of an engine version, or enables or disables it. GX401 unauthorized, GX404 engine_version_not_found.';
+
+CREATE FUNCTION api.entitlement_tier_list(p_admin text, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_after text := cursor_read('entitlement_tier_list', p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    PERFORM administrator_require(p_admin);
+    SELECT array_agg(entitlement_tier_json(r) ORDER BY r.tier COLLATE "C"), array_agg(r.tier ORDER BY r.tier COLLATE "C")
+      INTO v_items, v_keys
+      FROM (SELECT t.* FROM entitlement_tiers AS t
+             WHERE v_after IS NULL OR t.tier COLLATE "C" > v_after COLLATE "C"
+             ORDER BY t.tier COLLATE "C"
+             LIMIT p_limit + 1) AS r;
+    RETURN page('entitlement_tier_list', v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.entitlement_tier_list(p_admin text, p_limit integer, p_cursor text) IS 'The tiers by name. GX400 invalid_cursor, GX401 unauthorized.';
+
+CREATE FUNCTION api.entitlement_tier_update(p_admin text, p_tier text, p_body jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_tier entitlement_tiers%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    IF p_tier = 'free' AND p_body ->> 'duration_days' IS NOT NULL THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.', '[{"path": "duration_days", "problem": "the free tier has no end"}]');
+    END IF;
+    UPDATE entitlement_tiers
+       SET is_paid = coalesce((p_body ->> 'is_paid')::boolean, is_paid),
+           duration = CASE WHEN p_body ? 'duration_days' THEN make_interval(days => (p_body ->> 'duration_days')::numeric::integer) ELSE duration END,
+           max_registered_race_names = coalesce((p_body ->> 'max_registered_race_names')::numeric::integer, max_registered_race_names),
+           max_owned_private_games = coalesce((p_body ->> 'max_owned_private_games')::numeric::integer, max_owned_private_games),
+           max_pending_applications = coalesce((p_body ->> 'max_pending_applications')::numeric::integer, max_pending_applications),
+           max_active_memberships = coalesce((p_body ->> 'max_active_memberships')::numeric::integer, max_active_memberships)
+     WHERE tier = p_tier
+    RETURNING * INTO v_tier;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'entitlement_tier_not_found', 'There is no such tier.');
+    END IF;
+    PERFORM audit(p_admin, 'entitlement_tier_update', 'entitlement_tier', p_tier, p_body);
+    RETURN entitlement_tier_json(v_tier)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.entitlement_tier_update(p_admin text, p_tier text, p_body jsonb) IS 'Changes what a tier gives, at once and for all who have it; grants keep their ends. GX400 invalid_request, GX401 unauthorized, GX404 entitlement_tier_not_found.';
 
 CREATE FUNCTION api.game_cancel(p_user_id uuid, p_game_id uuid) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -489,7 +753,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION api.game_retry_start(p_user_id uuid, p_game_id uuid) IS 'Tries once more to start a game. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable.';
+COMMENT ON FUNCTION api.game_retry_start(p_user_id uuid, p_game_id uuid) IS 'Tries once more to start a game. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members.';
 
 CREATE FUNCTION api.game_start(p_user_id uuid, p_game_id uuid) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -500,7 +764,217 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION api.game_start(p_user_id uuid, p_game_id uuid) IS 'Starts a game; a job does it. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable.';
+COMMENT ON FUNCTION api.game_start(p_user_id uuid, p_game_id uuid) IS 'Starts a game; a job does it. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members.';
+
+CREATE FUNCTION api.geo_countries_add(p_counts jsonb) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    WITH counted AS (
+        SELECT c.user_id, c.country, sum(c.requests) AS requests
+          FROM jsonb_to_recordset(p_counts) AS c (user_id uuid, country text, requests bigint)
+         GROUP BY c.user_id, c.country
+    ), people AS MATERIALIZED (
+        -- In the order of the key; locked, so that nobody's counters come back while they are being deleted.
+        SELECT a.user_id FROM accounts AS a
+         WHERE a.user_id IN (SELECT c.user_id FROM counted AS c) AND a.deleted_at IS NULL
+         ORDER BY a.user_id
+           FOR SHARE
+    )
+    INSERT INTO user_country_counters AS k (user_id, country, requests, first_seen_at, last_seen_at)
+    SELECT c.user_id, c.country, c.requests, backend.now(), backend.now() FROM counted AS c JOIN people AS p USING (user_id)
+     ORDER BY c.user_id, c.country
+        ON CONFLICT (user_id, country) DO UPDATE
+       SET requests = k.requests + excluded.requests, last_seen_at = greatest(k.last_seen_at, excluded.last_seen_at);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION api.geo_countries_add(p_counts jsonb) IS 'Adds to the counters of those who are there: a list of user_id, country and requests; returns how many counters changed. 23514 for what is no country or no count.';
+
+CREATE FUNCTION api.geo_country_list(p_admin text, p_user_id uuid) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM administrator_require(p_admin);
+    IF NOT EXISTS (SELECT FROM accounts AS a WHERE a.user_id = p_user_id) THEN
+        PERFORM fail(404, 'account_not_found', 'There is no such account.');
+    END IF;
+    RETURN json_build_object('items', (
+        SELECT coalesce(json_agg(json_build_object('country', c.country, 'requests', c.requests, 'first_seen_at', ts(c.first_seen_at),
+                                                   'last_seen_at', ts(c.last_seen_at))
+                                 ORDER BY c.requests DESC, c.country), '[]')
+          FROM user_country_counters AS c WHERE c.user_id = p_user_id))::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.geo_country_list(p_admin text, p_user_id uuid) IS 'From which countries a person''s requests came, most first. GX401 unauthorized, GX404 account_not_found.';
+
+CREATE FUNCTION api.idempotency_claim(p_group text, p_caller text, p_operation text, p_key text, p_request_hash bytea) RETURNS api.reply
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_known idempotency_keys%ROWTYPE;
+BEGIN
+    -- Whoever may do nothing is told nothing of what was answered before.
+    IF p_group = 'user' THEN
+        PERFORM account_require(p_caller::uuid);
+    ELSIF p_group = 'admin' THEN
+        PERFORM administrator_require(p_caller);
+    END IF;
+    -- Before any other lock of the command.
+    PERFORM pg_advisory_xact_lock(hashtextextended(format('idempotency:%s:%s:%s', p_caller, p_operation, p_key), 7));
+    DELETE FROM idempotency_keys AS k
+     WHERE k.caller = p_caller AND k.operation = p_operation AND k.request_key = p_key AND k.created_at <= backend.now() - interval '1 day';
+    SELECT * INTO v_known FROM idempotency_keys AS k WHERE k.caller = p_caller AND k.operation = p_operation AND k.request_key = p_key;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    ELSIF v_known.request_hash <> p_request_hash THEN
+        PERFORM fail(409, 'idempotency_conflict', 'This key was used for another request.');
+    END IF;
+    RETURN ROW(v_known.status, v_known.body, v_known.location)::api.reply;
+END;
+$$;
+
+COMMENT ON FUNCTION api.idempotency_claim(p_group text, p_caller text, p_operation text, p_key text, p_request_hash bytea) IS 'Makes the caller the only one with this key to the end of the transaction; the answer that was given, null where there is none. GX401 unauthorized, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, GX409 idempotency_conflict.';
+
+CREATE FUNCTION api.idempotency_store(p_caller text, p_operation text, p_key text, p_request_hash bytea, p_status integer, p_body text, p_location text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    INSERT INTO idempotency_keys (caller, operation, request_key, request_hash, status, body, location)
+    VALUES (p_caller, p_operation, p_key, p_request_hash, p_status, p_body, p_location);
+END;
+$$;
+
+COMMENT ON FUNCTION api.idempotency_store(p_caller text, p_operation text, p_key text, p_request_hash bytea, p_status integer, p_body text, p_location text) IS 'Keeps a successful answer, in the transaction that claimed its key. 23505 without the claim, 23514 for a refusal.';
+
+CREATE FUNCTION api.identity_link(p_user_id uuid, p_body jsonb) RETURNS api.reply
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_provider text := p_body ->> 'provider';
+    v_subject text := CASE
+        WHEN v_provider = 'email' THEN email_normalise(p_body ->> 'subject')
+        WHEN p_body ->> 'subject' !~ '\s' THEN p_body ->> 'subject'
+    END;
+    v_account accounts%ROWTYPE;
+    v_holder_id uuid;
+BEGIN
+    IF v_subject IS NULL THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.',
+                     '[{"path": "subject", "problem": "is none of this provider"}]');
+    END IF;
+    PERFORM identity_lock(v_provider, v_subject);
+    SELECT * INTO v_account FROM accounts WHERE user_id = p_user_id FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'account_not_found', 'There is no such account.');
+    ELSIF v_provider = 'email' AND EXISTS (SELECT FROM blocked_emails AS b WHERE b.email = v_subject) THEN
+        PERFORM fail(400, 'email_blocked', 'This address cannot be used.');
+    ELSIF v_account.deleted_at IS NOT NULL THEN
+        PERFORM fail(409, 'conflict', 'This account has been deleted.');
+    END IF;
+    SELECT i.user_id INTO v_holder_id FROM identities AS i WHERE i.provider = v_provider AND i.subject = v_subject;
+    IF v_holder_id <> p_user_id THEN
+        PERFORM fail(409, 'identity_taken', 'This way in belongs to another account.');
+    ELSIF v_holder_id IS NULL THEN
+        IF EXISTS (SELECT FROM identities AS i WHERE i.user_id = p_user_id AND i.provider = v_provider) THEN
+            PERFORM fail(409, 'conflict', 'This account has another way in of the same kind.');
+        END IF;
+        INSERT INTO identities (provider, subject, user_id) VALUES (v_provider, v_subject, p_user_id);
+        IF v_provider = 'email' THEN
+            UPDATE accounts SET email = v_subject WHERE user_id = p_user_id;
+        END IF;
+    END IF;
+    RETURN ROW(
+        201,
+        json_build_object('provider', v_provider, 'subject', v_subject)::text,
+        format('/api/v1/internal/users/%s/account-internal', p_user_id)
+    )::api.reply;
+END;
+$$;
+
+COMMENT ON FUNCTION api.identity_link(p_user_id uuid, p_body jsonb) IS 'Gives an account one more way in; again changes nothing. GX400 invalid_request, email_blocked, GX404 account_not_found, GX409 conflict, identity_taken.';
+
+CREATE FUNCTION api.identity_session_open(p_provider text, p_body jsonb, p_token text, p_token_hash bytea, p_source_country text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+    v_subject text := p_body ->> 'subject';
+    v_time_zone text := coalesce(p_body ->> 'time_zone', 'UTC');
+    v_display_name text := normalize(regexp_replace(p_body ->> 'display_name', '^\s+|\s+$', '', 'g'), NFC);
+    v_account accounts%ROWTYPE;
+    v_is_new boolean;
+    v_session_id uuid;
+BEGIN
+    IF NOT EXISTS (SELECT FROM time_zones AS z WHERE z.time_zone = v_time_zone) THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.',
+                     '[{"path": "time_zone", "problem": "is not a known IANA time zone"}]');
+    ELSIF length(v_display_name) NOT BETWEEN 1 AND 64 THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.',
+                     '[{"path": "display_name", "problem": "has not 1 to 64 characters"}]');
+    END IF;
+    -- Of those who come at once for the first time, one makes the account and the others find it.
+    PERFORM identity_lock(p_provider, v_subject);
+    v_account := account_find(p_provider, v_subject);
+    v_is_new := v_account.user_id IS NULL;
+    IF v_is_new THEN
+        v_account := account_create(
+            p_provider, v_subject, NULL, lower(substring(p_body ->> 'locale' FROM '^([A-Za-z]{2,8})(?![A-Za-z])')), v_time_zone,
+            p_source_country);
+        IF v_display_name IS NOT NULL THEN
+            UPDATE accounts SET display_name = v_display_name WHERE user_id = v_account.user_id;
+        END IF;
+    ELSIF v_account.permanent_block THEN
+        PERFORM fail(403, 'account_blocked', 'This account is blocked for good.');
+    ELSIF is_sanctioned(v_account.user_id, 'login_block') THEN
+        PERFORM fail(403, 'sanctioned', 'This account may not sign in at present.', '{"sanction": "login_block"}');
+    END IF;
+    INSERT INTO device_sessions (user_id, kind, token_hash) VALUES (v_account.user_id, 'token', p_token_hash)
+    RETURNING device_session_id INTO v_session_id;
+    -- The token is shown here, once.
+    RETURN json_build_object('user_id', v_account.user_id, 'device_session_id', v_session_id, 'token', p_token, 'created', v_is_new)::text;
+END;
+$_$;
+
+COMMENT ON FUNCTION api.identity_session_open(p_provider text, p_body jsonb, p_token text, p_token_hash bytea, p_source_country text) IS 'Opens a session with a bearer token for somebody whom the gateway has verified; the account is made if it is the first. GX400 invalid_request, GX403 account_blocked, sanctioned, GX503 unavailable.';
+
+CREATE FUNCTION api.identity_unlink(p_user_id uuid, p_provider text) RETURNS api.reply
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_account accounts%ROWTYPE;
+BEGIN
+    -- Locked: of two who unlink at once, the second counts what the first has left.
+    SELECT * INTO v_account FROM accounts WHERE user_id = p_user_id FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'account_not_found', 'There is no such account.');
+    ELSIF v_account.deleted_at IS NOT NULL THEN
+        PERFORM fail(409, 'conflict', 'This account has been deleted.');
+    ELSIF NOT EXISTS (SELECT FROM identities AS i WHERE i.user_id = p_user_id AND i.provider = p_provider) THEN
+        PERFORM fail(404, 'identity_not_found', 'This account has no such way in.');
+    ELSIF NOT EXISTS (SELECT FROM identities AS i WHERE i.user_id = p_user_id AND i.provider <> p_provider) THEN
+        PERFORM fail(409, 'last_identity', 'Without its last way in nobody could use the account.');
+    END IF;
+    DELETE FROM identities AS i WHERE i.user_id = p_user_id AND i.provider = p_provider;
+    IF p_provider = 'email' THEN
+        UPDATE accounts SET email = NULL WHERE user_id = p_user_id;
+    END IF;
+    RETURN ROW(204, NULL, NULL)::api.reply;
+END;
+$$;
+
+COMMENT ON FUNCTION api.identity_unlink(p_user_id uuid, p_provider text) IS 'Takes a way in from an account that has another one. GX404 account_not_found, identity_not_found, GX409 conflict, last_identity.';
 
 CREATE FUNCTION api.invite_create(p_user_id uuid, p_game_id uuid, p_body jsonb, p_code text, p_code_hash bytea) RETURNS api.reply
     LANGUAGE plpgsql SECURITY DEFINER
@@ -517,6 +991,9 @@ BEGIN
     IF is_over(v_expires_at) THEN
         PERFORM fail(400, 'invalid_request', 'The request is malformed.', '[{"path": "expires_at", "problem": "is not in the future"}]');
     END IF;
+    -- Neither account is closed meanwhile: what it releases it looks for once.
+    PERFORM FROM accounts AS a WHERE a.user_id IN (p_user_id, v_invited_id) ORDER BY a.user_id FOR SHARE;
+    PERFORM account_require(p_user_id);
     v_game := game_lock(p_game_id);
     IF v_game.game_id IS NULL OR NOT game_is_visible(v_game, p_user_id) THEN
         PERFORM fail(404, 'game_not_found', 'There is no such game.');
@@ -657,6 +1134,22 @@ $$;
 
 COMMENT ON FUNCTION api.membership_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) IS 'Who sits, or sat, in a game that the caller may see, newest first. GX400 invalid_cursor, GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found.';
 
+CREATE FUNCTION api.my_account_delete(p_user_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM account_require(p_user_id);
+    PERFORM ways_in_lock(p_user_id);
+    -- Looks again: a block that came first is not escaped by going.
+    PERFORM account_lock(p_user_id);
+    PERFORM account_delete(p_user_id);
+    RETURN NULL;
+END;
+$$;
+
+COMMENT ON FUNCTION api.my_account_delete(p_user_id uuid) IS 'Deletes the caller''s account for good. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
+
 CREATE FUNCTION api.my_account_get(p_user_id uuid) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -693,6 +1186,28 @@ END;
 $$;
 
 COMMENT ON FUNCTION api.my_game_list(p_user_id uuid, p_limit integer, p_cursor text) IS 'The games that the caller owns or sits in, newest first. GX400 invalid_cursor, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
+
+CREATE FUNCTION api.my_profile_update(p_user_id uuid, p_body jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_name text := display_name_clean(p_body ->> 'display_name');
+    v_account accounts%ROWTYPE;
+BEGIN
+    PERFORM account_require(p_user_id);
+    IF v_name IS NULL THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.',
+                     '[{"path": "display_name", "problem": "is not 1 to 64 characters that are seen, on one line"}]');
+    END IF;
+    PERFORM account_lock(p_user_id);
+    PERFORM sanction_refuse(p_user_id, 'profile_update_block');
+    UPDATE accounts SET display_name = v_name WHERE user_id = p_user_id RETURNING * INTO v_account;
+    RETURN account_json(v_account)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.my_profile_update(p_user_id uuid, p_body jsonb) IS 'Changes how the caller is called. GX400 invalid_request, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
 
 CREATE FUNCTION api.my_session_list(p_user_id uuid, p_limit integer, p_cursor text) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -748,6 +1263,30 @@ END;
 $$;
 
 COMMENT ON FUNCTION api.my_session_revoke_all(p_user_id uuid) IS 'Revokes every session of the caller. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
+
+CREATE FUNCTION api.my_settings_update(p_user_id uuid, p_body jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_account accounts%ROWTYPE;
+BEGIN
+    PERFORM account_require(p_user_id);
+    IF p_body ? 'time_zone' AND NOT EXISTS (SELECT FROM time_zones AS z WHERE z.time_zone = p_body ->> 'time_zone') THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.',
+                     '[{"path": "time_zone", "problem": "is not a known IANA time zone"}]');
+    END IF;
+    PERFORM account_lock(p_user_id);
+    UPDATE accounts
+       SET preferred_language = coalesce(p_body ->> 'preferred_language', preferred_language),
+           time_zone = coalesce(p_body ->> 'time_zone', time_zone)
+     WHERE user_id = p_user_id
+    RETURNING * INTO v_account;
+    RETURN account_json(v_account)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.my_settings_update(p_user_id uuid, p_body jsonb) IS 'Changes the caller''s language and time zone; what is absent stays. GX400 invalid_request, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
 
 CREATE FUNCTION api.runtime_force_next_turn(p_admin text, p_game_id uuid) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -857,6 +1396,24 @@ $$;
 
 COMMENT ON FUNCTION api.session_get(p_device_session_id uuid) IS 'The session that the gateway checks on every client request; a revoked one says so. GX404 session_not_found.';
 
+CREATE FUNCTION api.session_resolve(p_body jsonb, p_token_hash bytea) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_session device_sessions%ROWTYPE;
+BEGIN
+    -- The token was taken out of the body; what is left of it says nothing.
+    SELECT * INTO v_session FROM device_sessions WHERE token_hash = p_token_hash AND p_body IS NOT NULL;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'session_not_found', 'There is no such session.');
+    END IF;
+    RETURN session_json(v_session)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.session_resolve(p_body jsonb, p_token_hash bytea) IS 'The session of a bearer token, by its hash; a revoked one says so. GX404 session_not_found.';
+
 CREATE FUNCTION api.session_revoke(p_device_session_id uuid, p_body jsonb) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -886,6 +1443,290 @@ END;
 $$;
 
 COMMENT ON FUNCTION api.session_revoke_all(p_user_id uuid, p_body jsonb) IS 'Revokes every session of a person for the gateway, with one invalidation. GX404 account_not_found.';
+
+CREATE FUNCTION api.sessions_seen(p_ids uuid[], p_ages double precision[]) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    WITH noted AS (
+        SELECT n.device_session_id, backend.now() - make_interval(secs => greatest(min(n.age), 0)) AS seen_at
+          FROM unnest(p_ids, p_ages) AS n (device_session_id, age)
+         GROUP BY n.device_session_id
+    ), due AS MATERIALIZED (
+        -- In the order of the key; one that somebody is just changing is noted the next time.
+        SELECT s.device_session_id, n.seen_at FROM device_sessions AS s JOIN noted AS n USING (device_session_id)
+         WHERE s.status = 'active' AND (s.last_seen_at IS NULL OR s.last_seen_at <= n.seen_at - interval '1 minute')
+         ORDER BY s.device_session_id
+           FOR NO KEY UPDATE OF s SKIP LOCKED
+    )
+    UPDATE device_sessions AS s SET last_seen_at = d.seen_at FROM due AS d WHERE s.device_session_id = d.device_session_id;
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION api.sessions_seen(p_ids uuid[], p_ages double precision[]) IS 'Notes that active sessions were seen so many seconds ago, at most once a minute each; returns how many were. Raises nothing of its own.';
+
+CREATE FUNCTION api.user_entitlement_grant(p_admin text, p_user_id uuid, p_body jsonb) RETURNS api.reply
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_starts_at timestamptz := (p_body ->> 'starts_at')::timestamptz;
+    v_ends_at timestamptz;
+    v_problems jsonb := jsonb_build_array();
+    v_record entitlement_records%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    v_ends_at := moment_to_come(p_body, 'ends_at');
+    IF v_ends_at <= coalesce(v_starts_at, backend.now()) THEN
+        v_problems := v_problems || '{"path": "ends_at", "problem": "is not after starts_at"}'::jsonb;
+    END IF;
+    IF NOT EXISTS (SELECT FROM entitlement_tiers AS t WHERE t.tier = p_body ->> 'tier') THEN
+        v_problems := v_problems || '{"path": "tier", "problem": "is not a tier"}'::jsonb;
+    END IF;
+    IF v_problems <> '[]' THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.', v_problems);
+    END IF;
+    PERFORM account_moderate(p_user_id);
+    v_record := entitlement_grant(p_user_id, p_body ->> 'tier', p_admin, p_body ->> 'reason_code', v_starts_at, v_ends_at);
+    PERFORM audit(p_admin, 'user_entitlement_grant', 'account', p_user_id::text, p_body);
+    RETURN ROW(201, entitlement_record_json(v_record)::text, '/api/v1/admin/users/' || p_user_id)::api.reply;
+END;
+$$;
+
+COMMENT ON FUNCTION api.user_entitlement_grant(p_admin text, p_user_id uuid, p_body jsonb) IS 'Grants a tier to a person. GX400 invalid_request, GX401 unauthorized, GX404 account_not_found, GX409 conflict.';
+
+CREATE FUNCTION api.user_get(p_admin text, p_user_id uuid) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_account accounts%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    SELECT * INTO v_account FROM accounts WHERE user_id = p_user_id;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'account_not_found', 'There is no such account.');
+    END IF;
+    RETURN (account_internal_json(v_account) || jsonb_build_object(
+        'entitlement_records', (
+            SELECT coalesce(jsonb_agg(entitlement_record_json(r) ORDER BY r.entitlement_record_id DESC), '[]')
+              FROM (SELECT * FROM entitlement_records AS e WHERE e.user_id = p_user_id ORDER BY e.entitlement_record_id DESC LIMIT 50) AS r),
+        'sanction_records', (
+            SELECT coalesce(jsonb_agg(sanction_record_json(r) ORDER BY r.sanction_record_id DESC), '[]')
+              FROM (SELECT * FROM sanction_records AS s WHERE s.user_id = p_user_id ORDER BY s.sanction_record_id DESC LIMIT 50) AS r),
+        'limit_records', (
+            SELECT coalesce(jsonb_agg(limit_record_json(r) ORDER BY r.limit_record_id DESC), '[]')
+              FROM (SELECT * FROM limit_records AS l WHERE l.user_id = p_user_id ORDER BY l.limit_record_id DESC LIMIT 50) AS r)))::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.user_get(p_admin text, p_user_id uuid) IS 'A person, whatever their state, with the newest fifty grants, sanctions and limits. GX401 unauthorized, GX404 account_not_found.';
+
+CREATE FUNCTION api.user_limit_apply(p_admin text, p_user_id uuid, p_body jsonb) RETURNS api.reply
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_expires_at timestamptz;
+    v_record limit_records%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    v_expires_at := moment_to_come(p_body, 'expires_at');
+    PERFORM account_moderate(p_user_id);
+    v_record := limit_apply(p_user_id, p_body ->> 'code', (p_body ->> 'value')::numeric::integer, p_body ->> 'reason', p_admin, v_expires_at);
+    PERFORM audit(p_admin, 'user_limit_apply', 'account', p_user_id::text, p_body);
+    RETURN ROW(201, limit_record_json(v_record)::text, '/api/v1/admin/users/' || p_user_id)::api.reply;
+END;
+$$;
+
+COMMENT ON FUNCTION api.user_limit_apply(p_admin text, p_user_id uuid, p_body jsonb) IS 'Gives a person a number of their own instead of their tiers. GX400 invalid_request, GX401 unauthorized, GX404 account_not_found, GX409 conflict.';
+
+CREATE FUNCTION api.user_limit_clear(p_admin text, p_user_id uuid, p_code text, p_body jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_account accounts%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    PERFORM account_moderate(p_user_id);
+    PERFORM limit_clear(p_user_id, p_code, p_body ->> 'reason', p_admin);
+    PERFORM audit(p_admin, 'user_limit_clear', 'account', p_user_id::text, p_body || jsonb_build_object('code', p_code));
+    SELECT * INTO v_account FROM accounts WHERE user_id = p_user_id;
+    RETURN account_internal_json(v_account)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.user_limit_clear(p_admin text, p_user_id uuid, p_code text, p_body jsonb) IS 'Takes a persons own number away. GX401 unauthorized, GX404 account_not_found, limit_not_found, GX409 conflict.';
+
+CREATE FUNCTION api.user_list(p_admin text, p_limit integer, p_cursor text, p_q text, p_status text[], p_tier text, p_sanction text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_q text := lower(btrim(normalize(p_q, NFC)));
+    v_list text := 'user_list:' || jsonb_build_array(v_q, p_status, p_tier, p_sanction)::text;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    PERFORM administrator_require(p_admin);
+    -- In the order of the key, up to a full page: no index helps to find what stands somewhere within a name.
+    SELECT array_agg(r.item ORDER BY r.id DESC), array_agg(r.id::text ORDER BY r.id DESC) INTO v_items, v_keys
+      FROM (SELECT f.user_id AS id, account_internal_json(f) AS item
+              FROM (SELECT a.* FROM accounts AS a
+                     WHERE (v_before IS NULL OR a.user_id < v_before)
+                       AND (v_q IS NULL OR strpos(a.email, v_q) > 0 OR strpos(a.user_name, v_q) > 0
+                            OR strpos(lower(a.display_name), v_q) > 0 OR a.user_id::text = v_q
+                            -- What is left of the address of somebody who is gone.
+                            OR a.email_hash = sha256(convert_to(v_q, 'UTF8')))
+                       AND (p_status IS NULL
+                            OR CASE WHEN a.deleted_at IS NOT NULL THEN 'deleted' WHEN a.permanent_block THEN 'blocked' ELSE 'active' END
+                               = ANY (p_status))
+                       AND (p_tier IS NULL OR p_tier = (
+                            -- Written down, unless something has begun or ended since.
+                            SELECT CASE WHEN is_over(s.changes_at) THEN (entitlement_in_force(a.user_id)).tier ELSE s.tier END
+                              FROM entitlement_snapshots AS s WHERE s.user_id = a.user_id))
+                       AND (p_sanction IS NULL OR is_sanctioned(a.user_id, p_sanction))
+                     ORDER BY a.user_id DESC
+                     LIMIT p_limit + 1) AS f) AS r;
+    RETURN page(v_list, v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.user_list(p_admin text, p_limit integer, p_cursor text, p_q text, p_status text[], p_tier text, p_sanction text) IS 'People, newest first: by a part of address, user name or display name, or by id; by state, tier and sanction. GX400 invalid_cursor, GX401 unauthorized.';
+
+CREATE FUNCTION api.user_sanction_apply(p_admin text, p_user_id uuid, p_body jsonb) RETURNS api.reply
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_expires_at timestamptz;
+    v_record sanction_records%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    v_expires_at := moment_to_come(p_body, 'expires_at');
+    IF p_body ->> 'code' = 'permanent_block' AND v_expires_at IS NOT NULL THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.', '[{"path": "expires_at", "problem": "a permanent block has no end"}]');
+    END IF;
+    PERFORM account_moderate(p_user_id);
+    v_record := sanction_apply(p_user_id, p_body ->> 'code', p_body ->> 'reason', p_admin, v_expires_at);
+    PERFORM audit(p_admin, 'user_sanction_apply', 'account', p_user_id::text, p_body);
+    RETURN ROW(201, sanction_record_json(v_record)::text, '/api/v1/admin/users/' || p_user_id)::api.reply;
+END;
+$$;
+
+COMMENT ON FUNCTION api.user_sanction_apply(p_admin text, p_user_id uuid, p_body jsonb) IS 'Puts a sanction in force, with what follows from it. GX400 invalid_request, GX401 unauthorized, GX404 account_not_found, GX409 conflict.';
+
+CREATE FUNCTION api.user_sanction_lift(p_admin text, p_user_id uuid, p_code text, p_body jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_account accounts%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    PERFORM account_moderate(p_user_id);
+    PERFORM sanction_lift(p_user_id, p_code, p_body ->> 'reason', p_admin);
+    PERFORM audit(p_admin, 'user_sanction_lift', 'account', p_user_id::text, p_body || jsonb_build_object('code', p_code));
+    SELECT * INTO v_account FROM accounts WHERE user_id = p_user_id;
+    RETURN account_internal_json(v_account)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.user_sanction_lift(p_admin text, p_user_id uuid, p_code text, p_body jsonb) IS 'Ends a sanction that is in force. GX401 unauthorized, GX404 account_not_found, sanction_not_found, GX409 conflict.';
+
+CREATE FUNCTION api.user_session_list(p_admin text, p_user_id uuid, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_list text := 'user_session_list:' || p_user_id;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    PERFORM administrator_require(p_admin);
+    IF NOT EXISTS (SELECT FROM accounts AS a WHERE a.user_id = p_user_id) THEN
+        PERFORM fail(404, 'account_not_found', 'There is no such account.');
+    END IF;
+    SELECT array_agg(r.item ORDER BY r.id DESC), array_agg(r.id::text ORDER BY r.id DESC) INTO v_items, v_keys
+      FROM (SELECT s.device_session_id AS id,
+                   session_json(s)::jsonb || jsonb_build_object('last_seen_at', ts(s.last_seen_at)) AS item
+              FROM device_sessions AS s
+             WHERE s.user_id = p_user_id AND (v_before IS NULL OR s.device_session_id < v_before)
+             ORDER BY s.device_session_id DESC
+             LIMIT p_limit + 1) AS r;
+    RETURN page(v_list, v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.user_session_list(p_admin text, p_user_id uuid, p_limit integer, p_cursor text) IS 'A persons sessions, newest first. GX400 invalid_cursor, GX401 unauthorized, GX404 account_not_found.';
+
+CREATE FUNCTION api.user_session_revoke_all(p_admin text, p_user_id uuid, p_body jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    IF NOT EXISTS (SELECT FROM accounts AS a WHERE a.user_id = p_user_id) THEN
+        PERFORM fail(404, 'account_not_found', 'There is no such account.');
+    END IF;
+    v_count := session_revoke_all(p_user_id, 'revoked_by_admin');
+    PERFORM audit(p_admin, 'user_session_revoke_all', 'account', p_user_id::text,
+                  coalesce(p_body, '{}') || jsonb_build_object('revoked', v_count));
+    RETURN json_build_object('revoked', v_count)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.user_session_revoke_all(p_admin text, p_user_id uuid, p_body jsonb) IS 'Revokes every session of a person, with one invalidation. GX401 unauthorized, GX404 account_not_found.';
+
+CREATE FUNCTION api.user_soft_delete(p_admin text, p_user_id uuid, p_body jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM administrator_require(p_admin);
+    PERFORM ways_in_lock(p_user_id);
+    PERFORM account_moderate(p_user_id);
+    PERFORM account_delete(p_user_id);
+    PERFORM audit(p_admin, 'user_soft_delete', 'account', p_user_id::text, p_body);
+    RETURN NULL;
+END;
+$$;
+
+COMMENT ON FUNCTION api.user_soft_delete(p_admin text, p_user_id uuid, p_body jsonb) IS 'Deletes an account for good. GX401 unauthorized, GX404 account_not_found, GX409 conflict.';
+
+CREATE FUNCTION backend.display_name_clean(p_name text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+    -- Every space of Unicode, not only the ASCII one.
+    v_name text := btrim(normalize(p_name, NFC), E' \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000');
+BEGIN
+    -- Controls, line ends, and what turns the direction of the text that comes after the name.
+    IF v_name ~ '[\u0001-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]' THEN
+        RETURN NULL;
+    END IF;
+    -- A name of which nothing is seen: blanks, and what is not shown at all.
+    IF v_name ~ '^[ \u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]*$'
+       OR length(v_name) > 64
+    THEN
+        RETURN NULL;
+    END IF;
+    RETURN v_name;
+END;
+$_$;
+
+COMMENT ON FUNCTION backend.display_name_clean(p_name text) IS 'A display name as it is kept: NFC, trimmed; null for one that may not be.';
 
 CREATE TABLE backend.clock (
     is_only boolean DEFAULT true NOT NULL,
@@ -935,6 +1776,7 @@ CREATE TABLE backend.accounts (
     CONSTRAINT accounts_country_is_iso_3166 CHECK ((declared_country ~ '^[A-Z]{2}$'::text)),
     CONSTRAINT accounts_deleted_keeps_no_email CHECK (((deleted_at IS NULL) OR (email IS NULL))),
     CONSTRAINT accounts_display_name_has_1_to_64_characters CHECK (((length(display_name) >= 1) AND (length(display_name) <= 64))),
+    CONSTRAINT accounts_display_name_is_clean CHECK (((display_name = backend.display_name_clean(display_name)) IS TRUE)),
     CONSTRAINT accounts_email_is_normalised CHECK (((email = lower(email)) AND (length(email) <= 254))),
     CONSTRAINT accounts_language_is_a_tag CHECK ((preferred_language ~ '^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$'::text))
 );
@@ -952,7 +1794,6 @@ CREATE FUNCTION backend.account_create(p_provider text, p_subject text, p_email 
 DECLARE
     v_account accounts%ROWTYPE;
     v_name text;
-    v_record_id uuid;
 BEGIN
     FOR i IN 1..setting('username_max_retries')::integer LOOP
         v_name := user_name_random();
@@ -967,15 +1808,74 @@ BEGIN
     END IF;
     INSERT INTO identities (provider, subject, user_id) VALUES (p_provider, p_subject, v_account.user_id);
     INSERT INTO entitlement_records (user_id, tier, source, reason_code, starts_at)
-    VALUES (v_account.user_id, 'free', 'registration', 'registration', v_account.created_at)
-    RETURNING entitlement_record_id INTO v_record_id;
-    INSERT INTO entitlement_snapshots (user_id, entitlement_record_id, tier, starts_at)
-    VALUES (v_account.user_id, v_record_id, 'free', v_account.created_at);
+    VALUES (v_account.user_id, 'free', 'registration', 'registration', v_account.created_at);
+    PERFORM entitlement_settle(v_account.user_id);
     RETURN v_account;
 END;
 $$;
 
 COMMENT ON FUNCTION backend.account_create(p_provider text, p_subject text, p_email text, p_language text, p_time_zone text, p_country text) IS 'A new account with a way in and the free tier. Call under identity_lock. GX503 unavailable when no user name is free; 23505 when the way in is taken.';
+
+CREATE FUNCTION backend.account_delete(p_user_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+    v_addresses text[] := ARRAY(
+        SELECT a.email FROM accounts AS a WHERE a.user_id = p_user_id AND a.email IS NOT NULL
+        UNION
+        SELECT i.subject FROM identities AS i WHERE i.user_id = p_user_id AND i.provider = 'email');
+    v_delivery_ids uuid[];
+    v_rule deletion_rules%ROWTYPE;
+BEGIN
+    PERFORM lobby_release(p_user_id, 'deleted');
+    -- Routes before mails, as whoever makes mails of routes does: what is in their hands now is seen below.
+    UPDATE notification_routes AS r SET status = 'cancelled', last_error = NULL
+      FROM notifications AS n
+     WHERE n.notification_id = r.notification_id AND n.user_id = p_user_id AND r.status IN ('pending', 'retrying');
+    UPDATE notification_routes AS r SET last_error = NULL
+      FROM notifications AS n
+     WHERE n.notification_id = r.notification_id AND n.user_id = p_user_id AND r.last_error IS NOT NULL;
+    v_delivery_ids := ARRAY(
+        SELECT d.delivery_id FROM mail_deliveries AS d
+         WHERE d.delivery_id IN (SELECT o.delivery_id FROM mail_deliveries AS o WHERE o.user_id = p_user_id
+                                 UNION
+                                 -- To the address, before there was an account: login codes.
+                                 SELECT o.delivery_id
+                                   FROM mail_recipients AS r JOIN mail_deliveries AS o USING (delivery_id) JOIN mail_templates AS t USING (template_id)
+                                  WHERE r.address = ANY (v_addresses) AND t.is_secret)
+         ORDER BY d.delivery_id
+           FOR NO KEY UPDATE OF d);
+    UPDATE mail_deliveries AS d
+       SET status = CASE WHEN t.is_secret THEN 'expired' ELSE 'cancelled' END, lease_until = NULL
+      FROM mail_templates AS t
+     WHERE t.template_id = d.template_id AND d.delivery_id = ANY (v_delivery_ids) AND d.status IN ('pending', 'retrying');
+    UPDATE mail_payloads AS p
+       SET subject = 'erased', body_text = NULL, body_html = NULL, erased_at = coalesce(p.erased_at, backend.now())
+      FROM mail_deliveries AS d
+     WHERE d.delivery_id = ANY (v_delivery_ids) AND p.payload_id = d.payload_id;
+    UPDATE mail_recipients SET address = p_user_id || '@deleted.invalid' WHERE delivery_id = ANY (v_delivery_ids);
+    UPDATE mail_attempts SET error = NULL WHERE delivery_id = ANY (v_delivery_ids) AND error IS NOT NULL;
+    UPDATE mail_dead_letters SET reason = 'erased' WHERE delivery_id = ANY (v_delivery_ids);
+    FOR v_rule IN SELECT * FROM deletion_rules AS r WHERE r.rule = 'delete' ORDER BY r.table_name, r.column_name LOOP
+        IF v_rule.holds = 'person' THEN
+            EXECUTE format('DELETE FROM backend.%I WHERE %I = $1', v_rule.table_name, v_rule.column_name) USING p_user_id;
+        ELSE
+            EXECUTE format('DELETE FROM backend.%I WHERE %I = ANY ($1)', v_rule.table_name, v_rule.column_name) USING v_addresses;
+        END IF;
+    END LOOP;
+    DELETE FROM idempotency_keys
+     WHERE caller = p_user_id::text OR (caller = 'internal' AND strpos(concat(location, body), p_user_id::text) > 0);
+    UPDATE accounts
+       SET deleted_at = backend.now(), email = NULL, email_hash = sha256(convert_to(email, 'UTF8')), display_name = 'deleted',
+           preferred_language = 'en', time_zone = 'UTC', declared_country = NULL
+     WHERE user_id = p_user_id;
+    PERFORM session_revoke_all(p_user_id, 'account_deleted');
+    UPDATE device_sessions SET client_public_key = NULL, token_hash = NULL WHERE user_id = p_user_id;
+END;
+$_$;
+
+COMMENT ON FUNCTION backend.account_delete(p_user_id uuid) IS 'Deletes an account, with all that deletion_rules says; the person''s ways in and row are locked by the caller, who found them not deleted.';
 
 CREATE FUNCTION backend.account_find(p_provider text, p_subject text) RETURNS backend.accounts
     LANGUAGE plpgsql
@@ -1008,19 +1908,14 @@ CREATE FUNCTION backend.account_json(p_account backend.accounts) RETURNS jsonb
 DECLARE
     v_entitlement jsonb;
 BEGIN
-    -- A grant that is over counts as free, whether or not the job that writes it down has come by.
     SELECT jsonb_build_object(
-               'tier', t.tier, 'is_paid', t.is_paid,
-               'starts_at', ts(CASE WHEN is_over(s.ends_at) THEN s.ends_at ELSE s.starts_at END),
-               'ends_at', ts(CASE WHEN is_over(s.ends_at) THEN NULL ELSE s.ends_at END),
+               'tier', t.tier, 'is_paid', t.is_paid, 'starts_at', ts(e.starts_at), 'ends_at', ts(e.ends_at),
                'max_registered_race_names', t.max_registered_race_names,
                'max_owned_private_games', t.max_owned_private_games,
                'max_pending_applications', t.max_pending_applications,
                'max_active_memberships', t.max_active_memberships)
       INTO v_entitlement
-      FROM entitlement_snapshots AS s
-      JOIN entitlement_tiers AS t ON t.tier = CASE WHEN is_over(s.ends_at) THEN 'free' ELSE s.tier END
-     WHERE s.user_id = p_account.user_id;
+      FROM entitlement_in_force(p_account.user_id) AS e JOIN entitlement_tiers AS t ON t.tier = e.tier;
     RETURN jsonb_build_object(
         'user_id', p_account.user_id,
         'user_name', p_account.user_name,
@@ -1047,6 +1942,42 @@ $$;
 
 COMMENT ON FUNCTION backend.account_json(p_account backend.accounts) IS 'The account object of the contract.';
 
+CREATE FUNCTION backend.is_over(p_at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN ((p_at IS NOT NULL) AND (p_at <= backend.now()));
+
+COMMENT ON FUNCTION backend.is_over(p_at timestamp with time zone) IS 'Whether an end has come; null never does.';
+
+CREATE TABLE backend.sanction_active (
+    user_id uuid NOT NULL,
+    code backend.sanction_code NOT NULL,
+    sanction_record_id uuid NOT NULL,
+    reason text NOT NULL,
+    expires_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL
+);
+
+COMMENT ON TABLE backend.sanction_active IS 'What is in force; one whose expires_at is over has no effect, with no job needed.';
+
+CREATE FUNCTION backend.is_sanctioned(p_user_id uuid, p_code text) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN (EXISTS (SELECT FROM backend.sanction_active s WHERE ((s.user_id = is_sanctioned.p_user_id) AND ((s.code)::text = is_sanctioned.p_code) AND (NOT backend.is_over(s.expires_at)))));
+
+COMMENT ON FUNCTION backend.is_sanctioned(p_user_id uuid, p_code text) IS 'Whether a sanction is in force for a person.';
+
+CREATE FUNCTION backend.ts(p_at timestamp with time zone) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN to_char((p_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text);
+
+COMMENT ON FUNCTION backend.ts(p_at timestamp with time zone) IS 'A time as RFC 3339 in UTC with microseconds and Z; null for null.';
+
+CREATE FUNCTION backend.account_internal_json(p_account backend.accounts) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN (backend.account_json(p_account) || jsonb_build_object('permanent_block', (p_account).permanent_block, 'login_blocked', backend.is_sanctioned((p_account).user_id, 'login_block'::text), 'deleted_at', backend.ts((p_account).deleted_at)));
+
+COMMENT ON FUNCTION backend.account_internal_json(p_account backend.accounts) IS 'The account object for the gateway and administrators.';
+
 CREATE FUNCTION backend.account_limit(p_user_id uuid, p_code text) RETURNS integer
     LANGUAGE plpgsql STABLE
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -1059,24 +1990,43 @@ BEGIN
         RETURN v_value;
     END IF;
     RETURN (SELECT (to_jsonb(t) ->> p_code)::integer
-              FROM entitlement_snapshots AS s
-              JOIN entitlement_tiers AS t ON t.tier = CASE WHEN is_over(s.ends_at) THEN 'free' ELSE s.tier END
-             WHERE s.user_id = p_user_id);
+              FROM entitlement_in_force(p_user_id) AS e JOIN entitlement_tiers AS t ON t.tier = e.tier);
 END;
 $$;
 
 COMMENT ON FUNCTION backend.account_limit(p_user_id uuid, p_code text) IS 'A number of a person''s tier, or their own instead of it.';
 
 CREATE FUNCTION backend.account_lock(p_user_id uuid) RETURNS void
-    LANGUAGE sql
-    BEGIN ATOMIC
- SELECT
-    FROM backend.accounts a
-   WHERE (a.user_id = account_lock.p_user_id)
-  FOR NO KEY UPDATE OF a;
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM FROM accounts WHERE user_id = p_user_id FOR NO KEY UPDATE;
+    -- Whoever was waited for may have closed the account.
+    PERFORM account_require(p_user_id);
 END;
+$$;
 
-COMMENT ON FUNCTION backend.account_lock(p_user_id uuid) IS 'Whoever counts against a person''s limits holds their row, before any game''s.';
+COMMENT ON FUNCTION backend.account_lock(p_user_id uuid) IS 'Whoever counts against a person''s limits, or changes what is theirs, holds their row, before any game''s. GX404 account_not_found, GX403 account_deleted, account_blocked, sanctioned.';
+
+CREATE FUNCTION backend.account_moderate(p_user_id uuid) RETURNS backend.accounts
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_account accounts%ROWTYPE;
+BEGIN
+    SELECT * INTO v_account FROM accounts WHERE user_id = p_user_id FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'account_not_found', 'There is no such account.');
+    ELSIF v_account.deleted_at IS NOT NULL THEN
+        PERFORM fail(409, 'conflict', 'This account has been deleted.');
+    END IF;
+    RETURN v_account;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.account_moderate(p_user_id uuid) IS 'An account that something is done to by an administrator, locked. GX404 account_not_found, GX409 conflict for a deleted one.';
 
 CREATE FUNCTION backend.account_require(p_user_id uuid) RETURNS backend.accounts
     LANGUAGE plpgsql STABLE
@@ -1101,11 +2051,33 @@ $$;
 
 COMMENT ON FUNCTION backend.account_require(p_user_id uuid) IS 'The account of a caller of the user group; every function of that group begins with it. GX404 account_not_found, GX403 account_deleted, account_blocked, sanctioned.';
 
-CREATE FUNCTION backend.ts(p_at timestamp with time zone) RETURNS text
+CREATE FUNCTION backend.budget_key(VARIADIC p_parts text[]) RETURNS bytea
     LANGUAGE sql STABLE
-    RETURN to_char((p_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text);
+    RETURN sha256(convert_to((array_to_json(p_parts))::text, 'UTF8'::name));
 
-COMMENT ON FUNCTION backend.ts(p_at timestamp with time zone) IS 'A time as RFC 3339 in UTC with microseconds and Z; null for null.';
+COMMENT ON FUNCTION backend.budget_key(VARIADIC p_parts text[]) IS 'What a budget is counted for, as a hash.';
+
+CREATE FUNCTION backend.source_network(p_source_ip inet, p_bits integer) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_address inet := p_source_ip;
+BEGIN
+    IF v_address <<= inet '::ffff:0:0/96' THEN
+        v_address := inet '0.0.0.0' + (set_masklen(v_address, 128) - inet '::ffff:0:0');
+    END IF;
+    RETURN coalesce(network(set_masklen(v_address, CASE family(v_address) WHEN 4 THEN p_bits ELSE 64 END))::text, 'unknown');
+END;
+$$;
+
+COMMENT ON FUNCTION backend.source_network(p_source_ip inet, p_bits integer) IS 'The network that a request comes from: so many bits of an IPv4 address (also one in IPv6 notation), 64 of an IPv6 one; all that are not known are one.';
+
+CREATE FUNCTION backend.admin_attempts_key(p_username text, p_source_ip inet) RETURNS bytea
+    LANGUAGE sql STABLE
+    RETURN backend.budget_key(VARIADIC ARRAY['administrator'::text, p_username, backend.source_network(p_source_ip, 32)]);
+
+COMMENT ON FUNCTION backend.admin_attempts_key(p_username text, p_source_ip inet) IS 'What wrong passwords are counted for: a name and an address, of IPv6 the network of 64 bits that one host can use all of.';
 
 CREATE TABLE backend.admin_accounts (
     username text NOT NULL,
@@ -1114,11 +2086,28 @@ CREATE TABLE backend.admin_accounts (
     last_used_at timestamp with time zone,
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT admin_accounts_password_is_bcrypt CHECK ((password_hash ~ '^\$2[aby]\$[0-9]{2}\$.{53}$'::text)),
+    CONSTRAINT admin_accounts_password_is_bcrypt CHECK ((password_hash ~ '^\$2[aby]\$12\$.{53}$'::text)),
     CONSTRAINT admin_accounts_username_is_plain CHECK ((username ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'::text))
 );
 
 COMMENT ON TABLE backend.admin_accounts IS 'Platform administrators.';
+
+CREATE FUNCTION backend.administrator_find(p_username text) RETURNS backend.admin_accounts
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_administrator admin_accounts%ROWTYPE;
+BEGIN
+    SELECT * INTO v_administrator FROM admin_accounts WHERE username = p_username;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'administrator_not_found', 'There is no such administrator.');
+    END IF;
+    RETURN v_administrator;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.administrator_find(p_username text) IS 'An administrator by name. GX404 administrator_not_found.';
 
 CREATE FUNCTION backend.administrator_json(p_admin backend.admin_accounts) RETURNS jsonb
     LANGUAGE sql STABLE
@@ -1152,11 +2141,215 @@ $$;
 
 COMMENT ON FUNCTION backend.audit(p_admin text, p_action text, p_object_type text, p_object_id text, p_details jsonb) IS 'Writes down an administrator''s command, in its transaction, with the address that the app saw it come from.';
 
+CREATE TABLE backend.audit_log (
+    audit_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    admin text NOT NULL,
+    action text NOT NULL,
+    object_type text NOT NULL,
+    object_id text NOT NULL,
+    details jsonb,
+    source_ip inet,
+    request_id text,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL
+);
+
+COMMENT ON TABLE backend.audit_log IS 'Every command of every administrator. Append-only, by trigger.';
+
+CREATE FUNCTION backend.audit_json(p_entry backend.audit_log) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('audit_id', (p_entry).audit_id, 'admin', (p_entry).admin, 'action', (p_entry).action, 'object_type', (p_entry).object_type, 'object_id', (p_entry).object_id, 'details', (p_entry).details, 'source_ip', host((p_entry).source_ip), 'request_id', (p_entry).request_id, 'at', backend.ts((p_entry).created_at));
+
+COMMENT ON FUNCTION backend.audit_json(p_entry backend.audit_log) IS 'The audit object of the contract.';
+
+CREATE TABLE backend.blocked_emails (
+    email text NOT NULL,
+    reason text,
+    actor text NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT blocked_emails_email_is_normalised CHECK (((email = lower(email)) AND (length(email) <= 254)))
+);
+
+COMMENT ON TABLE backend.blocked_emails IS 'Addresses that may never sign in.';
+
+CREATE FUNCTION backend.blocked_email_json(p_blocked backend.blocked_emails) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('email', (p_blocked).email, 'reason', (p_blocked).reason, 'actor', (p_blocked).actor, 'created_at', backend.ts((p_blocked).created_at));
+
+COMMENT ON FUNCTION backend.blocked_email_json(p_blocked backend.blocked_emails) IS 'A blocked address as the contract shows it.';
+
+CREATE TABLE backend.auth_budgets (
+    budget text NOT NULL,
+    key_hash bytea NOT NULL,
+    spent bigint NOT NULL,
+    refused bigint DEFAULT 0 NOT NULL,
+    window_started_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    last_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT auth_budgets_budget_is_known CHECK ((budget = ANY (ARRAY['code_mails_per_network'::text, 'code_mails_per_address'::text, 'code_mails_per_service'::text, 'code_mails_per_quiet_network'::text, 'wrong_codes_per_network'::text, 'wrong_codes_per_address'::text, 'wrong_codes_per_service'::text, 'wrong_codes_per_quiet_network'::text]))),
+    CONSTRAINT auth_budgets_expire_after_they_start CHECK ((expires_at > window_started_at)),
+    CONSTRAINT auth_budgets_key_hash_has_32_bytes CHECK ((length(key_hash) = 32)),
+    CONSTRAINT auth_budgets_spent_is_positive CHECK ((spent > 0))
+);
+
+COMMENT ON TABLE backend.auth_budgets IS 'What was spent of each budget of sign-in codes; a row that is over counts for nothing.';
+
+COMMENT ON COLUMN backend.auth_budgets.budget IS 'The setting that says how much there is.';
+
+COMMENT ON COLUMN backend.auth_budgets.key_hash IS 'SHA-256 of what it is counted for: an address, a network, both, or the service.';
+
+COMMENT ON COLUMN backend.auth_budgets.refused IS 'How often a code was asked for that this budget did not allow.';
+
+COMMENT ON COLUMN backend.auth_budgets.expires_at IS 'A day after the first was spent; of wrong codes in a row, 30 days after the last.';
+
+CREATE FUNCTION backend.budget_read(p_budget text, p_key bytea) RETURNS backend.auth_budgets
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_budget auth_budgets%ROWTYPE;
+BEGIN
+    SELECT * INTO v_budget FROM auth_budgets AS b
+     WHERE b.budget = p_budget AND b.key_hash = p_key AND b.expires_at > backend.now();
+    v_budget.spent := coalesce(v_budget.spent, 0);
+    RETURN v_budget;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.budget_read(p_budget text, p_key bytea) IS 'What was spent of a budget and when; 0 and never where nothing was.';
+
+CREATE FUNCTION backend.budget_spend(p_budget text, p_key bytea, p_most numeric) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_is_run boolean := p_budget = 'wrong_codes_per_address';
+    v_expires_at timestamptz := backend.now() + CASE WHEN v_is_run THEN interval '30 days' ELSE interval '1 day' END;
+BEGIN
+    -- One statement: of those who spend the last of it at once, one does.
+    INSERT INTO auth_budgets AS b (budget, key_hash, spent, expires_at) VALUES (p_budget, p_key, 1, v_expires_at)
+    ON CONFLICT (budget, key_hash) DO UPDATE
+       SET spent = CASE WHEN b.expires_at <= backend.now() THEN 1 ELSE b.spent + 1 END,
+           window_started_at = CASE WHEN b.expires_at <= backend.now() THEN backend.now() ELSE b.window_started_at END,
+           last_at = greatest(b.last_at, backend.now()),
+           expires_at = CASE WHEN v_is_run OR b.expires_at <= backend.now() THEN greatest(b.expires_at, v_expires_at) ELSE b.expires_at END
+     WHERE p_most IS NULL OR b.expires_at <= backend.now() OR b.spent < p_most;
+    RETURN FOUND;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.budget_spend(p_budget text, p_key bytea, p_most numeric) IS 'Counts one more, but not more than p_most (null: any number); tells whether it did.';
+
 CREATE FUNCTION backend.code_hash(p_challenge_id uuid, p_code_hash bytea) RETURNS bytea
     LANGUAGE sql IMMUTABLE
     RETURN sha256((uuid_send(p_challenge_id) || p_code_hash));
 
 COMMENT ON FUNCTION backend.code_hash(p_challenge_id uuid, p_code_hash bytea) IS 'What is stored of a code. Salted with the challenge: equal codes differ, and how long a comparison takes tells nothing that could be steered.';
+
+CREATE FUNCTION backend.code_mail_spend(p_email text, p_source_ip inet, p_is_known boolean, p_is_throttled boolean) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_here bytea := budget_key('address', p_email, source_network(p_source_ip, 24));
+    v_address bytea := budget_key('address', p_email);
+    v_service bytea := budget_key('service', p_is_known::text);
+    v_network bytea := budget_key('network', source_network(p_source_ip, 24));
+    v_spent auth_budgets%ROWTYPE := budget_read('code_mails_per_address', v_address);
+BEGIN
+    -- The caller holds the way in: nobody else spends what is counted for this address.
+    IF (budget_read('code_mails_per_network', v_here)).spent >= setting('code_mails_per_network') THEN
+        UPDATE auth_budgets SET refused = refused + 1 WHERE budget = 'code_mails_per_network' AND key_hash = v_here;
+        RETURN 'network';
+    ELSIF p_is_throttled THEN
+        RETURN 'throttle';
+    ELSIF v_spent.spent >= setting('code_mails_per_address')
+          AND v_spent.last_at > backend.now() - setting_interval('code_mail_interval')
+    THEN
+        UPDATE auth_budgets SET refused = refused + 1 WHERE budget = 'code_mails_per_address' AND key_hash = v_address;
+        RETURN 'address';
+    END IF;
+    -- With an account and without are counted apart: strangers cannot use up what members need. The service's row before the
+    -- network's: everybody meets there.
+    IF budget_spend('code_mails_per_service', v_service, setting('code_mails_per_service')) THEN
+        PERFORM budget_spend('code_mails_per_quiet_network', v_network, NULL);
+    ELSIF NOT budget_spend('code_mails_per_quiet_network', v_network, setting('code_mails_per_quiet_network')) THEN
+        UPDATE auth_budgets SET refused = refused + 1 WHERE budget = 'code_mails_per_service' AND key_hash = v_service;
+        RETURN 'service';
+    END IF;
+    PERFORM budget_spend('code_mails_per_network', v_here, NULL);
+    PERFORM budget_spend('code_mails_per_address', v_address, NULL);
+    RETURN NULL;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.code_mail_spend(p_email text, p_source_ip inet, p_is_known boolean, p_is_throttled boolean) IS 'Counts a code mail to an address asked for from there; null, or else why there is none: network, throttle, address or service. The caller holds identity_lock.';
+
+CREATE FUNCTION backend.code_may_be_tried(p_email text, p_source_ip inet) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_network text := source_network(p_source_ip, 24);
+    v_here auth_budgets%ROWTYPE := budget_read('wrong_codes_per_network', budget_key('address', p_email, v_network));
+    v_service_most numeric := setting('wrong_codes_per_service');
+    v_service bigint := (budget_read('wrong_codes_per_service', budget_key('service'))).spent;
+BEGIN
+    IF v_here.spent >= setting('wrong_codes_per_network') THEN
+        RETURN false;
+    ELSIF (budget_read('wrong_codes_per_address', budget_key('address', p_email))).spent >= setting('wrong_codes_per_address')
+          AND v_here.last_at > backend.now() - setting_interval('wrong_code_interval')
+    THEN
+        RETURN false;
+    END IF;
+    -- Near its end, which is nearer than all who could be comparing at this moment, one after another looks.
+    IF v_service BETWEEN v_service_most - 1000 AND v_service_most - 1 THEN
+        PERFORM pg_advisory_xact_lock(hashtextextended('wrong_codes_per_service', 7));
+        v_service := (budget_read('wrong_codes_per_service', budget_key('service'))).spent;
+    END IF;
+    IF v_service < v_service_most THEN
+        RETURN true;
+    END IF;
+    -- Locked after the service, always, and only when that is used up.
+    PERFORM pg_advisory_xact_lock(hashtextextended('wrong_codes_per_quiet_network:' || v_network, 7));
+    RETURN (budget_read('wrong_codes_per_quiet_network', budget_key('network', v_network))).spent
+           < setting('wrong_codes_per_quiet_network');
+END;
+$$;
+
+COMMENT ON FUNCTION backend.code_may_be_tried(p_email text, p_source_ip inet) IS 'Whether a code for an address that comes from there is compared, by what was wrong before. The caller holds identity_lock.';
+
+CREATE FUNCTION backend.code_was_right(p_email text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    DELETE FROM auth_budgets WHERE budget = 'wrong_codes_per_address' AND key_hash = budget_key('address', p_email);
+END;
+$$;
+
+COMMENT ON FUNCTION backend.code_was_right(p_email text) IS 'Ends a row of wrong codes for an address. The caller holds identity_lock.';
+
+CREATE FUNCTION backend.code_was_wrong(p_email text, p_source_ip inet) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_network text := source_network(p_source_ip, 24);
+    v_most numeric := setting('wrong_codes_per_service');
+BEGIN
+    PERFORM budget_spend('wrong_codes_per_network', budget_key('address', p_email, v_network), NULL);
+    PERFORM budget_spend('wrong_codes_per_address', budget_key('address', p_email), NULL);
+    -- The service's row before the network's: everybody meets there. Once it is used up it is left alone.
+    IF (budget_read('wrong_codes_per_service', budget_key('service'))).spent < v_most THEN
+        PERFORM budget_spend('wrong_codes_per_service', budget_key('service'), NULL);
+    END IF;
+    PERFORM budget_spend('wrong_codes_per_quiet_network', budget_key('network', v_network), NULL);
+END;
+$$;
+
+COMMENT ON FUNCTION backend.code_was_wrong(p_email text, p_source_ip inet) IS 'Counts a wrong code for an address that came from there. The caller holds identity_lock.';
 
 CREATE FUNCTION backend.cron_field(p_field text, p_min integer, p_max integer, p_names text[] DEFAULT '{}'::text[]) RETURNS integer[]
     LANGUAGE plpgsql IMMUTABLE
@@ -1355,6 +2548,133 @@ CREATE FUNCTION backend.engine_version_newest() RETURNS text
 
 COMMENT ON FUNCTION backend.engine_version_newest() IS 'The newest enabled version; null for none.';
 
+CREATE TABLE backend.entitlement_records (
+    entitlement_record_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    user_id uuid NOT NULL,
+    tier text NOT NULL,
+    source text NOT NULL,
+    actor text,
+    reason_code text NOT NULL,
+    starts_at timestamp with time zone NOT NULL,
+    ends_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT entitlement_records_end_after_they_start CHECK ((ends_at > starts_at)),
+    CONSTRAINT entitlement_records_source_is_known CHECK ((source = ANY (ARRAY['registration'::text, 'admin'::text, 'expiry'::text])))
+);
+
+COMMENT ON TABLE backend.entitlement_records IS 'Every grant of a tier, for ever.';
+
+CREATE FUNCTION backend.entitlement_grant(p_user_id uuid, p_tier text, p_actor text, p_reason_code text, p_starts_at timestamp with time zone, p_ends_at timestamp with time zone) RETURNS backend.entitlement_records
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_record entitlement_records%ROWTYPE;
+    v_starts_at timestamptz := coalesce(p_starts_at, backend.now());
+BEGIN
+    -- First what has ended meanwhile: in the books it comes before this one.
+    PERFORM entitlement_settle(p_user_id);
+    INSERT INTO entitlement_records (user_id, tier, source, actor, reason_code, starts_at, ends_at)
+    SELECT p_user_id, t.tier, 'admin', p_actor, p_reason_code, v_starts_at,
+           -- Days of 24 hours, wherever the server is.
+           coalesce(p_ends_at, (v_starts_at AT TIME ZONE 'UTC' + t.duration) AT TIME ZONE 'UTC')
+      FROM entitlement_tiers AS t WHERE t.tier = p_tier
+    RETURNING * INTO v_record;
+    PERFORM entitlement_settle(p_user_id);
+    RETURN v_record;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.entitlement_grant(p_user_id uuid, p_tier text, p_actor text, p_reason_code text, p_starts_at timestamp with time zone, p_ends_at timestamp with time zone) IS 'Grants a tier, from now and for its duration unless told otherwise. The account is locked by the caller.';
+
+CREATE FUNCTION backend.entitlement_in_force(p_user_id uuid) RETURNS backend.entitlement_records
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_record entitlement_records%ROWTYPE;
+    v_since timestamptz;
+BEGIN
+    SELECT * INTO v_record FROM entitlement_records AS r
+     WHERE r.user_id = p_user_id AND r.starts_at <= backend.now() AND NOT is_over(r.ends_at)
+     ORDER BY r.entitlement_record_id DESC LIMIT 1;
+    -- What was hidden by a newer grant is in force from that one's end on.
+    SELECT max(r.ends_at) INTO v_since FROM entitlement_records AS r
+     WHERE r.user_id = p_user_id AND is_over(r.ends_at)
+       AND (v_record.entitlement_record_id IS NULL OR r.entitlement_record_id > v_record.entitlement_record_id);
+    v_record.user_id := p_user_id;
+    v_record.tier := coalesce(v_record.tier, 'free');
+    v_record.starts_at := greatest(v_record.starts_at, v_since);
+    RETURN v_record;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.entitlement_in_force(p_user_id uuid) IS 'The newest grant that has begun and not ended, from when on it is in force; the free tier, with no record, where there is none. No job is needed for a begin or an end.';
+
+CREATE FUNCTION backend.entitlement_record_json(p_record backend.entitlement_records) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('entitlement_record_id', (p_record).entitlement_record_id, 'tier', (p_record).tier, 'source', (p_record).source, 'actor', (p_record).actor, 'reason_code', (p_record).reason_code, 'starts_at', backend.ts((p_record).starts_at), 'ends_at', backend.ts((p_record).ends_at), 'created_at', backend.ts((p_record).created_at));
+
+COMMENT ON FUNCTION backend.entitlement_record_json(p_record backend.entitlement_records) IS 'A grant as the contract shows it.';
+
+CREATE FUNCTION backend.entitlement_settle(p_user_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_record entitlement_records%ROWTYPE := entitlement_in_force(p_user_id);
+    v_snapshot entitlement_snapshots%ROWTYPE;
+    v_next timestamptz;
+BEGIN
+    SELECT * INTO v_snapshot FROM entitlement_snapshots WHERE user_id = p_user_id FOR NO KEY UPDATE;
+    IF v_record.tier = 'free' AND v_snapshot.tier <> 'free' AND is_over(v_snapshot.ends_at) THEN
+        -- A grant has ended and free follows. Up to the next one that was granted already: the newest record counts, and this is it.
+        INSERT INTO entitlement_records (user_id, tier, source, reason_code, starts_at, ends_at)
+        SELECT p_user_id, 'free', 'expiry', 'expired', coalesce(v_record.starts_at, v_snapshot.ends_at), min(r.starts_at)
+          FROM entitlement_records AS r
+         WHERE r.user_id = p_user_id AND r.starts_at > backend.now() AND r.entitlement_record_id > v_snapshot.entitlement_record_id
+        RETURNING * INTO v_record;
+    END IF;
+    SELECT least(v_record.ends_at, min(r.starts_at)) INTO v_next
+      FROM entitlement_records AS r
+     WHERE r.user_id = p_user_id AND r.starts_at > backend.now() AND r.entitlement_record_id > v_record.entitlement_record_id;
+    INSERT INTO entitlement_snapshots (user_id, entitlement_record_id, tier, starts_at, ends_at, changes_at)
+    SELECT p_user_id, r.entitlement_record_id, r.tier, r.starts_at, r.ends_at, v_next
+      FROM entitlement_records AS r WHERE r.entitlement_record_id = v_record.entitlement_record_id
+    ON CONFLICT (user_id) DO UPDATE
+        SET entitlement_record_id = excluded.entitlement_record_id, tier = excluded.tier, starts_at = excluded.starts_at,
+            ends_at = excluded.ends_at, changes_at = excluded.changes_at;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.entitlement_settle(p_user_id uuid) IS 'Writes down what is in force for a person, and that free followed a grant that ended; again changes nothing. The account is locked by the caller.';
+
+CREATE TABLE backend.entitlement_tiers (
+    tier text NOT NULL,
+    is_paid boolean NOT NULL,
+    duration interval,
+    max_registered_race_names integer NOT NULL,
+    max_owned_private_games integer NOT NULL,
+    max_pending_applications integer NOT NULL,
+    max_active_memberships integer NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT entitlement_tiers_applications_not_negative CHECK ((max_pending_applications >= 0)),
+    CONSTRAINT entitlement_tiers_free_has_no_end CHECK (((tier <> 'free'::text) OR (duration IS NULL))),
+    CONSTRAINT entitlement_tiers_memberships_not_negative CHECK ((max_active_memberships >= 0)),
+    CONSTRAINT entitlement_tiers_private_games_not_negative CHECK ((max_owned_private_games >= 0)),
+    CONSTRAINT entitlement_tiers_race_names_not_negative CHECK ((max_registered_race_names >= 0)),
+    CONSTRAINT entitlement_tiers_tier_is_snake_case CHECK ((tier ~ '^[a-z][a-z0-9_]*$'::text))
+);
+
+COMMENT ON TABLE backend.entitlement_tiers IS 'What a person may have, by tier; duration is null where a grant has no end of its own.';
+
+CREATE FUNCTION backend.entitlement_tier_json(p_tier backend.entitlement_tiers) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('tier', (p_tier).tier, 'is_paid', (p_tier).is_paid, 'duration_days', ((EXTRACT(epoch FROM (p_tier).duration) / (86400)::numeric))::integer, 'max_registered_race_names', (p_tier).max_registered_race_names, 'max_owned_private_games', (p_tier).max_owned_private_games, 'max_pending_applications', (p_tier).max_pending_applications, 'max_active_memberships', (p_tier).max_active_memberships, 'updated_at', backend.ts((p_tier).updated_at));
+
+COMMENT ON FUNCTION backend.entitlement_tier_json(p_tier backend.entitlement_tiers) IS 'A tier as the contract shows it.';
+
 CREATE FUNCTION backend.fail(p_status integer, p_code text, p_detail text, p_context jsonb DEFAULT NULL::jsonb) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -1477,12 +2797,6 @@ END;
 $$;
 
 COMMENT ON FUNCTION backend.game_insert(p_body jsonb, p_visibility text, p_owner_user_id uuid) IS 'A new game in draft from the body of a request. GX400 invalid_request, GX422 engine_version_unavailable.';
-
-CREATE FUNCTION backend.is_over(p_at timestamp with time zone) RETURNS boolean
-    LANGUAGE sql STABLE
-    RETURN ((p_at IS NOT NULL) AND (p_at <= backend.now()));
-
-COMMENT ON FUNCTION backend.is_over(p_at timestamp with time zone) IS 'Whether an end has come; null never does.';
 
 CREATE TABLE backend.invites (
     invite_id uuid DEFAULT backend.uuid_v7() NOT NULL,
@@ -1640,7 +2954,8 @@ BEGIN
     IF p_action = 'open-enrollment' AND is_over(p_game.enrollment_ends_at) THEN
         RETURN ROW(422, 'enrollment_ended', 'The end of enrolment is not in the future.', NULL)::reason;
     END IF;
-    IF p_action IN ('ready-to-start', 'force-start') AND game_member_count(p_game.game_id) < p_game.min_players THEN
+    -- Also at the start: seats may have become free since, with the accounts of those who had them.
+    IF p_action IN ('ready-to-start', 'start', 'retry-start', 'force-start') AND game_member_count(p_game.game_id) < p_game.min_players THEN
         RETURN ROW(422, 'not_enough_members', 'Too few have a seat.',
                    jsonb_build_object('members', game_member_count(p_game.game_id), 'min_players', p_game.min_players))::reason;
     END IF;
@@ -1790,23 +3105,6 @@ $$;
 
 COMMENT ON FUNCTION backend.invite_redeem(p_invite_id uuid, p_user_id uuid, p_race_name text) IS 'Takes a seat with an invite that somebody was found entitled to. GX404 invite_not_found, GX409 invalid_transition, GX422 enrollment_ended and what seat_take refuses.';
 
-CREATE TABLE backend.sanction_active (
-    user_id uuid NOT NULL,
-    code backend.sanction_code NOT NULL,
-    sanction_record_id uuid NOT NULL,
-    reason text NOT NULL,
-    expires_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL
-);
-
-COMMENT ON TABLE backend.sanction_active IS 'What is in force; one whose expires_at is over has no effect, with no job needed.';
-
-CREATE FUNCTION backend.is_sanctioned(p_user_id uuid, p_code text) RETURNS boolean
-    LANGUAGE sql STABLE
-    RETURN (EXISTS (SELECT FROM backend.sanction_active s WHERE ((s.user_id = is_sanctioned.p_user_id) AND ((s.code)::text = is_sanctioned.p_code) AND (NOT backend.is_over(s.expires_at)))));
-
-COMMENT ON FUNCTION backend.is_sanctioned(p_user_id uuid, p_code text) IS 'Whether a sanction is in force for a person.';
-
 CREATE FUNCTION backend.job_defer(p_queue text, p_task text, p_args jsonb DEFAULT '{}'::jsonb, p_lock text DEFAULT NULL::text, p_priority integer DEFAULT 0) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
@@ -1821,6 +3119,127 @@ END;
 $$;
 
 COMMENT ON FUNCTION backend.job_defer(p_queue text, p_task text, p_args jsonb, p_lock text, p_priority integer) IS 'Puts a job in the queue, in this transaction, with the request''s context in its argument "context"; returns the job''s id.';
+
+CREATE TABLE backend.limit_records (
+    limit_record_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    user_id uuid NOT NULL,
+    code backend.limit_code NOT NULL,
+    action text NOT NULL,
+    value integer,
+    reason text NOT NULL,
+    actor text NOT NULL,
+    expires_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT limit_records_action_is_known CHECK ((action = ANY (ARRAY['apply'::text, 'clear'::text]))),
+    CONSTRAINT limit_records_apply_has_a_value CHECK (((action = 'apply'::text) = (value IS NOT NULL))),
+    CONSTRAINT limit_records_reason_has_1_to_500_characters CHECK (((length(reason) <= 500) AND (reason ~ '\S'::text))),
+    CONSTRAINT limit_records_value_is_not_negative CHECK ((value >= 0))
+);
+
+COMMENT ON TABLE backend.limit_records IS 'Every limit set or cleared, for ever.';
+
+CREATE FUNCTION backend.limit_apply(p_user_id uuid, p_code text, p_value integer, p_reason text, p_actor text, p_expires_at timestamp with time zone) RETURNS backend.limit_records
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_record limit_records%ROWTYPE;
+BEGIN
+    INSERT INTO limit_records (user_id, code, action, value, reason, actor, expires_at)
+    VALUES (p_user_id, p_code, 'apply', p_value, p_reason, p_actor, p_expires_at)
+    RETURNING * INTO v_record;
+    INSERT INTO limit_active (user_id, code, limit_record_id, value, expires_at)
+    VALUES (p_user_id, p_code, v_record.limit_record_id, p_value, p_expires_at)
+    ON CONFLICT (user_id, code) DO UPDATE
+        SET limit_record_id = excluded.limit_record_id, value = excluded.value, expires_at = excluded.expires_at;
+    RETURN v_record;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.limit_apply(p_user_id uuid, p_code text, p_value integer, p_reason text, p_actor text, p_expires_at timestamp with time zone) IS 'Gives a person a number of their own instead of their tier''s, in place of one they have. The account is locked by the caller.';
+
+CREATE FUNCTION backend.limit_clear(p_user_id uuid, p_code text, p_reason text, p_actor text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM limit_active AS l WHERE l.user_id = p_user_id AND l.code = p_code AND NOT is_over(l.expires_at)) THEN
+        PERFORM fail(404, 'limit_not_found', 'This limit is not in force.');
+    END IF;
+    INSERT INTO limit_records (user_id, code, action, reason, actor) VALUES (p_user_id, p_code, 'clear', p_reason, p_actor);
+    DELETE FROM limit_active WHERE user_id = p_user_id AND code = p_code;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.limit_clear(p_user_id uuid, p_code text, p_reason text, p_actor text) IS 'Takes a person''s own number away: their tier''s counts again. The account is locked by the caller. GX404 limit_not_found.';
+
+CREATE FUNCTION backend.limit_record_json(p_record backend.limit_records) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('limit_record_id', (p_record).limit_record_id, 'code', (p_record).code, 'action', (p_record).action, 'value', (p_record).value, 'reason', (p_record).reason, 'actor', (p_record).actor, 'expires_at', backend.ts((p_record).expires_at), 'created_at', backend.ts((p_record).created_at));
+
+COMMENT ON FUNCTION backend.limit_record_json(p_record backend.limit_records) IS 'A limit that was set or cleared as the contract shows it.';
+
+CREATE FUNCTION backend.lobby_release(p_user_id uuid, p_reason text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game_ids uuid[];
+    v_game games%ROWTYPE;
+    v_invite invites%ROWTYPE;
+    v_is_before_start boolean;
+BEGIN
+    IF p_reason IS NULL OR p_reason NOT IN ('blocked', 'deleted') THEN
+        RAISE EXCEPTION 'a lobby is released because its account is blocked or deleted, not %', p_reason USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    -- With the account held, nothing of theirs is added: whoever takes a seat, makes a game or invites holds it as well.
+    v_game_ids := ARRAY(
+        SELECT g.game_id FROM games AS g WHERE g.owner_user_id = p_user_id AND g.status NOT IN ('finished', 'cancelled')
+        UNION
+        SELECT m.game_id FROM memberships AS m WHERE m.user_id = p_user_id AND m.status = 'active'
+        UNION
+        SELECT i.game_id FROM invites AS i WHERE i.invited_user_id = p_user_id AND i.status = 'created'
+        UNION
+        SELECT i.game_id FROM invites AS i WHERE i.inviter_user_id = p_user_id AND i.status = 'created');
+    -- The games in the order of their ids, then the names in their order: nobody who does likewise waits in a circle.
+    PERFORM FROM games AS g WHERE g.game_id = ANY (v_game_ids) ORDER BY g.game_id FOR NO KEY UPDATE;
+    PERFORM pg_advisory_xact_lock(hashtextextended(n.canonical, 11))
+       FROM (SELECT r.canonical FROM race_names AS r WHERE r.user_id = p_user_id AND r.released_at IS NULL
+             UNION
+             SELECT m.race_name_canonical FROM memberships AS m JOIN games AS g USING (game_id)
+              WHERE g.owner_user_id = p_user_id AND m.status = 'active'
+                AND g.status IN ('draft', 'enrollment_open', 'ready_to_start', 'start_failed')
+              ORDER BY 1) AS n;
+    FOR v_game IN SELECT * FROM games AS g WHERE g.game_id = ANY (v_game_ids) ORDER BY g.game_id LOOP
+        v_is_before_start := v_game.status IN ('draft', 'enrollment_open', 'ready_to_start', 'start_failed');
+        IF v_is_before_start AND v_game.owner_user_id = p_user_id THEN
+            PERFORM game_transition(v_game, 'cancel', 'job', NULL, 'owner_' || p_reason);
+            PERFORM notification_submit('lobby.membership.removed', 'cancelled:' || v_game.game_id, m.user_id,
+                                        jsonb_build_object('game_id', v_game.game_id, 'reason', 'game_cancelled'))
+               FROM memberships AS m WHERE m.game_id = v_game.game_id AND m.status = 'active' AND m.user_id <> p_user_id;
+        END IF;
+        IF v_game.status NOT IN ('finished', 'cancelled') THEN
+            UPDATE memberships
+               SET status = CASE WHEN v_is_before_start OR p_reason = 'deleted' THEN 'removed' ELSE 'blocked' END, ended_at = backend.now()
+             WHERE game_id = v_game.game_id AND user_id = p_user_id AND status = 'active';
+        END IF;
+        FOR v_invite IN
+            UPDATE invites SET status = 'revoked'
+             WHERE game_id = v_game.game_id AND status = 'created' AND p_user_id IN (inviter_user_id, invited_user_id)
+            RETURNING *
+        LOOP
+            IF v_invite.invited_user_id IS DISTINCT FROM p_user_id AND v_invite.invited_user_id IS NOT NULL THEN
+                PERFORM notification_submit('lobby.invite.revoked', 'revoked:' || v_invite.invite_id, v_invite.invited_user_id,
+                                            jsonb_build_object('game_id', v_game.game_id));
+            END IF;
+        END LOOP;
+    END LOOP;
+    UPDATE race_names SET released_at = backend.now()
+     WHERE user_id = p_user_id AND released_at IS NULL AND (p_reason = 'deleted' OR tier <> 'registered');
+END;
+$$;
+
+COMMENT ON FUNCTION backend.lobby_release(p_user_id uuid, p_reason text) IS 'Takes a person out of the lobby because their account is blocked or deleted: invites, seats, race names, games of theirs that have not started. The account is locked by the caller. 22023 for another reason.';
 
 CREATE FUNCTION backend.mail_enqueue(p_template_id text, p_idempotency_key text, p_recipients text[], p_values jsonb, p_user_id uuid DEFAULT NULL::uuid, p_expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS uuid
     LANGUAGE plpgsql
@@ -1976,6 +3395,23 @@ CREATE FUNCTION backend.membership_json(p_membership backend.memberships) RETURN
     RETURN jsonb_build_object('membership_id', (p_membership).membership_id, 'game_id', (p_membership).game_id, 'user_id', (p_membership).user_id, 'race_name', (p_membership).race_name, 'status', (p_membership).status, 'joined_at', backend.ts((p_membership).joined_at), 'ended_at', backend.ts((p_membership).ended_at), 'planets', (p_membership).planets, 'population', (p_membership).population);
 
 COMMENT ON FUNCTION backend.membership_json(p_membership backend.memberships) IS 'The membership object of the contract.';
+
+CREATE FUNCTION backend.moment_to_come(p_body jsonb, p_name text) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_at timestamptz := (p_body ->> p_name)::timestamptz;
+BEGIN
+    IF is_over(v_at) THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.',
+                     jsonb_build_array(jsonb_build_object('path', p_name, 'problem', 'is not in the future')));
+    END IF;
+    RETURN v_at;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.moment_to_come(p_body jsonb, p_name text) IS 'A field of a body that is an end; null for none. GX400 invalid_request for one that has come.';
 
 CREATE FUNCTION backend.notification_problem(p_kind text, p_payload jsonb) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -2335,6 +3771,73 @@ $$;
 
 COMMENT ON FUNCTION backend.runtime_want(p_game backend.games) IS 'An engine is wanted for a game: the record, and the job that starts it.';
 
+CREATE TABLE backend.sanction_records (
+    sanction_record_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    user_id uuid NOT NULL,
+    code backend.sanction_code NOT NULL,
+    action text NOT NULL,
+    reason text NOT NULL,
+    actor text NOT NULL,
+    expires_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT sanction_records_action_is_known CHECK ((action = ANY (ARRAY['apply'::text, 'lift'::text]))),
+    CONSTRAINT sanction_records_permanent_block_has_no_end CHECK ((((code)::text <> 'permanent_block'::text) OR (expires_at IS NULL))),
+    CONSTRAINT sanction_records_reason_has_1_to_500_characters CHECK (((length(reason) <= 500) AND (reason ~ '\S'::text)))
+);
+
+COMMENT ON TABLE backend.sanction_records IS 'Every sanction applied or lifted, for ever.';
+
+CREATE FUNCTION backend.sanction_apply(p_user_id uuid, p_code text, p_reason text, p_actor text, p_expires_at timestamp with time zone) RETURNS backend.sanction_records
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_record sanction_records%ROWTYPE;
+BEGIN
+    INSERT INTO sanction_records (user_id, code, action, reason, actor, expires_at)
+    VALUES (p_user_id, p_code, 'apply', p_reason, p_actor, p_expires_at)
+    RETURNING * INTO v_record;
+    INSERT INTO sanction_active (user_id, code, sanction_record_id, reason, expires_at)
+    VALUES (p_user_id, p_code, v_record.sanction_record_id, p_reason, p_expires_at)
+    ON CONFLICT (user_id, code) DO UPDATE
+        SET sanction_record_id = excluded.sanction_record_id, reason = excluded.reason, expires_at = excluded.expires_at;
+    IF p_code = 'permanent_block' THEN
+        UPDATE accounts SET permanent_block = true WHERE user_id = p_user_id;
+        PERFORM lobby_release(p_user_id, 'blocked');
+        PERFORM session_revoke_all(p_user_id, 'account_blocked');
+    ELSIF p_code = 'login_block' THEN
+        PERFORM session_revoke_all(p_user_id, 'revoked_by_admin');
+    END IF;
+    RETURN v_record;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.sanction_apply(p_user_id uuid, p_code text, p_reason text, p_actor text, p_expires_at timestamp with time zone) IS 'Puts a sanction in force, in place of one of its kind, with what follows from it. The account is locked by the caller.';
+
+CREATE FUNCTION backend.sanction_lift(p_user_id uuid, p_code text, p_reason text, p_actor text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF NOT is_sanctioned(p_user_id, p_code) THEN
+        PERFORM fail(404, 'sanction_not_found', 'This sanction is not in force.');
+    END IF;
+    INSERT INTO sanction_records (user_id, code, action, reason, actor) VALUES (p_user_id, p_code, 'lift', p_reason, p_actor);
+    DELETE FROM sanction_active WHERE user_id = p_user_id AND code = p_code;
+    IF p_code = 'permanent_block' THEN
+        UPDATE accounts SET permanent_block = false WHERE user_id = p_user_id;
+    END IF;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.sanction_lift(p_user_id uuid, p_code text, p_reason text, p_actor text) IS 'Ends a sanction that is in force; what it released does not come back. The account is locked by the caller. GX404 sanction_not_found.';
+
+CREATE FUNCTION backend.sanction_record_json(p_record backend.sanction_records) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('sanction_record_id', (p_record).sanction_record_id, 'code', (p_record).code, 'action', (p_record).action, 'reason', (p_record).reason, 'actor', (p_record).actor, 'expires_at', backend.ts((p_record).expires_at), 'created_at', backend.ts((p_record).created_at));
+
+COMMENT ON FUNCTION backend.sanction_record_json(p_record backend.sanction_records) IS 'A sanction that was applied or lifted as the contract shows it.';
+
 CREATE FUNCTION backend.sanction_refuse(p_user_id uuid, p_code text) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -2347,6 +3850,27 @@ END;
 $$;
 
 COMMENT ON FUNCTION backend.sanction_refuse(p_user_id uuid, p_code text) IS 'Refuses somebody under a sanction. GX403 sanctioned.';
+
+CREATE TABLE backend.game_history (
+    history_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    game_id uuid NOT NULL,
+    action text NOT NULL,
+    from_status text,
+    to_status text NOT NULL,
+    actor_type text NOT NULL,
+    actor_id text,
+    reason text,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT game_history_actor_type_is_known CHECK ((actor_type = ANY (ARRAY['user'::text, 'admin'::text, 'job'::text, 'sweeper'::text])))
+);
+
+COMMENT ON TABLE backend.game_history IS 'Every transition of every game.';
+
+CREATE FUNCTION backend.seat_is_played(p_membership backend.memberships) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN (((p_membership).status = 'active'::text) OR COALESCE(((p_membership).ended_at >= (SELECT max(h.created_at) AS max FROM backend.game_history h WHERE ((h.game_id = (seat_is_played.p_membership).game_id) AND (h.to_status = 'starting'::text)))), false));
+
+COMMENT ON FUNCTION backend.seat_is_played(p_membership backend.memberships) IS 'Whether the engine has a race for a seat: it is taken, or was when the start was asked for.';
 
 CREATE FUNCTION backend.seat_take(p_game backend.games, p_user_id uuid, p_race_name text) RETURNS backend.memberships
     LANGUAGE plpgsql
@@ -2399,7 +3923,12 @@ CREATE TABLE backend.device_sessions (
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     CONSTRAINT device_sessions_key_has_32_bytes CHECK ((length(client_public_key) = 32)),
-    CONSTRAINT device_sessions_kind_has_its_secret CHECK ((((kind = 'key'::text) = (client_public_key IS NOT NULL)) AND ((kind = 'token'::text) = (token_hash IS NOT NULL)))),
+    CONSTRAINT device_sessions_kind_has_its_secret CHECK (
+CASE kind
+    WHEN 'key'::text THEN ((token_hash IS NULL) AND ((client_public_key IS NOT NULL) OR (status = 'revoked'::text)))
+    WHEN 'token'::text THEN ((client_public_key IS NULL) AND ((token_hash IS NOT NULL) OR (status = 'revoked'::text)))
+    ELSE true
+END),
     CONSTRAINT device_sessions_kind_is_known CHECK ((kind = ANY (ARRAY['key'::text, 'token'::text]))),
     CONSTRAINT device_sessions_reason_is_known CHECK ((revoke_reason = ANY (ARRAY['logout'::text, 'revoked_by_user'::text, 'revoked_by_admin'::text, 'account_deleted'::text, 'account_blocked'::text]))),
     CONSTRAINT device_sessions_revoked_says_when_and_why CHECK ((((status = 'revoked'::text) = (revoked_at IS NOT NULL)) AND ((status = 'revoked'::text) = (revoke_reason IS NOT NULL)))),
@@ -2549,6 +4078,12 @@ CREATE FUNCTION backend.traceparent() RETURNS text
 
 COMMENT ON FUNCTION backend.traceparent() IS 'The W3C trace context of the caller; null for none.';
 
+CREATE FUNCTION backend.url_segment(p_text text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    RETURN (SELECT string_agg(CASE WHEN (c.letter ~ '[A-Za-z0-9._~@+-]'::text) THEN c.letter ELSE ('%'::text || upper(encode(convert_to(c.letter, 'UTF8'::name), 'hex'::text))) END, ''::text ORDER BY c.n) AS string_agg FROM regexp_split_to_table(url_segment.p_text, ''::text) WITH ORDINALITY c(letter, n));
+
+COMMENT ON FUNCTION backend.url_segment(p_text text) IS 'ASCII text as a segment of a path.';
+
 CREATE FUNCTION backend.user_name_random() RETURNS text
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -2566,6 +4101,18 @@ END;
 $$;
 
 COMMENT ON FUNCTION backend.user_name_random() IS 'player- and eight random characters of Crockford''s base 32, lowercase.';
+
+CREATE FUNCTION backend.ways_in_lock(p_user_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM identity_lock(i.provider, i.subject)
+       FROM (SELECT o.provider, o.subject FROM identities AS o WHERE o.user_id = p_user_id ORDER BY o.provider, o.subject) AS i;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.ways_in_lock(p_user_id uuid) IS 'Nobody signs in, or asks for a code, by a person''s ways in until the end of the transaction. Taken before any row.';
 
 CREATE FUNCTION push.cursor_resume(p_cursor text, OUT resume_position bigint, OUT is_exact boolean, OUT is_ahead boolean) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -2720,6 +4267,46 @@ $$;
 
 COMMENT ON FUNCTION push.subscribers_live(p_streamer_id uuid) IS 'The connections of a streamer that have not been replaced. Raises nothing of its own.';
 
+CREATE FUNCTION worker.admin_attempts_purge(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    DELETE FROM admin_attempts AS t
+     WHERE t.key_hash IN (
+         SELECT o.key_hash FROM admin_attempts AS o
+          WHERE o.expires_at <= backend.now()
+          ORDER BY o.expires_at LIMIT p_limit
+            FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.admin_attempts_purge(p_limit integer) IS 'Deletes at most so many counts of wrong passwords that are over; returns how many. Raises nothing of its own.';
+
+CREATE FUNCTION worker.auth_budgets_purge(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    DELETE FROM auth_budgets AS t
+     WHERE (t.budget, t.key_hash) IN (
+         SELECT o.budget, o.key_hash FROM auth_budgets AS o
+          WHERE o.expires_at <= backend.now()
+          ORDER BY o.expires_at LIMIT p_limit
+            FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.auth_budgets_purge(p_limit integer) IS 'Deletes at most so many budgets that are over; returns how many. Raises nothing of its own.';
+
 CREATE FUNCTION worker.challenges_purge(p_limit integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -2739,6 +4326,51 @@ END;
 $$;
 
 COMMENT ON FUNCTION worker.challenges_purge(p_limit integer) IS 'Deletes at most so many challenges that expired over a day ago; returns how many. Raises nothing of its own.';
+
+CREATE FUNCTION worker.entitlements_settle(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_user_id uuid;
+    v_count integer := 0;
+BEGIN
+    -- The account, not the snapshot: that is what a grant holds too. One that is held is settled by whoever holds it, or next time.
+    FOR v_user_id IN
+        SELECT a.user_id FROM entitlement_snapshots AS s JOIN accounts AS a USING (user_id)
+         WHERE s.changes_at <= backend.now()
+         ORDER BY s.changes_at, a.user_id
+         LIMIT p_limit
+           FOR NO KEY UPDATE OF a SKIP LOCKED
+    LOOP
+        PERFORM entitlement_settle(v_user_id);
+        v_count := v_count + 1;
+    END LOOP;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.entitlements_settle(p_limit integer) IS 'Writes down what has come into force, for at most so many people; returns for how many. Raises nothing of its own.';
+
+CREATE FUNCTION worker.idempotency_keys_purge(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    DELETE FROM idempotency_keys AS k
+     WHERE (k.caller, k.operation, k.request_key) IN (
+         SELECT o.caller, o.operation, o.request_key FROM idempotency_keys AS o
+          WHERE o.created_at <= backend.now() - interval '1 day'
+          ORDER BY o.created_at LIMIT p_limit
+            FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.idempotency_keys_purge(p_limit integer) IS 'Deletes at most so many answers that are a day old; returns how many. Raises nothing of its own.';
 
 CREATE FUNCTION worker.invariants_list() RETURNS TABLE(invariant text, object_id text, details text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -3115,7 +4747,7 @@ BEGIN
     generation := v_runtime.generation;
     engine_version := v_runtime.engine_version;
     image_ref := v_runtime.image_ref;
-    races := ARRAY(SELECT m.race_name FROM memberships AS m WHERE m.game_id = p_game_id AND m.status = 'active' ORDER BY m.joined_at, m.membership_id);
+    races := ARRAY(SELECT m.race_name FROM memberships AS m WHERE m.game_id = p_game_id AND seat_is_played(m) ORDER BY m.joined_at, m.membership_id);
     RETURN NEXT;
 END;
 $$;
@@ -3166,7 +4798,7 @@ BEGIN
     INSERT INTO player_mappings (game_id, user_id, player_id, race_name)
     SELECT p_game_id, m.user_id, s.id, m.race_name
       FROM jsonb_to_recordset(p_players) AS s (id text, "raceName" text)
-      JOIN memberships AS m ON m.game_id = p_game_id AND m.race_name = s."raceName" AND m.status = 'active'
+      JOIN memberships AS m ON m.game_id = p_game_id AND m.race_name = s."raceName" AND seat_is_played(m)
     ON CONFLICT (game_id, user_id) DO UPDATE SET player_id = excluded.player_id, race_name = excluded.race_name;
     PERFORM runtime_snapshot(p_game_id, p_turn, p_players, p_lease_number);
     UPDATE runtime_records
@@ -3374,19 +5006,21 @@ $$;
 
 COMMENT ON FUNCTION worker.turns_defer(p_limit integer) IS 'Puts the turns that are due into the queue, each once, at most so many; returns how many. Raises nothing of its own.';
 
-CREATE TABLE backend.audit_log (
-    audit_id uuid DEFAULT backend.uuid_v7() NOT NULL,
-    admin text NOT NULL,
-    action text NOT NULL,
-    object_type text NOT NULL,
-    object_id text NOT NULL,
-    details jsonb,
-    source_ip inet,
-    request_id text,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL
+CREATE TABLE backend.admin_attempts (
+    key_hash bytea NOT NULL,
+    failures integer DEFAULT 1 NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT admin_attempts_failures_are_positive CHECK ((failures > 0)),
+    CONSTRAINT admin_attempts_key_hash_has_32_bytes CHECK ((length(key_hash) = 32))
 );
 
-COMMENT ON TABLE backend.audit_log IS 'Every command of every administrator. Append-only, by trigger.';
+COMMENT ON TABLE backend.admin_attempts IS 'Wrong passwords for a name from an address; what has expired counts for nothing.';
+
+COMMENT ON COLUMN backend.admin_attempts.key_hash IS 'SHA-256 of name and address: in the place of a name may stand a password that was typed too early.';
+
+COMMENT ON COLUMN backend.admin_attempts.expires_at IS 'So long after the first of them.';
 
 CREATE TABLE backend.auth_challenges (
     challenge_id uuid DEFAULT backend.uuid_v7() NOT NULL,
@@ -3412,16 +5046,6 @@ COMMENT ON COLUMN backend.auth_challenges.attempts IS 'How many codes were compa
 
 COMMENT ON COLUMN backend.auth_challenges.requests IS 'How often a code was asked for that this challenge answered.';
 
-CREATE TABLE backend.blocked_emails (
-    email text NOT NULL,
-    reason text,
-    actor text NOT NULL,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT blocked_emails_email_is_normalised CHECK (((email = lower(email)) AND (length(email) <= 254)))
-);
-
-COMMENT ON TABLE backend.blocked_emails IS 'Addresses that may never sign in.';
-
 CREATE TABLE backend.constraint_errors (
     constraint_name text NOT NULL,
     status integer NOT NULL,
@@ -3434,21 +5058,21 @@ CREATE TABLE backend.constraint_errors (
 
 COMMENT ON TABLE backend.constraint_errors IS 'What a caller is told when a constraint refuses. A constraint that is not here is a fault of ours: 500.';
 
-CREATE TABLE backend.entitlement_records (
-    entitlement_record_id uuid DEFAULT backend.uuid_v7() NOT NULL,
-    user_id uuid NOT NULL,
-    tier text NOT NULL,
-    source text NOT NULL,
-    actor text,
-    reason_code text NOT NULL,
-    starts_at timestamp with time zone NOT NULL,
-    ends_at timestamp with time zone,
+CREATE TABLE backend.deletion_rules (
+    table_name text NOT NULL,
+    column_name text NOT NULL,
+    holds text NOT NULL,
+    rule text NOT NULL,
+    description text NOT NULL,
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT entitlement_records_end_after_they_start CHECK ((ends_at > starts_at)),
-    CONSTRAINT entitlement_records_source_is_known CHECK ((source = ANY (ARRAY['registration'::text, 'admin'::text, 'expiry'::text])))
+    CONSTRAINT deletion_rules_holds_is_known CHECK ((holds = ANY (ARRAY['person'::text, 'address'::text, 'data'::text]))),
+    CONSTRAINT deletion_rules_rows_are_found_by_person_or_address CHECK (((rule <> 'delete'::text) OR (holds = ANY (ARRAY['person'::text, 'address'::text])))),
+    CONSTRAINT deletion_rules_rule_is_known CHECK ((rule = ANY (ARRAY['keep'::text, 'delete'::text, 'erase'::text, 'hash'::text, 'release'::text])))
 );
 
-COMMENT ON TABLE backend.entitlement_records IS 'Every grant of a tier, for ever.';
+COMMENT ON TABLE backend.deletion_rules IS 'What the deletion of an account does to each column that leads to a person. delete: account_delete() deletes the rows, by this declaration alone; keep: only the id stays; release: lobby_release() sees to it.';
+
+COMMENT ON COLUMN backend.deletion_rules.holds IS 'person: an account''s id; address: an e-mail address; data: something else of theirs.';
 
 CREATE TABLE backend.entitlement_snapshots (
     user_id uuid NOT NULL,
@@ -3456,45 +5080,14 @@ CREATE TABLE backend.entitlement_snapshots (
     tier text NOT NULL,
     starts_at timestamp with time zone NOT NULL,
     ends_at timestamp with time zone,
+    changes_at timestamp with time zone,
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     updated_at timestamp with time zone DEFAULT backend.now() NOT NULL
 );
 
-COMMENT ON TABLE backend.entitlement_snapshots IS 'The grant that is in force for a person; one whose ends_at is over counts as free.';
+COMMENT ON TABLE backend.entitlement_snapshots IS 'The grant that was in force for a person when it was last written down. entitlement_in_force() says what is now.';
 
-CREATE TABLE backend.entitlement_tiers (
-    tier text NOT NULL,
-    is_paid boolean NOT NULL,
-    duration interval,
-    max_registered_race_names integer NOT NULL,
-    max_owned_private_games integer NOT NULL,
-    max_pending_applications integer NOT NULL,
-    max_active_memberships integer NOT NULL,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT entitlement_tiers_applications_not_negative CHECK ((max_pending_applications >= 0)),
-    CONSTRAINT entitlement_tiers_memberships_not_negative CHECK ((max_active_memberships >= 0)),
-    CONSTRAINT entitlement_tiers_private_games_not_negative CHECK ((max_owned_private_games >= 0)),
-    CONSTRAINT entitlement_tiers_race_names_not_negative CHECK ((max_registered_race_names >= 0)),
-    CONSTRAINT entitlement_tiers_tier_is_snake_case CHECK ((tier ~ '^[a-z][a-z0-9_]*$'::text))
-);
-
-COMMENT ON TABLE backend.entitlement_tiers IS 'What a person may have, by tier; duration is null where a grant has no end of its own.';
-
-CREATE TABLE backend.game_history (
-    history_id uuid DEFAULT backend.uuid_v7() NOT NULL,
-    game_id uuid NOT NULL,
-    action text NOT NULL,
-    from_status text,
-    to_status text NOT NULL,
-    actor_type text NOT NULL,
-    actor_id text,
-    reason text,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT game_history_actor_type_is_known CHECK ((actor_type = ANY (ARRAY['user'::text, 'admin'::text, 'job'::text, 'sweeper'::text])))
-);
-
-COMMENT ON TABLE backend.game_history IS 'Every transition of every game.';
+COMMENT ON COLUMN backend.entitlement_snapshots.changes_at IS 'When another grant comes into force, by its begin or this one''s end; null for never.';
 
 CREATE TABLE backend.game_turns (
     game_id uuid NOT NULL,
@@ -3505,6 +5098,30 @@ CREATE TABLE backend.game_turns (
 );
 
 COMMENT ON TABLE backend.game_turns IS 'Each turn once, with what the engine said of its players.';
+
+CREATE TABLE backend.idempotency_keys (
+    caller text NOT NULL,
+    operation text NOT NULL,
+    request_key text NOT NULL,
+    request_hash bytea NOT NULL,
+    status integer NOT NULL,
+    body text,
+    location text,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT idempotency_keys_caller_is_somebody CHECK (((length(caller) >= 1) AND (length(caller) <= 64))),
+    CONSTRAINT idempotency_keys_keep_successes_only CHECK (((status >= 200) AND (status <= 299))),
+    CONSTRAINT idempotency_keys_operation_is_snake_case CHECK ((operation ~ '^[a-z][a-z0-9_]*$'::text)),
+    CONSTRAINT idempotency_keys_request_hash_has_32_bytes CHECK ((length(request_hash) = 32)),
+    CONSTRAINT idempotency_keys_request_key_has_1_to_128_characters CHECK ((request_key ~ '^[ -~]{1,128}$'::text))
+);
+
+COMMENT ON TABLE backend.idempotency_keys IS 'The first successful answer to a command that was sent with an Idempotency-Key; for a day.';
+
+COMMENT ON COLUMN backend.idempotency_keys.caller IS 'A person''s id, an administrator''s name, or internal.';
+
+COMMENT ON COLUMN backend.idempotency_keys.request_hash IS 'Of path, query and body, keyed with what the database does not know.';
+
+COMMENT ON COLUMN backend.idempotency_keys.body IS 'As it was sent, its one-time secrets as null.';
 
 CREATE TABLE backend.identities (
     provider text NOT NULL,
@@ -3524,6 +5141,19 @@ CREATE VIEW backend.invariants AS
    FROM backend.invariants_collect() c(invariant, object_id, details);
 
 COMMENT ON VIEW backend.invariants IS 'Every violation of what must always hold. Empty, or something is wrong.';
+
+CREATE TABLE backend.limit_active (
+    user_id uuid NOT NULL,
+    code backend.limit_code NOT NULL,
+    limit_record_id uuid NOT NULL,
+    value integer NOT NULL,
+    expires_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT limit_active_value_is_not_negative CHECK ((value >= 0))
+);
+
+COMMENT ON TABLE backend.limit_active IS 'The numbers in force for one person instead of their tier''s.';
 
 CREATE VIEW backend.invariants_accounts AS
  SELECT 'account_without_entitlement'::text AS invariant,
@@ -3556,7 +5186,47 @@ UNION ALL
    FROM backend.accounts a
   WHERE (a.permanent_block AND (NOT (EXISTS ( SELECT
            FROM backend.sanction_active s
-          WHERE ((s.user_id = a.user_id) AND ((s.code)::text = 'permanent_block'::text))))));
+          WHERE ((s.user_id = a.user_id) AND ((s.code)::text = 'permanent_block'::text))))))
+UNION ALL
+ SELECT 'permanent_block_that_is_not_in_force'::text AS invariant,
+    a.user_id AS object_id,
+    a.user_name AS details
+   FROM (backend.accounts a
+     JOIN backend.sanction_active s USING (user_id))
+  WHERE (((s.code)::text = 'permanent_block'::text) AND (NOT a.permanent_block))
+UNION ALL
+ SELECT 'snapshot_and_record_disagree'::text AS invariant,
+    s.user_id AS object_id,
+    s.tier AS details
+   FROM (backend.entitlement_snapshots s
+     JOIN backend.entitlement_records r USING (entitlement_record_id))
+  WHERE ((((s.user_id IS DISTINCT FROM r.user_id) OR (s.tier IS DISTINCT FROM r.tier)) OR (s.starts_at IS DISTINCT FROM r.starts_at)) OR (s.ends_at IS DISTINCT FROM r.ends_at))
+UNION ALL
+ SELECT 'snapshot_of_an_older_grant'::text AS invariant,
+    s.user_id AS object_id,
+    s.tier AS details
+   FROM backend.entitlement_snapshots s
+  WHERE (((s.changes_at IS NULL) OR (s.changes_at > backend.now())) AND (s.entitlement_record_id <> (backend.entitlement_in_force(s.user_id)).entitlement_record_id))
+UNION ALL
+ SELECT 'sanction_and_record_disagree'::text AS invariant,
+    s.user_id AS object_id,
+    s.code AS details
+   FROM (backend.sanction_active s
+     JOIN backend.sanction_records r USING (sanction_record_id))
+  WHERE ((((s.user_id IS DISTINCT FROM r.user_id) OR ((s.code)::text IS DISTINCT FROM (r.code)::text)) OR (s.expires_at IS DISTINCT FROM r.expires_at)) OR ('apply'::text IS DISTINCT FROM r.action))
+UNION ALL
+ SELECT 'limit_and_record_disagree'::text AS invariant,
+    l.user_id AS object_id,
+    l.code AS details
+   FROM (backend.limit_active l
+     JOIN backend.limit_records r USING (limit_record_id))
+  WHERE (((((l.user_id IS DISTINCT FROM r.user_id) OR ((l.code)::text IS DISTINCT FROM (r.code)::text)) OR (l.value IS DISTINCT FROM r.value)) OR (l.expires_at IS DISTINCT FROM r.expires_at)) OR ('apply'::text IS DISTINCT FROM r.action))
+UNION ALL
+ SELECT 'deleted_account_with_personal_data'::text AS invariant,
+    a.user_id AS object_id,
+    a.user_name AS details
+   FROM backend.accounts a
+  WHERE ((a.deleted_at IS NOT NULL) AND ((a.display_name <> 'deleted'::text) OR (a.declared_country IS NOT NULL)));
 
 COMMENT ON VIEW backend.invariants_accounts IS 'What must never be seen in accounts.';
 
@@ -3651,6 +5321,31 @@ UNION ALL
 
 COMMENT ON VIEW backend.invariants_games IS 'What must never be seen in games and their engines.';
 
+CREATE TABLE backend.user_country_counters (
+    user_id uuid NOT NULL,
+    country text NOT NULL,
+    requests bigint NOT NULL,
+    first_seen_at timestamp with time zone NOT NULL,
+    last_seen_at timestamp with time zone NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT user_country_counters_country_is_iso_3166 CHECK ((country ~ '^[A-Z]{2}$'::text)),
+    CONSTRAINT user_country_counters_last_is_not_before_first CHECK ((last_seen_at >= first_seen_at)),
+    CONSTRAINT user_country_counters_requests_are_some CHECK ((requests > 0))
+);
+
+COMMENT ON TABLE backend.user_country_counters IS 'How many answered requests of a person came from a country; gone with the account.';
+
+CREATE VIEW backend.invariants_geo AS
+ SELECT 'deleted_account_with_countries'::text AS invariant,
+    c.user_id AS object_id,
+    c.country AS details
+   FROM (backend.user_country_counters c
+     JOIN backend.accounts a USING (user_id))
+  WHERE (a.deleted_at IS NOT NULL);
+
+COMMENT ON VIEW backend.invariants_geo IS 'What must never be seen in counters of countries.';
+
 CREATE VIEW backend.invariants_invites AS
  SELECT 'open_invite_of_a_game_that_is_closed'::text AS invariant,
     i.invite_id AS object_id,
@@ -3660,6 +5355,45 @@ CREATE VIEW backend.invariants_invites AS
   WHERE ((i.status = 'created'::text) AND (g.status <> ALL (ARRAY['draft'::text, 'enrollment_open'::text])));
 
 COMMENT ON VIEW backend.invariants_invites IS 'What must never be seen in invites.';
+
+CREATE VIEW backend.invariants_lobby_release AS
+ WITH closed AS (
+         SELECT a.user_id,
+            a.user_name,
+            (a.deleted_at IS NOT NULL) AS is_deleted
+           FROM backend.accounts a
+          WHERE ((a.deleted_at IS NOT NULL) OR a.permanent_block)
+        )
+ SELECT 'seat_of_a_closed_account'::text AS invariant,
+    m.membership_id AS object_id,
+    c.user_name AS details
+   FROM ((closed c
+     JOIN backend.memberships m USING (user_id))
+     JOIN backend.games g USING (game_id))
+  WHERE ((m.status = 'active'::text) AND (g.status <> ALL (ARRAY['finished'::text, 'cancelled'::text])))
+UNION ALL
+ SELECT 'open_invite_of_a_closed_account'::text AS invariant,
+    i.invite_id AS object_id,
+    c.user_name AS details
+   FROM (closed c
+     JOIN backend.invites i ON (((c.user_id = i.inviter_user_id) OR (c.user_id = i.invited_user_id))))
+  WHERE (i.status = 'created'::text)
+UNION ALL
+ SELECT 'race_name_of_a_closed_account'::text AS invariant,
+    r.race_name_id AS object_id,
+    c.user_name AS details
+   FROM (closed c
+     JOIN backend.race_names r USING (user_id))
+  WHERE ((r.released_at IS NULL) AND (c.is_deleted OR (r.tier <> 'registered'::text)))
+UNION ALL
+ SELECT 'game_that_its_owner_cannot_start'::text AS invariant,
+    g.game_id AS object_id,
+    c.user_name AS details
+   FROM (closed c
+     JOIN backend.games g ON ((g.owner_user_id = c.user_id)))
+  WHERE (g.status = ANY (ARRAY['draft'::text, 'enrollment_open'::text, 'ready_to_start'::text]));
+
+COMMENT ON VIEW backend.invariants_lobby_release IS 'What must never be seen of accounts that are closed.';
 
 CREATE TABLE backend.mail_attempts (
     delivery_id uuid NOT NULL,
@@ -3678,7 +5412,8 @@ COMMENT ON TABLE backend.mail_attempts IS 'Every attempt. outcome_unknown while 
 CREATE TABLE backend.mail_dead_letters (
     delivery_id uuid NOT NULL,
     reason text NOT NULL,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL
 );
 
 COMMENT ON TABLE backend.mail_dead_letters IS 'Mail that was given up; one row while it is dead.';
@@ -3687,6 +5422,7 @@ CREATE TABLE backend.mail_recipients (
     delivery_id uuid NOT NULL,
     address text NOT NULL,
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     CONSTRAINT mail_recipients_address_is_plain CHECK (((address ~ '^[A-Za-z0-9!#$%&''*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$'::text) AND (length(address) <= 254)))
 );
 
@@ -3858,35 +5594,6 @@ CREATE VIEW backend.invariants_sessions AS
 
 COMMENT ON VIEW backend.invariants_sessions IS 'What must never be seen in sessions.';
 
-CREATE TABLE backend.limit_active (
-    user_id uuid NOT NULL,
-    code backend.limit_code NOT NULL,
-    limit_record_id uuid NOT NULL,
-    value integer NOT NULL,
-    expires_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT limit_active_value_is_not_negative CHECK ((value >= 0))
-);
-
-COMMENT ON TABLE backend.limit_active IS 'The numbers in force for one person instead of their tier''s.';
-
-CREATE TABLE backend.limit_records (
-    limit_record_id uuid DEFAULT backend.uuid_v7() NOT NULL,
-    user_id uuid NOT NULL,
-    code backend.limit_code NOT NULL,
-    action text NOT NULL,
-    value integer,
-    reason text NOT NULL,
-    actor text NOT NULL,
-    expires_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT limit_records_action_is_known CHECK ((action = ANY (ARRAY['apply'::text, 'clear'::text]))),
-    CONSTRAINT limit_records_apply_has_a_value CHECK (((action = 'apply'::text) = (value IS NOT NULL))),
-    CONSTRAINT limit_records_value_is_not_negative CHECK ((value >= 0))
-);
-
-COMMENT ON TABLE backend.limit_records IS 'Every limit set or cleared, for ever.';
-
 CREATE TABLE backend.notification_malformed_intents (
     malformed_id uuid DEFAULT backend.uuid_v7() NOT NULL,
     kind text NOT NULL,
@@ -3949,20 +5656,6 @@ CREATE TABLE backend.runtime_health_snapshots (
 
 COMMENT ON TABLE backend.runtime_health_snapshots IS 'How an engine answered, where that changed.';
 
-CREATE TABLE backend.sanction_records (
-    sanction_record_id uuid DEFAULT backend.uuid_v7() NOT NULL,
-    user_id uuid NOT NULL,
-    code backend.sanction_code NOT NULL,
-    action text NOT NULL,
-    reason text NOT NULL,
-    actor text NOT NULL,
-    expires_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT sanction_records_action_is_known CHECK ((action = ANY (ARRAY['apply'::text, 'lift'::text])))
-);
-
-COMMENT ON TABLE backend.sanction_records IS 'Every sanction applied or lifted, for ever.';
-
 CREATE TABLE backend.settings (
     setting_name text NOT NULL,
     default_value numeric NOT NULL,
@@ -4012,8 +5705,14 @@ ALTER TABLE ONLY backend.accounts
 ALTER TABLE ONLY backend.admin_accounts
     ADD CONSTRAINT admin_accounts_pkey PRIMARY KEY (username);
 
+ALTER TABLE ONLY backend.admin_attempts
+    ADD CONSTRAINT admin_attempts_pkey PRIMARY KEY (key_hash);
+
 ALTER TABLE ONLY backend.audit_log
     ADD CONSTRAINT audit_log_pkey PRIMARY KEY (audit_id);
+
+ALTER TABLE ONLY backend.auth_budgets
+    ADD CONSTRAINT auth_budgets_pkey PRIMARY KEY (budget, key_hash);
 
 ALTER TABLE ONLY backend.auth_challenges
     ADD CONSTRAINT auth_challenges_pkey PRIMARY KEY (challenge_id);
@@ -4026,6 +5725,9 @@ ALTER TABLE ONLY backend.clock
 
 ALTER TABLE ONLY backend.constraint_errors
     ADD CONSTRAINT constraint_errors_pkey PRIMARY KEY (constraint_name);
+
+ALTER TABLE ONLY backend.deletion_rules
+    ADD CONSTRAINT deletion_rules_pkey PRIMARY KEY (table_name, column_name);
 
 ALTER TABLE ONLY backend.device_sessions
     ADD CONSTRAINT device_sessions_pkey PRIMARY KEY (device_session_id);
@@ -4050,6 +5752,12 @@ ALTER TABLE ONLY backend.game_turns
 
 ALTER TABLE ONLY backend.games
     ADD CONSTRAINT games_pkey PRIMARY KEY (game_id);
+
+ALTER TABLE ONLY backend.idempotency_keys
+    ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (caller, operation, request_key);
+
+ALTER TABLE ONLY backend.identities
+    ADD CONSTRAINT identities_one_per_person_and_provider UNIQUE (user_id, provider);
 
 ALTER TABLE ONLY backend.identities
     ADD CONSTRAINT identities_pkey PRIMARY KEY (provider, subject);
@@ -4156,13 +5864,28 @@ ALTER TABLE ONLY backend.state_transitions
 ALTER TABLE ONLY backend.time_zones
     ADD CONSTRAINT time_zones_pkey PRIMARY KEY (time_zone);
 
+ALTER TABLE ONLY backend.user_country_counters
+    ADD CONSTRAINT user_country_counters_pkey PRIMARY KEY (user_id, country);
+
 CREATE INDEX accounts_by_time_zone ON backend.accounts USING btree (time_zone);
 
 CREATE UNIQUE INDEX accounts_email_is_unique_among_the_live ON backend.accounts USING btree (email) WHERE (deleted_at IS NULL);
 
+CREATE INDEX admin_attempts_by_expiry ON backend.admin_attempts USING btree (expires_at);
+
+CREATE INDEX audit_log_by_action ON backend.audit_log USING btree (action, audit_id);
+
 CREATE INDEX audit_log_by_admin ON backend.audit_log USING btree (admin, audit_id);
 
 CREATE INDEX audit_log_by_object ON backend.audit_log USING btree (object_type, object_id, audit_id);
+
+CREATE INDEX audit_log_by_object_id ON backend.audit_log USING btree (object_id, audit_id);
+
+CREATE INDEX audit_log_by_object_type ON backend.audit_log USING btree (object_type, audit_id);
+
+CREATE INDEX audit_log_by_time ON backend.audit_log USING btree (created_at);
+
+CREATE INDEX auth_budgets_by_expiry ON backend.auth_budgets USING btree (expires_at);
 
 CREATE INDEX auth_challenges_by_email ON backend.auth_challenges USING btree (email, created_at);
 
@@ -4174,9 +5897,9 @@ CREATE UNIQUE INDEX device_sessions_token_is_unique ON backend.device_sessions U
 
 CREATE INDEX entitlement_records_by_tier ON backend.entitlement_records USING btree (tier);
 
-CREATE INDEX entitlement_records_by_user ON backend.entitlement_records USING btree (user_id, starts_at);
+CREATE INDEX entitlement_records_by_user ON backend.entitlement_records USING btree (user_id, entitlement_record_id);
 
-CREATE INDEX entitlement_snapshots_by_end ON backend.entitlement_snapshots USING btree (ends_at) WHERE (ends_at IS NOT NULL);
+CREATE INDEX entitlement_snapshots_by_change ON backend.entitlement_snapshots USING btree (changes_at) WHERE (changes_at IS NOT NULL);
 
 CREATE INDEX entitlement_snapshots_by_record ON backend.entitlement_snapshots USING btree (entitlement_record_id);
 
@@ -4192,7 +5915,7 @@ CREATE INDEX games_by_owner ON backend.games USING btree (owner_user_id, game_id
 
 CREATE INDEX games_public_by_status ON backend.games USING btree (status, game_id) WHERE (visibility = 'public'::text);
 
-CREATE INDEX identities_by_user ON backend.identities USING btree (user_id);
+CREATE INDEX idempotency_keys_by_creation ON backend.idempotency_keys USING btree (created_at);
 
 CREATE INDEX invites_by_expiry ON backend.invites USING btree (expires_at) WHERE (status = 'created'::text);
 
@@ -4208,7 +5931,7 @@ CREATE UNIQUE INDEX invites_one_live_per_person_and_game ON backend.invites USIN
 
 CREATE INDEX limit_active_by_record ON backend.limit_active USING btree (limit_record_id);
 
-CREATE INDEX limit_records_by_user ON backend.limit_records USING btree (user_id);
+CREATE INDEX limit_records_by_user ON backend.limit_records USING btree (user_id, limit_record_id);
 
 CREATE INDEX mail_deliveries_by_payload ON backend.mail_deliveries USING btree (payload_id);
 
@@ -4217,6 +5940,8 @@ CREATE INDEX mail_deliveries_by_user ON backend.mail_deliveries USING btree (use
 CREATE INDEX mail_deliveries_due ON backend.mail_deliveries USING btree (priority DESC, next_attempt_at) WHERE (status = ANY (ARRAY['pending'::text, 'retrying'::text]));
 
 CREATE INDEX mail_deliveries_expiring ON backend.mail_deliveries USING btree (expires_at) WHERE ((status = ANY (ARRAY['pending'::text, 'retrying'::text])) AND (expires_at IS NOT NULL));
+
+CREATE INDEX mail_recipients_by_address ON backend.mail_recipients USING btree (address);
 
 CREATE INDEX memberships_by_race_name ON backend.memberships USING btree (race_name_canonical) WHERE (status = 'active'::text);
 
@@ -4254,7 +5979,7 @@ CREATE INDEX runtime_records_unsettled ON backend.runtime_records USING btree (n
 
 CREATE INDEX sanction_active_by_record ON backend.sanction_active USING btree (sanction_record_id);
 
-CREATE INDEX sanction_records_by_user ON backend.sanction_records USING btree (user_id);
+CREATE INDEX sanction_records_by_user ON backend.sanction_records USING btree (user_id, sanction_record_id);
 
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON backend.audit_log FOR EACH STATEMENT EXECUTE FUNCTION backend.tg_audit_log__append_only();
 
@@ -4276,6 +6001,10 @@ CREATE TRIGGER touch BEFORE UPDATE ON backend.accounts FOR EACH ROW EXECUTE FUNC
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.admin_accounts FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
+CREATE TRIGGER touch BEFORE UPDATE ON backend.admin_attempts FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.auth_budgets FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
 CREATE TRIGGER touch BEFORE UPDATE ON backend.auth_challenges FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.device_sessions FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
@@ -4290,11 +6019,17 @@ CREATE TRIGGER touch BEFORE UPDATE ON backend.games FOR EACH ROW EXECUTE FUNCTIO
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.invites FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
+CREATE TRIGGER touch BEFORE UPDATE ON backend.limit_active FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
 CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_attempts FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_dead_letters FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_deliveries FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_payloads FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_recipients FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_templates FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
@@ -4313,6 +6048,10 @@ CREATE TRIGGER touch BEFORE UPDATE ON backend.race_names FOR EACH ROW EXECUTE FU
 CREATE TRIGGER touch BEFORE UPDATE ON backend.runtime_operation_log FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.runtime_records FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.sanction_active FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.user_country_counters FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 ALTER TABLE ONLY backend.accounts
     ADD CONSTRAINT accounts_time_zone_is_known FOREIGN KEY (time_zone) REFERENCES backend.time_zones(time_zone);
@@ -4434,6 +6173,9 @@ ALTER TABLE ONLY backend.sanction_active
 ALTER TABLE ONLY backend.sanction_records
     ADD CONSTRAINT sanction_records_user_id_fkey FOREIGN KEY (user_id) REFERENCES backend.accounts(user_id);
 
+ALTER TABLE ONLY backend.user_country_counters
+    ADD CONSTRAINT user_country_counters_user_id_fkey FOREIGN KEY (user_id) REFERENCES backend.accounts(user_id);
+
 GRANT USAGE ON SCHEMA api TO backend_api;
 
 GRANT USAGE ON SCHEMA push TO backend_push;
@@ -4443,11 +6185,23 @@ GRANT USAGE ON SCHEMA worker TO backend_worker;
 REVOKE ALL ON FUNCTION api.account_internal_get(p_user_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.account_internal_get(p_user_id uuid) TO backend_api;
 
+REVOKE ALL ON FUNCTION api.administrator_attempt_failed(p_username text, p_source_ip inet) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.administrator_attempt_failed(p_username text, p_source_ip inet) TO backend_api;
+
 REVOKE ALL ON FUNCTION api.administrator_bootstrap(p_username text, p_password_hash text) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.administrator_bootstrap(p_username text, p_password_hash text) TO backend_api;
 
-REVOKE ALL ON FUNCTION api.administrator_credential(p_username text) FROM PUBLIC;
-GRANT ALL ON FUNCTION api.administrator_credential(p_username text) TO backend_api;
+REVOKE ALL ON FUNCTION api.administrator_create(p_admin text, p_body jsonb, p_password_hash text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.administrator_create(p_admin text, p_body jsonb, p_password_hash text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.administrator_credential(p_username text, p_source_ip inet) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.administrator_credential(p_username text, p_source_ip inet) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.administrator_disable(p_admin text, p_username text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.administrator_disable(p_admin text, p_username text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.administrator_enable(p_admin text, p_username text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.administrator_enable(p_admin text, p_username text) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.administrator_get(p_admin text, p_username text) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.administrator_get(p_admin text, p_username text) TO backend_api;
@@ -4455,14 +6209,32 @@ GRANT ALL ON FUNCTION api.administrator_get(p_admin text, p_username text) TO ba
 REVOKE ALL ON FUNCTION api.administrator_list(p_admin text, p_limit integer, p_cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.administrator_list(p_admin text, p_limit integer, p_cursor text) TO backend_api;
 
+REVOKE ALL ON FUNCTION api.administrator_reset_password(p_admin text, p_username text, p_body jsonb, p_password_hash text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.administrator_reset_password(p_admin text, p_username text, p_body jsonb, p_password_hash text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.administrator_used(p_username text, p_source_ip inet) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.administrator_used(p_username text, p_source_ip inet) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.audit_list(p_admin text, p_actor text, p_action text, p_object_type text, p_object_id text, p_since timestamp with time zone, p_until timestamp with time zone, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.audit_list(p_admin text, p_actor text, p_action text, p_object_type text, p_object_id text, p_since timestamp with time zone, p_until timestamp with time zone, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.blocked_email_create(p_admin text, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.blocked_email_create(p_admin text, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.blocked_email_delete(p_admin text, p_email text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.blocked_email_delete(p_admin text, p_email text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.blocked_email_list(p_admin text, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.blocked_email_list(p_admin text, p_limit integer, p_cursor text) TO backend_api;
+
 REVOKE ALL ON FUNCTION api.constraint_errors() FROM PUBLIC;
 GRANT ALL ON FUNCTION api.constraint_errors() TO backend_api;
 
-REVOKE ALL ON FUNCTION api.email_code_confirm(p_body jsonb, p_code_hash bytea, p_source_country text) FROM PUBLIC;
-GRANT ALL ON FUNCTION api.email_code_confirm(p_body jsonb, p_code_hash bytea, p_source_country text) TO backend_api;
+REVOKE ALL ON FUNCTION api.email_code_confirm(p_body jsonb, p_code_hash bytea, p_source_country text, p_source_ip inet) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.email_code_confirm(p_body jsonb, p_code_hash bytea, p_source_country text, p_source_ip inet) TO backend_api;
 
-REVOKE ALL ON FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea) FROM PUBLIC;
-GRANT ALL ON FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea) TO backend_api;
+REVOKE ALL ON FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea, p_source_ip inet) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea, p_source_ip inet) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.engine_access(p_user_id uuid, p_game_id uuid, p_is_command boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.engine_access(p_user_id uuid, p_game_id uuid, p_is_command boolean) TO backend_api;
@@ -4478,6 +6250,12 @@ GRANT ALL ON FUNCTION api.engine_version_list(p_admin text, p_limit integer, p_c
 
 REVOKE ALL ON FUNCTION api.engine_version_update(p_admin text, p_version text, p_body jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.engine_version_update(p_admin text, p_version text, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.entitlement_tier_list(p_admin text, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.entitlement_tier_list(p_admin text, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.entitlement_tier_update(p_admin text, p_tier text, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.entitlement_tier_update(p_admin text, p_tier text, p_body jsonb) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.game_cancel(p_user_id uuid, p_game_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.game_cancel(p_user_id uuid, p_game_id uuid) TO backend_api;
@@ -4509,6 +6287,27 @@ GRANT ALL ON FUNCTION api.game_retry_start(p_user_id uuid, p_game_id uuid) TO ba
 REVOKE ALL ON FUNCTION api.game_start(p_user_id uuid, p_game_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.game_start(p_user_id uuid, p_game_id uuid) TO backend_api;
 
+REVOKE ALL ON FUNCTION api.geo_countries_add(p_counts jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.geo_countries_add(p_counts jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.geo_country_list(p_admin text, p_user_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.geo_country_list(p_admin text, p_user_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.idempotency_claim(p_group text, p_caller text, p_operation text, p_key text, p_request_hash bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.idempotency_claim(p_group text, p_caller text, p_operation text, p_key text, p_request_hash bytea) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.idempotency_store(p_caller text, p_operation text, p_key text, p_request_hash bytea, p_status integer, p_body text, p_location text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.idempotency_store(p_caller text, p_operation text, p_key text, p_request_hash bytea, p_status integer, p_body text, p_location text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.identity_link(p_user_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.identity_link(p_user_id uuid, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.identity_session_open(p_provider text, p_body jsonb, p_token text, p_token_hash bytea, p_source_country text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.identity_session_open(p_provider text, p_body jsonb, p_token text, p_token_hash bytea, p_source_country text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.identity_unlink(p_user_id uuid, p_provider text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.identity_unlink(p_user_id uuid, p_provider text) TO backend_api;
+
 REVOKE ALL ON FUNCTION api.invite_create(p_user_id uuid, p_game_id uuid, p_body jsonb, p_code text, p_code_hash bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.invite_create(p_user_id uuid, p_game_id uuid, p_body jsonb, p_code text, p_code_hash bytea) TO backend_api;
 
@@ -4524,11 +6323,17 @@ GRANT ALL ON FUNCTION api.invite_redeem_by_code(p_user_id uuid, p_body jsonb, p_
 REVOKE ALL ON FUNCTION api.membership_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.membership_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) TO backend_api;
 
+REVOKE ALL ON FUNCTION api.my_account_delete(p_user_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.my_account_delete(p_user_id uuid) TO backend_api;
+
 REVOKE ALL ON FUNCTION api.my_account_get(p_user_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.my_account_get(p_user_id uuid) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.my_game_list(p_user_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.my_game_list(p_user_id uuid, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.my_profile_update(p_user_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.my_profile_update(p_user_id uuid, p_body jsonb) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.my_session_list(p_user_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.my_session_list(p_user_id uuid, p_limit integer, p_cursor text) TO backend_api;
@@ -4538,6 +6343,9 @@ GRANT ALL ON FUNCTION api.my_session_revoke(p_user_id uuid, p_device_session_id 
 
 REVOKE ALL ON FUNCTION api.my_session_revoke_all(p_user_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.my_session_revoke_all(p_user_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.my_settings_update(p_user_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.my_settings_update(p_user_id uuid, p_body jsonb) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.runtime_force_next_turn(p_admin text, p_game_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.runtime_force_next_turn(p_admin text, p_game_id uuid) TO backend_api;
@@ -4554,11 +6362,49 @@ GRANT ALL ON FUNCTION api.schema_changes() TO backend_api;
 REVOKE ALL ON FUNCTION api.session_get(p_device_session_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.session_get(p_device_session_id uuid) TO backend_api;
 
+REVOKE ALL ON FUNCTION api.session_resolve(p_body jsonb, p_token_hash bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.session_resolve(p_body jsonb, p_token_hash bytea) TO backend_api;
+
 REVOKE ALL ON FUNCTION api.session_revoke(p_device_session_id uuid, p_body jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.session_revoke(p_device_session_id uuid, p_body jsonb) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.session_revoke_all(p_user_id uuid, p_body jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.session_revoke_all(p_user_id uuid, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.sessions_seen(p_ids uuid[], p_ages double precision[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.sessions_seen(p_ids uuid[], p_ages double precision[]) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.user_entitlement_grant(p_admin text, p_user_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.user_entitlement_grant(p_admin text, p_user_id uuid, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.user_get(p_admin text, p_user_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.user_get(p_admin text, p_user_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.user_limit_apply(p_admin text, p_user_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.user_limit_apply(p_admin text, p_user_id uuid, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.user_limit_clear(p_admin text, p_user_id uuid, p_code text, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.user_limit_clear(p_admin text, p_user_id uuid, p_code text, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.user_list(p_admin text, p_limit integer, p_cursor text, p_q text, p_status text[], p_tier text, p_sanction text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.user_list(p_admin text, p_limit integer, p_cursor text, p_q text, p_status text[], p_tier text, p_sanction text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.user_sanction_apply(p_admin text, p_user_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.user_sanction_apply(p_admin text, p_user_id uuid, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.user_sanction_lift(p_admin text, p_user_id uuid, p_code text, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.user_sanction_lift(p_admin text, p_user_id uuid, p_code text, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.user_session_list(p_admin text, p_user_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.user_session_list(p_admin text, p_user_id uuid, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.user_session_revoke_all(p_admin text, p_user_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.user_session_revoke_all(p_admin text, p_user_id uuid, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.user_soft_delete(p_admin text, p_user_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.user_soft_delete(p_admin text, p_user_id uuid, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION backend.display_name_clean(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.now() FROM PUBLIC;
 
@@ -4566,17 +6412,35 @@ REVOKE ALL ON FUNCTION backend.uuid_v7() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.account_create(p_provider text, p_subject text, p_email text, p_language text, p_time_zone text, p_country text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.account_delete(p_user_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.account_find(p_provider text, p_subject text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.account_json(p_account backend.accounts) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.is_over(p_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.is_sanctioned(p_user_id uuid, p_code text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.ts(p_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.account_internal_json(p_account backend.accounts) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.account_limit(p_user_id uuid, p_code text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.account_lock(p_user_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.account_moderate(p_user_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.account_require(p_user_id uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION backend.ts(p_at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backend.budget_key(VARIADIC p_parts text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.source_network(p_source_ip inet, p_bits integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.admin_attempts_key(p_username text, p_source_ip inet) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.administrator_find(p_username text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.administrator_json(p_admin backend.admin_accounts) FROM PUBLIC;
 
@@ -4584,7 +6448,23 @@ REVOKE ALL ON FUNCTION backend.administrator_require(p_admin text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.audit(p_admin text, p_action text, p_object_type text, p_object_id text, p_details jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.audit_json(p_entry backend.audit_log) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.blocked_email_json(p_blocked backend.blocked_emails) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.budget_read(p_budget text, p_key bytea) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.budget_spend(p_budget text, p_key bytea, p_most numeric) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.code_hash(p_challenge_id uuid, p_code_hash bytea) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.code_mail_spend(p_email text, p_source_ip inet, p_is_known boolean, p_is_throttled boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.code_may_be_tried(p_email text, p_source_ip inet) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.code_was_right(p_email text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.code_was_wrong(p_email text, p_source_ip inet) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.cron_field(p_field text, p_min integer, p_max integer, p_names text[]) FROM PUBLIC;
 
@@ -4604,6 +6484,16 @@ REVOKE ALL ON FUNCTION backend.version_key(p_version text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.engine_version_newest() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.entitlement_grant(p_user_id uuid, p_tier text, p_actor text, p_reason_code text, p_starts_at timestamp with time zone, p_ends_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.entitlement_in_force(p_user_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.entitlement_record_json(p_record backend.entitlement_records) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.entitlement_settle(p_user_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.entitlement_tier_json(p_tier backend.entitlement_tiers) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.fail(p_status integer, p_code text, p_detail text, p_context jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.game_command(p_game_id uuid, p_action text, p_user_id uuid, p_reason text) FROM PUBLIC;
@@ -4611,8 +6501,6 @@ REVOKE ALL ON FUNCTION backend.game_command(p_game_id uuid, p_action text, p_use
 REVOKE ALL ON FUNCTION backend.game_find(p_game_id uuid, p_user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.game_insert(p_body jsonb, p_visibility text, p_owner_user_id uuid) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION backend.is_over(p_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.game_is_visible(p_game backend.games, p_user_id uuid) FROM PUBLIC;
 
@@ -4638,9 +6526,15 @@ REVOKE ALL ON FUNCTION backend.invite_json(p_invite backend.invites) FROM PUBLIC
 
 REVOKE ALL ON FUNCTION backend.invite_redeem(p_invite_id uuid, p_user_id uuid, p_race_name text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION backend.is_sanctioned(p_user_id uuid, p_code text) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION backend.job_defer(p_queue text, p_task text, p_args jsonb, p_lock text, p_priority integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.limit_apply(p_user_id uuid, p_code text, p_value integer, p_reason text, p_actor text, p_expires_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.limit_clear(p_user_id uuid, p_code text, p_reason text, p_actor text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.limit_record_json(p_record backend.limit_records) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.lobby_release(p_user_id uuid, p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.mail_enqueue(p_template_id text, p_idempotency_key text, p_recipients text[], p_values jsonb, p_user_id uuid, p_expires_at timestamp with time zone) FROM PUBLIC;
 
@@ -4649,6 +6543,8 @@ REVOKE ALL ON FUNCTION backend.mail_erase(p_delivery_id uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backend.mail_render(p_template text, p_values jsonb, p_is_html boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.membership_json(p_membership backend.memberships) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.moment_to_come(p_body jsonb, p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.notification_problem(p_kind text, p_payload jsonb) FROM PUBLIC;
 
@@ -4694,7 +6590,15 @@ REVOKE ALL ON FUNCTION backend.runtime_unwant(p_game_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.runtime_want(p_game backend.games) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.sanction_apply(p_user_id uuid, p_code text, p_reason text, p_actor text, p_expires_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.sanction_lift(p_user_id uuid, p_code text, p_reason text, p_actor text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.sanction_record_json(p_record backend.sanction_records) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.sanction_refuse(p_user_id uuid, p_code text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.seat_is_played(p_membership backend.memberships) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.seat_take(p_game backend.games, p_user_id uuid, p_race_name text) FROM PUBLIC;
 
@@ -4716,7 +6620,11 @@ REVOKE ALL ON FUNCTION backend.tg_state__follow_edges() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.traceparent() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.url_segment(p_text text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.user_name_random() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.ways_in_lock(p_user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION push.cursor_resume(p_cursor text, OUT resume_position bigint, OUT is_exact boolean, OUT is_ahead boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION push.cursor_resume(p_cursor text, OUT resume_position bigint, OUT is_exact boolean, OUT is_ahead boolean) TO backend_push;
@@ -4745,8 +6653,20 @@ GRANT ALL ON FUNCTION push.subscriber_release(p_gateway_client_id text, p_connec
 REVOKE ALL ON FUNCTION push.subscribers_live(p_streamer_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION push.subscribers_live(p_streamer_id uuid) TO backend_push;
 
+REVOKE ALL ON FUNCTION worker.admin_attempts_purge(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.admin_attempts_purge(p_limit integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.auth_budgets_purge(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.auth_budgets_purge(p_limit integer) TO backend_worker;
+
 REVOKE ALL ON FUNCTION worker.challenges_purge(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.challenges_purge(p_limit integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.entitlements_settle(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.entitlements_settle(p_limit integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.idempotency_keys_purge(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.idempotency_keys_purge(p_limit integer) TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.invariants_list() FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.invariants_list() TO backend_worker;

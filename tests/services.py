@@ -420,7 +420,9 @@ def four_apis(shared_database: Database, session_starter: _Starter) -> list[Api]
     """Four HTTP programs of one process each, all alike, over the shared database. Tests that use them belong together:
     mark them with `xdist_group("four")`."""
     secrets_of_all = {name: fresh_secret() for name in ("BACKEND_INTERNAL_TOKEN", "BACKEND_AUTH_PEPPER")}
-    apis = [session_starter("api", shared_database, BACKEND_HTTP_THREADS="6", **secrets_of_all) for _ in range(4)]
+    # The first administrator is that of `shared_api`, whichever starts first.
+    nobody = {"BACKEND_ADMIN_BOOTSTRAP_USER": "", "BACKEND_ADMIN_BOOTSTRAP_PASSWORD": ""}
+    apis = [session_starter("api", shared_database, BACKEND_HTTP_THREADS="6", **secrets_of_all, **nobody) for _ in range(4)]
     return [api.wait_ready() for api in apis if isinstance(api, Api)]
 
 
@@ -539,28 +541,24 @@ def add_session(connection: psycopg.Connection[Any], user_id: str) -> str:
 
 
 def sanction(connection: psycopg.Connection[Any], user_id: str, code: str, expires_in: str | None = None) -> None:
-    """Put a sanction in force, past the API; a permanent block also closes the account's sessions, as it must."""
+    """Put a sanction in force, past the API, with what follows from it."""
+    # Also one that is over already.
     connection.execute(
         """
-        WITH record AS (
-            INSERT INTO backend.sanction_records (user_id, code, action, reason, actor, expires_at)
-            VALUES (%(user)s, %(code)s, 'apply', 'a test', 'test', backend.now() + %(expires)s::interval)
-            RETURNING *)
-        INSERT INTO backend.sanction_active (user_id, code, sanction_record_id, reason, expires_at)
-        SELECT user_id, code, sanction_record_id, reason, expires_at FROM record
+        SELECT backend.sanction_apply(user_id, %s, 'a test', 'test', backend.now() + %s::interval)
+          FROM backend.accounts WHERE user_id = %s FOR NO KEY UPDATE
         """,
-        {"user": user_id, "code": code, "expires": expires_in},
+        [code, expires_in, user_id],
     )
-    if code == "permanent_block":
-        connection.execute("UPDATE backend.accounts SET permanent_block = true WHERE user_id = %s", [user_id])
-        connection.execute("SELECT backend.session_revoke_all(%s, 'account_blocked')", [user_id])
 
 
 def delete_account(connection: psycopg.Connection[Any], user_id: str) -> None:
-    """Make an account one that was deleted, past the API."""
-    connection.execute("SELECT backend.session_revoke_all(%s, 'account_deleted')", [user_id])
-    connection.execute("DELETE FROM backend.identities WHERE user_id = %s", [user_id])
-    connection.execute("UPDATE backend.accounts SET email = NULL, deleted_at = backend.now() WHERE user_id = %s", [user_id])
+    """Delete an account, past the API."""
+    connection.execute(
+        "SELECT backend.account_delete(user_id) FROM backend.accounts WHERE user_id = %s AND deleted_at IS NULL"
+        " FOR NO KEY UPDATE",
+        [user_id],
+    )
 
 
 def travel(connection: psycopg.Connection[Any], interval: str) -> None:

@@ -16,7 +16,7 @@ from app.schema import EX_CONFIG, Refused, check_deployed, check_login, deployed
 from workers import maintenance
 from workers.door import Door, conninfo
 from workers.loops import every
-from workers.queue import job_app, run_queues
+from workers.queue import ENGINE_QUEUES, QUICK_AT_ONCE, QUICK_QUEUES, job_app, run_queue
 from workers.runtime.driver import Driver
 from workers.runtime.engine_client import EngineClient
 from workers.runtime.process_driver import ProcessDriver
@@ -66,7 +66,13 @@ async def _serve(config: Config, driver: Driver) -> None:
     client = EngineClient(config.engine_call_timeout, config.engine_probe_timeout)
     runtime = RuntimeTasks(config, door, driver, client)
     tasks: list[asyncio.Task[None]] = [
-        asyncio.create_task(run_queues(config, job_app(config, delivery, notifications, runtime), stop), name="queues"),
+        *(
+            # Each with an application of its own: who is to end must be told so directly, again if need be.
+            asyncio.create_task(
+                run_queue(config, job_app(config, delivery, notifications, runtime), queues, at_once, stop), name="-".join(queues)
+            )
+            for queues, at_once in ((QUICK_QUEUES, QUICK_AT_ONCE), (ENGINE_QUEUES, config.runtime_worker_pool_size))
+        ),
         *(
             asyncio.create_task(every(interval, name, sweep), name=name)
             for interval, name, sweep in (
@@ -76,6 +82,7 @@ async def _serve(config: Config, driver: Driver) -> None:
                 (config.runtime_reconcile_interval, "reconcile", runtime.reconcile),
                 (5.0, "jobs", lambda: maintenance.rescue_jobs(door)),
                 (60.0, "purge", lambda: maintenance.purge(door)),
+                (60.0, "entitlements", lambda: maintenance.settle_entitlements(door)),
                 (60.0, "invariants", lambda: maintenance.check_invariants(door)),
             )
         ),

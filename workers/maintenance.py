@@ -16,7 +16,14 @@ WORKER_TIMEOUT = 15
 HEARTBEAT = 4.0
 """Seconds between heartbeats."""
 
-_PURGES = ("challenges_purge", "push_events_purge", "jobs_purge")
+_PURGES = (
+    "challenges_purge",
+    "auth_budgets_purge",
+    "admin_attempts_purge",
+    "idempotency_keys_purge",
+    "push_events_purge",
+    "jobs_purge",
+)
 
 
 async def purge(door: Door) -> None:
@@ -34,6 +41,15 @@ async def rescue_jobs(door: Door) -> None:
     for job in await door.call("jobs_rescue", seconds=WORKER_TIMEOUT):
         level = logging.ERROR if job["is_given_up"] else logging.WARNING
         log.log(level, "job of a dead worker", extra=dict(job))
+
+
+async def settle_entitlements(door: Door) -> None:
+    """Write down which grants have come into force, batch by batch; they are in force without it."""
+    settled = _BATCH
+    while settled == _BATCH:
+        settled = (await door.call("entitlements_settle", limit=_BATCH))[0]["entitlements_settle"]
+        if settled:
+            log.info("entitlements settled", extra={"accounts": settled})
 
 
 async def check_invariants(door: Door) -> None:

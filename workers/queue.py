@@ -27,8 +27,9 @@ log = logging.getLogger("galaxy.worker")
 _POLL_SECONDS = 5.0
 
 # Engines may take minutes, and must not keep a mail waiting: their queue has workers of its own.
-_QUICK_QUEUES = ("mail", "notifications")
-_QUICK_AT_ONCE = 4
+QUICK_QUEUES = ("mail", "notifications")
+QUICK_AT_ONCE = 4
+ENGINE_QUEUES = ("runtime",)
 
 
 def job_app(
@@ -38,7 +39,7 @@ def job_app(
     connector = procrastinate.PsycopgConnector(
         conninfo=conninfo(config, "galaxy-worker-queue", search_path="procrastinate"),
         min_size=1,
-        max_size=max(4, config.postgres_max_conns // 2),
+        max_size=max(4, config.postgres_max_conns // 4),
         max_lifetime=config.postgres_conn_max_lifetime,
         timeout=config.postgres_operation_timeout,
     )
@@ -95,48 +96,31 @@ async def in_context(call_next: Callable[[], Awaitable[Any]], context: JobContex
             log.debug("job done", extra={"outcome": outcome})
 
 
-async def run_queues(config: Config, app: procrastinate.App, stop: asyncio.Event) -> None:
-    """Run Procrastinate's workers until cancelled; they end when the database goes, and begin again.
+async def run_queue(config: Config, app: procrastinate.App, queues: tuple[str, ...], at_once: int, stop: asyncio.Event) -> None:
+    """Run Procrastinate's worker, over an application of its own, until cancelled; it ends with the database, and begins again.
 
-    Cancelled while the database is away, they end with that trouble in place of the cancellation: so `stop` must be set before.
+    Cancelled while the database is away, it ends with that trouble in place of the cancellation: so `stop` must be set before.
     """
     while not stop.is_set():
         try:
             try:
                 await app.open_async()
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(_run_worker(config, app, _QUICK_QUEUES, _QUICK_AT_ONCE))
-                    group.create_task(_run_worker(config, app, ("runtime",), config.runtime_worker_pool_size))
+                await app.run_worker_async(
+                    queues=list(queues),
+                    name="-".join(queues),
+                    concurrency=at_once,
+                    install_signal_handlers=False,
+                    fetch_job_polling_interval=_POLL_SECONDS,
+                    shutdown_graceful_timeout=config.shutdown_timeout,
+                    update_heartbeat_interval=maintenance.HEARTBEAT,
+                    stalled_worker_timeout=maintenance.WORKER_TIMEOUT,
+                    worker_middleware=[in_context],
+                )
             finally:
                 # Also when it was the opening that was cut short: its pool would keep the process alive.
                 await app.close_async()
-        except* (
-            procrastinate.exceptions.ProcrastinateException,
-            psycopg.Error,
-            PoolTimeout,
-            OSError,
-            _EndedError,
-        ) as errors:
-            names = sorted({type(error).__name__ for error in errors.exceptions})
-            log.warning("the job queue cannot be worked on", extra={"errors": names})
+            log.warning("a worker of the job queue has ended by itself", extra={"queues": list(queues)})
+        except (procrastinate.exceptions.ProcrastinateException, psycopg.Error, PoolTimeout, OSError) as error:
+            log.warning("the job queue cannot be worked on", extra={"queues": list(queues), "error": type(error).__name__})
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), 1)
-
-
-class _EndedError(Exception):
-    """A worker has ended by itself: something beside it has failed."""
-
-
-async def _run_worker(config: Config, app: procrastinate.App, queues: tuple[str, ...], at_once: int) -> None:
-    await app.run_worker_async(
-        queues=list(queues),
-        name="-".join(queues),
-        concurrency=at_once,
-        install_signal_handlers=False,
-        fetch_job_polling_interval=_POLL_SECONDS,
-        shutdown_graceful_timeout=config.shutdown_timeout,
-        update_heartbeat_interval=maintenance.HEARTBEAT,
-        stalled_worker_timeout=maintenance.WORKER_TIMEOUT,
-        worker_middleware=[in_context],
-    )
-    raise _EndedError

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:api/accounts
 
 BEGIN;
-SELECT plan(23);
+SELECT plan(47);
 
 -- Attributes and privileges.
 CREATE TEMPORARY TABLE functions (name text);
@@ -50,6 +50,25 @@ SELECT throws_ok(format('SELECT api.my_account_get(%L)', :'ann'), 'GX403', 'acco
 SELECT is(
     api.account_internal_get(:'ann')::jsonb ->> 'deleted_at',
     to_char((transaction_timestamp() + interval '1 hour') AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'of which the gateway is told');
+RESET ROLE;
+
+-- Changes.
+SELECT function_returns('api', name, arguments, 'text', format('%s() has one answer', name)) FROM (VALUES ('my_profile_update', ARRAY['uuid', 'jsonb']::name[]), ('my_settings_update', ARRAY['uuid', 'jsonb']), ('my_account_delete', ARRAY['uuid'])) AS t(name, arguments);
+SELECT function_privs_are('api', name, arguments, 'backend_api', ARRAY['EXECUTE'], format('backend_api may execute %s()', name)) FROM (VALUES ('my_profile_update', ARRAY['uuid', 'jsonb']::name[]), ('my_settings_update', ARRAY['uuid', 'jsonb']), ('my_account_delete', ARRAY['uuid'])) AS t(name, arguments);
+SELECT a.user_id AS bob FROM backend.account_create('email', 'bob@example.org', 'bob@example.org', 'de', 'Europe/Berlin', 'DE') AS a \gset
+SET LOCAL ROLE backend_api;
+SELECT is(api.my_profile_update(:'bob', E'{"display_name": "  Bo\\u0308b "}')::jsonb ->> 'display_name', E'B\u00f6b', 'a name is trimmed and kept in NFC');
+SELECT is(api.my_account_get(:'bob')::jsonb ->> 'display_name', E'B\u00f6b', 'and stays');
+SELECT throws_ok(format('SELECT api.my_profile_update(%L, %L)', :'bob', jsonb_build_object('display_name', n)), 'GX400', 'invalid_request', d)
+  FROM (VALUES ('   ', 'a name is something'), (E'\u200b', 'that is seen'), (repeat('x', 65), 'not too long'), (E'a\u202eb', 'and turns nothing')) AS t(n, d);
+SELECT api.my_settings_update(:'bob', '{"preferred_language": "pt-BR"}') AS body \gset
+SELECT is(:'body'::jsonb ->> k, v, 'what is absent stays: ' || k) FROM (VALUES ('preferred_language', 'pt-BR'), ('time_zone', 'Europe/Berlin'), ('display_name', E'B\u00f6b')) AS t(k, v);
+SELECT is(api.my_settings_update(:'bob', '{"time_zone": "Asia/Kolkata"}')::jsonb ->> 'time_zone', 'Asia/Kolkata', 'a time zone is changed');
+SELECT throws_ok(format('SELECT api.my_settings_update(%L, ''{"time_zone": "Mars/Olympus"}'')', :'bob'), 'GX400', 'invalid_request', 'to one that is known');
+SELECT is(api.my_account_delete(:'bob'), NULL, 'somebody goes');
+CREATE TEMPORARY TABLE changes AS SELECT unnest(ARRAY['SELECT api.my_account_delete(%L)', 'SELECT api.my_profile_update(%L, ''{"display_name": "x"}'')', 'SELECT api.my_settings_update(%L, ''{"time_zone": "UTC"}'')']) AS call;
+SELECT throws_ok(format(call, :'bob'), 'GX403', 'account_deleted', 'for good') FROM changes;
+SELECT throws_ok(format(call, :'nobody'), 'GX404', 'account_not_found', 'nobody does not') FROM changes;
 RESET ROLE;
 
 SELECT * FROM finish();

@@ -1,39 +1,41 @@
 -- Test galaxy-backend:api/auth
 
 BEGIN;
-SELECT plan(86);
+SELECT plan(105);
 \ir ../helpers.psql
+-- Before anything is counted for the whole service: tests that do that and move the clock go one after another.
+SELECT FROM backend.clock FOR UPDATE \g /dev/null
 
 -- Attributes.
-SELECT function_returns('api', 'email_code_send', ARRAY['jsonb', 'text', 'bytea'], 'text', 'to ask for a code has one answer');
-SELECT function_returns('api', 'email_code_confirm', ARRAY['jsonb', 'bytea', 'text'], 'api.reply', 'to confirm one has several');
+SELECT function_returns('api', 'email_code_send', ARRAY['jsonb', 'text', 'bytea', 'inet'], 'text', 'to ask for a code has one answer');
+SELECT function_returns('api', 'email_code_confirm', ARRAY['jsonb', 'bytea', 'text', 'inet'], 'api.reply', 'to confirm one has several');
 SELECT volatility_is('api', f, 'volatile', format('%s() is VOLATILE', f)) FROM unnest(ARRAY['email_code_send', 'email_code_confirm']) AS f;
 SELECT is_definer('api', f, format('%s() has its owner''s rights', f)) FROM unnest(ARRAY['email_code_send', 'email_code_confirm']) AS f;
 
 -- Privileges.
 SELECT function_privs_are('api', f, a, 'backend_api', ARRAY['EXECUTE'], format('backend_api may execute %s()', f))
-  FROM (VALUES ('email_code_send', ARRAY['jsonb', 'text', 'bytea']), ('email_code_confirm', ARRAY['jsonb', 'bytea', 'text'])) AS t(f, a);
+  FROM (VALUES ('email_code_send', ARRAY['jsonb', 'text', 'bytea', 'inet']), ('email_code_confirm', ARRAY['jsonb', 'bytea', 'text', 'inet'])) AS t(f, a);
 SELECT function_privs_are('api', f, a, r, '{}'::name[], format('%s may not execute %s()', r, f))
-  FROM (VALUES ('email_code_send', ARRAY['jsonb', 'text', 'bytea']), ('email_code_confirm', ARRAY['jsonb', 'bytea', 'text'])) AS t(f, a),
+  FROM (VALUES ('email_code_send', ARRAY['jsonb', 'text', 'bytea', 'inet']), ('email_code_confirm', ARRAY['jsonb', 'bytea', 'text', 'inet'])) AS t(f, a),
        unnest(ARRAY['backend_worker', 'backend_push']) AS r;
 
 -- As the program calls them.
-CREATE FUNCTION pg_temp.send(p_email text, p_code text DEFAULT '123456', p_locale text DEFAULT NULL) RETURNS uuid
+CREATE FUNCTION pg_temp.send(p_email text, p_code text DEFAULT '123456', p_locale text DEFAULT NULL, p_ip inet DEFAULT NULL) RETURNS uuid
 LANGUAGE plpgsql SET role = backend_api AS $$
 BEGIN
-    RETURN api.email_code_send(jsonb_strip_nulls(jsonb_build_object('email', p_email, 'locale', p_locale)), p_code, sha256(p_code::bytea))::jsonb
+    RETURN api.email_code_send(jsonb_strip_nulls(jsonb_build_object('email', p_email, 'locale', p_locale)), p_code, sha256(p_code::bytea), p_ip)::jsonb
            ->> 'challenge_id';
 END;
 $$;
 CREATE FUNCTION pg_temp.confirm(
-    p_challenge_id uuid, p_code text DEFAULT '123456', p_zone text DEFAULT 'Europe/Berlin', p_country text DEFAULT 'DE'
+    p_challenge_id uuid, p_code text DEFAULT '123456', p_zone text DEFAULT 'Europe/Berlin', p_country text DEFAULT 'DE', p_ip inet DEFAULT NULL
 ) RETURNS api.reply
 LANGUAGE plpgsql SET role = backend_api AS $$
 BEGIN
     RETURN api.email_code_confirm(
         jsonb_build_object('challenge_id', p_challenge_id, 'code', p_code, 'time_zone', p_zone,
                            'client_public_key', 'AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE='),
-        sha256(p_code::bytea), p_country);
+        sha256(p_code::bytea), p_country, p_ip);
 END;
 $$;
 CREATE FUNCTION pg_temp.said(p_reply api.reply) RETURNS text LANGUAGE sql
@@ -136,7 +138,7 @@ SELECT is(
 SELECT is((SELECT count(*) FROM backend.auth_challenges), 1::bigint, 'nothing is left of what was refused');
 UPDATE backend.accounts SET permanent_block = false WHERE user_id = :'mallory';
 SELECT is(
-    pg_temp.refused(format($$SELECT api.email_code_send(%L, '1', '\x01')$$, b)),
+    pg_temp.refused(format($$SELECT api.email_code_send(%L, '1', '\x01', NULL)$$, b)),
     jsonb_build_object('sqlstate', 'GX400', 'message', 'invalid_request', 'detail', 'The request is malformed.',
                        'hint', '[{"path": "email", "problem": "is not an e-mail address"}]'),
     format('%s has no address', b))
@@ -244,6 +246,63 @@ UPDATE backend.accounts SET permanent_block = true WHERE user_id = :'mallory';
 SELECT is(pg_temp.said(pg_temp.confirm(:'challenge')), '403 account_blocked', 'somebody who was blocked for good meanwhile is refused');
 SELECT is(pg_temp.said(pg_temp.confirm(:'challenge')), '400 invalid_code', 'and the code is used up');
 SELECT is((SELECT count(*) FROM backend.device_sessions WHERE user_id = :'mallory'), 1::bigint, 'no session was opened');
+
+-- Budgets: what is over is answered like anything else.
+DELETE FROM backend.auth_budgets;
+SET LOCAL backend.challenge_throttle_max = '20';
+SET LOCAL backend.code_mails_per_network = '2';
+SET LOCAL backend.code_mails_per_address = '3';
+SELECT pg_temp.send('gus@example.org', p_ip => '192.0.2.1') FROM generate_series(1, 2) \g /dev/null
+SELECT pg_temp.send('gus@example.org', p_ip => '192.0.2.2') AS none \gset
+SELECT is((SELECT count(*) FROM backend.auth_challenges WHERE email = 'gus@example.org'), 2::bigint, 'a network that had its mails gets no more');
+SELECT is((SELECT count(*) FROM backend.auth_challenges WHERE challenge_id = :'none'), 0::bigint, 'but an id that opens nothing');
+SELECT matches(:'none'::text, '^[0-9a-f]{8}-[0-9a-f]{4}-7', 'of the kind that challenges have');
+SELECT is(pg_temp.said(pg_temp.confirm(:'none')), '400 invalid_code', 'and is refused as they are');
+SELECT pg_temp.send('gus@example.org', '333333', p_ip => '198.51.100.1') AS third \gset
+SELECT is((SELECT count(*) FROM backend.auth_challenges WHERE challenge_id = :'third'), 1::bigint, 'another network gets one');
+UPDATE backend.auth_challenges SET created_at = created_at - interval '1 second' WHERE email = 'gus@example.org' AND challenge_id <> :'third';
+SELECT is(pg_temp.send('gus@example.org', p_ip => '203.0.113.1'), :'third'::uuid, 'for an address that had its mails a live challenge is used again');
+SELECT is((SELECT requests FROM backend.auth_challenges WHERE challenge_id = :'third'), 2, 'which is counted');
+UPDATE backend.auth_challenges SET attempts = 5 WHERE challenge_id = :'third';
+SELECT isnt(pg_temp.send('gus@example.org', p_ip => '203.0.113.1'), :'third'::uuid, 'one that can be tried');
+UPDATE backend.auth_challenges SET attempts = 5 WHERE email = 'gus@example.org';
+SELECT is(
+    (SELECT count(*) FROM backend.auth_challenges WHERE challenge_id = pg_temp.send('gus@example.org', p_ip => '203.0.113.1')), 0::bigint,
+    'and where there is none, an id that opens nothing');
+SELECT is((SELECT count(*) FROM backend.auth_challenges WHERE email = 'gus@example.org'), 3::bigint, 'none of this is mailed');
+SET LOCAL backend.code_mails_per_service = '3';
+SET LOCAL backend.code_mails_per_quiet_network = '1';
+SELECT pg_temp.send('una@example.org', p_ip => '192.0.2.3') AS none \gset
+SELECT is((SELECT count(*) FROM backend.auth_challenges WHERE challenge_id = :'none'), 0::bigint, 'strangers can use up what there is for strangers');
+SELECT pg_temp.send('bob@example.org') AS one \gset
+SELECT is((SELECT count(*) FROM backend.auth_challenges WHERE challenge_id = :'one'), 1::bigint, 'and not what there is for members');
+SET LOCAL backend.code_mails_per_service = '1';
+SELECT is(pg_temp.send('bob@example.org'), :'one'::uuid, 'whose live challenge is used again when that is used up as well');
+RESET backend.code_mails_per_network;
+RESET backend.code_mails_per_address;
+RESET backend.code_mails_per_service;
+RESET backend.code_mails_per_quiet_network;
+RESET backend.challenge_throttle_max;
+
+-- Wrong codes: nobody is locked out by somebody elsewhere.
+DELETE FROM backend.auth_budgets;
+DELETE FROM backend.auth_challenges;
+SET LOCAL backend.wrong_codes_per_network = '2';
+SELECT pg_temp.send('ann@example.org') AS challenge \gset
+SELECT pg_temp.confirm(:'challenge', '000000', p_ip => '192.0.2.1') FROM generate_series(1, 7) \g /dev/null
+SELECT is(pg_temp.attempts(:'challenge'), 2, 'what comes from a network over its budget is not compared');
+SELECT is(pg_temp.said(pg_temp.confirm(:'challenge', p_ip => '192.0.2.1')), '400 invalid_code', 'not even when it is right');
+SELECT is(pg_temp.said(pg_temp.confirm(:'challenge', p_ip => '198.51.100.1')), '200', 'from elsewhere it is');
+SET LOCAL backend.wrong_codes_per_address = '1';
+SELECT pg_temp.send('ann@example.org') AS challenge \gset
+SELECT pg_temp.confirm(:'challenge', '000000', p_ip => '203.0.113.1') \g /dev/null
+SELECT is(pg_temp.said(pg_temp.confirm(:'challenge', p_ip => '203.0.113.1')), '400 invalid_code', 'after too many in a row the network waits');
+SELECT is(pg_temp.said(pg_temp.confirm(:'challenge', p_ip => '203.0.114.1')), '200', 'another has one of its own');
+SELECT is_empty(
+    format($$SELECT FROM backend.auth_budgets WHERE budget = 'wrong_codes_per_address' AND key_hash = %L$$, backend.budget_key('address', 'ann@example.org')),
+    'and the row is at its end');
+RESET backend.wrong_codes_per_network;
+RESET backend.wrong_codes_per_address;
 
 -- Confirming: where no user name is free, nothing happens at all.
 SELECT pg_temp.send('fay@example.org') AS challenge \gset

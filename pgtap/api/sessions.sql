@@ -1,13 +1,13 @@
 -- Test galaxy-backend:api/sessions
 
 BEGIN;
-SELECT plan(83);
+SELECT plan(105);
 \ir ../helpers.psql
 
 -- Attributes and privileges.
 CREATE TEMPORARY TABLE functions (name text, arguments name[], volatility text);
 INSERT INTO functions VALUES
-    ('session_get', ARRAY['uuid'], 'stable'), ('session_revoke', ARRAY['uuid', 'jsonb'], 'volatile'),
+    ('session_get', ARRAY['uuid'], 'stable'), ('session_resolve', ARRAY['jsonb', 'bytea'], 'stable'), ('session_revoke', ARRAY['uuid', 'jsonb'], 'volatile'),
     ('session_revoke_all', ARRAY['uuid', 'jsonb'], 'volatile'), ('my_session_list', ARRAY['uuid', 'integer', 'text'], 'stable'),
     ('my_session_revoke', ARRAY['uuid', 'uuid'], 'volatile'), ('my_session_revoke_all', ARRAY['uuid'], 'volatile');
 SELECT function_returns('api', name, arguments, 'text', format('%s() has one answer', name)) FROM functions;
@@ -68,6 +68,46 @@ SELECT set_eq(
 DELETE FROM backend.push_pending;
 SELECT pg_temp.plant(format(
     $$UPDATE backend.device_sessions SET status = 'active', revoked_at = NULL, revoke_reason = NULL WHERE device_session_id = %L$$, :'bobs')) \g /dev/null
+
+-- For the gateway: by a token.
+INSERT INTO backend.device_sessions (user_id, kind, token_hash) VALUES (:'ann', 'token', sha256('token')) RETURNING device_session_id AS bearer \gset
+SET LOCAL ROLE backend_api;
+SELECT is(api.session_resolve('{}', sha256('token')), api.session_get(:'bearer'), 'a token leads to its session');
+SELECT is(api.session_get(:'bearer')::jsonb -> 'kind' || (api.session_get(:'bearer')::jsonb -> 'client_public_key'), '["token", null]', 'which has no key');
+SELECT throws_ok($$SELECT api.session_resolve('{}', sha256('other'))$$, 'GX404', 'session_not_found', 'another token leads nowhere');
+SELECT throws_ok($$SELECT api.session_resolve('{}', NULL)$$, 'GX404', 'session_not_found', 'nor does none, whatever has no token');
+SELECT api.session_revoke(:'bearer', NULL) \g /dev/null
+SELECT is(api.session_resolve('{}', sha256('token'))::jsonb ->> 'status', 'revoked', 'a revoked session says so');
+
+-- When sessions were seen.
+RESET ROLE;
+SELECT function_returns('api', 'sessions_seen', ARRAY['uuid[]', 'double precision[]'], 'integer', 'sessions_seen() says how many');
+SELECT function_privs_are('api', 'sessions_seen', ARRAY['uuid[]', 'double precision[]'], r, p, format('%s: %s on sessions_seen()', r, p))
+  FROM (VALUES ('backend_api', ARRAY['EXECUTE']), ('backend_worker', '{}'), ('backend_push', '{}')) AS t (r, p);
+SELECT api.session_get(pg_temp.session_id(5)) AS before \gset
+SELECT pg_temp.session_id(4) AS s4, pg_temp.session_id(5) AS s5 \gset
+SET LOCAL ROLE backend_api;
+SELECT is(api.sessions_seen(ARRAY[:'s5', :'s4', :'bearer', :'nobody', :'s5']::uuid[], ARRAY[1, 2, 0, 0, 30]), 0, 'a revoked session is not seen, nor one that is not there');
+RESET ROLE;
+SELECT pg_temp.plant($$UPDATE backend.device_sessions SET status = 'active', revoked_at = NULL, revoke_reason = NULL
+                        WHERE device_session_id IN (pg_temp.session_id(4), pg_temp.session_id(5))$$) \g /dev/null
+SELECT api.session_get(:'s5') AS before \gset
+SET LOCAL ROLE backend_api;
+SELECT is(api.sessions_seen(ARRAY[:'s5', :'s4', :'s5']::uuid[], ARRAY[1, 2, 30]), 2, 'others are, each once');
+SELECT is(api.session_get(:'s5'), :'before', 'without a change of their bytes');
+SELECT is(api.sessions_seen(ARRAY[:'s5', :'s4']::uuid[], ARRAY[0, -5]), 0, 'and not again within a minute');
+RESET ROLE;
+SELECT results_eq(
+    format('SELECT backend.now() - last_seen_at FROM backend.device_sessions WHERE device_session_id IN (%L, %L) ORDER BY device_session_id', :'s4', :'s5'),
+    $$VALUES (interval '2 seconds'), (interval '1 second')$$, 'the newest time counts');
+UPDATE backend.clock SET clock_offset = '58.9 seconds';
+SELECT is(api.sessions_seen(ARRAY[:'s4', :'s5']::uuid[], ARRAY[0, 0]), 1, 'a minute is a minute');
+UPDATE backend.clock SET clock_offset = '59 seconds';
+SELECT is(api.sessions_seen(ARRAY[:'s4', :'s5']::uuid[], ARRAY[0, 0]), 1, 'to the moment');
+UPDATE backend.clock SET clock_offset = '0';
+DELETE FROM backend.device_sessions WHERE device_session_id = :'bearer';
+UPDATE backend.device_sessions SET last_seen_at = '2026-01-02T03:04:05Z' WHERE device_session_id = :'s5';
+DELETE FROM backend.push_pending;
 
 -- For a person: the list.
 CREATE FUNCTION pg_temp.numbers(p_page text) RETURNS integer[] LANGUAGE sql

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/accounts
 
 BEGIN;
-SELECT plan(159);
+SELECT plan(212);
 \ir ../helpers.psql
 
 -- Attributes.
@@ -42,10 +42,11 @@ SELECT col_not_null('backend', t, c, format('%s.%s is always told', t, c))
     ('sanction_active', 'sanction_record_id'), ('sanction_active', 'reason'),
     ('limit_records', 'user_id'), ('limit_records', 'code'), ('limit_records', 'reason'), ('limit_records', 'actor'),
     ('limit_active', 'limit_record_id'), ('limit_active', 'value')) AS t(t, c);
-SELECT has_index('backend', 'entitlement_snapshots', 'entitlement_snapshots_by_end', ARRAY['ends_at'], 'what ends is found');
+SELECT has_index('backend', 'entitlement_snapshots', 'entitlement_snapshots_by_change', ARRAY['changes_at'], 'what changes is found');
 SELECT volatility_is('backend', f, v, format('%s() is %s', f, upper(v)))
   FROM (VALUES ('is_over', 'stable'), ('is_sanctioned', 'stable'), ('account_require', 'stable'), ('user_name_random', 'volatile'),
-               ('identity_lock', 'volatile'), ('account_find', 'volatile'), ('account_create', 'volatile'), ('account_json', 'stable')) AS t(f, v);
+               ('identity_lock', 'volatile'), ('account_find', 'volatile'), ('account_create', 'volatile'), ('account_json', 'stable'),
+               ('account_internal_json', 'stable'), ('display_name_clean', 'immutable'), ('entitlement_in_force', 'stable'), ('entitlement_settle', 'volatile')) AS t(f, v);
 
 -- Privileges.
 SET LOCAL ROLE backend_api;
@@ -73,6 +74,7 @@ SELECT is_empty(
 SELECT a.user_id AS ann, a.user_name AS ann_name, a.created_at AS ann_since
   FROM backend.account_create('email', 'ann@example.org', 'ann@example.org', 'de', 'Europe/Berlin', 'DE') AS a \gset
 SELECT a.user_id AS bob FROM backend.account_create('telegram', '4711', NULL, NULL, 'UTC', NULL) AS a \gset
+SELECT a.user_id AS tim FROM backend.account_create('telegram', 'tim', NULL, NULL, 'UTC', NULL) AS a \gset
 SELECT results_eq(
     format('SELECT email, preferred_language, time_zone, declared_country, permanent_block, deleted_at, created_at, display_name = user_name
               FROM backend.accounts WHERE user_id = %L', :'ann'),
@@ -193,11 +195,9 @@ SELECT is(
         'identities', '[{"provider": "email", "subject": "ann@example.org"}]'::jsonb,
         'created_at', backend.ts(:'ann_since'), 'updated_at', backend.ts(:'ann_since')),
     'an account is shown as the contract says');
-WITH r AS (
-    INSERT INTO backend.entitlement_records (user_id, tier, source, actor, reason_code, starts_at, ends_at)
-    VALUES (:'ann', 'monthly', 'admin', 'root', 'gift', backend.now(), backend.now() + interval '30 days') RETURNING *)
-UPDATE backend.entitlement_snapshots AS s SET entitlement_record_id = r.entitlement_record_id, tier = r.tier, starts_at = r.starts_at, ends_at = r.ends_at
-  FROM r WHERE s.user_id = r.user_id;
+INSERT INTO backend.entitlement_records (user_id, tier, source, actor, reason_code, starts_at, ends_at)
+VALUES (:'ann', 'monthly', 'admin', 'root', 'gift', backend.now(), backend.now() + interval '30 days');
+SELECT backend.entitlement_settle(:'ann') \g /dev/null
 SELECT is(
     (pg_temp.account(:'ann') -> 'entitlement') - 'starts_at',
     jsonb_build_object('tier', 'monthly', 'is_paid', true, 'ends_at', backend.ts(:'ann_since'::timestamptz + interval '30 days'),
@@ -240,13 +240,81 @@ UPDATE backend.accounts SET display_name = 'Ann' WHERE user_id = :'ann';
 SELECT is(pg_temp.account(:'ann') ->> 'updated_at', backend.ts(backend.now()), 'a change is dated');
 UPDATE backend.clock SET clock_offset = '0';
 
+SELECT is(
+    backend.account_internal_json(a) - (SELECT array_agg(k) FROM jsonb_object_keys(pg_temp.account(:'ann')) AS k),
+    '{"permanent_block": false, "login_blocked": false, "deleted_at": null}', 'the gateway and administrators are shown more')
+  FROM backend.accounts AS a WHERE user_id = :'ann';
+
+-- Names.
+SELECT is(backend.display_name_clean(n), e, d)
+  FROM (VALUES
+    (E' \u00a0\u3000Ann \u2003', 'Ann', 'a name is trimmed, of every kind of space'),
+    (E'A\u0308nn', E'\u00c4nn', 'a name is kept in NFC'),
+    (repeat(E'a\u0308', 64), repeat(E'\u00e4', 64), 'its characters are counted then'),
+    (repeat('x', 65), NULL, 'it is not too long'),
+    ('', NULL, 'it is something'), (E' \u2003 ', NULL, 'more than spaces'), (E'\u200b\u200d\u2060', NULL, 'more than what has no width'),
+    (E'\u3164\u2800 \ufe0f', NULL, 'and more than what only looks empty'),
+    (E'a\tb', NULL, 'it holds no tab'), (E'a\nb', NULL, 'no line end'), (E'a\u0085b', NULL, 'no other control'), (E'a\u2028b', NULL, 'no separator'),
+    (E'a\u202eb', NULL, 'nothing that turns direction'), (E'a\u2066b', NULL, 'nor isolates it'),
+    (E'\u05d3\u200f\u05d5\u05d3', E'\u05d3\u200f\u05d5\u05d3', 'marks within a name are let be'),
+    (E'\U0001F469\u200d\U0001F680', E'\U0001F469\u200d\U0001F680', 'so are joined emoji'),
+    ('"; DROP TABLE accounts; --', '"; DROP TABLE accounts; --', 'it may be anything that is seen'),
+    (NULL, NULL, 'none is none')
+  ) AS t(n, e, d);
+
+-- What is in force is the newest grant that has begun and not ended.
+CREATE FUNCTION pg_temp.force(p_user_id uuid) RETURNS text LANGUAGE sql
+RETURN (SELECT e.tier || ' since ' || extract(day FROM e.starts_at - transaction_timestamp()) || coalesce(' until ' || extract(day FROM e.ends_at - transaction_timestamp()), '')
+          FROM backend.entitlement_in_force(p_user_id) AS e);
+CREATE FUNCTION pg_temp.snapshot(p_user_id uuid) RETURNS text LANGUAGE sql
+RETURN (SELECT s.tier || ' ' || r.source || coalesce(' changes ' || extract(day FROM s.changes_at - transaction_timestamp()), '')
+          FROM backend.entitlement_snapshots AS s JOIN backend.entitlement_records AS r USING (entitlement_record_id) WHERE s.user_id = p_user_id);
+SELECT is(pg_temp.force(:'tim'), 'free since 0', 'somebody new has what is free');
+SELECT is(pg_temp.snapshot(:'tim'), 'free registration', 'and nothing is to come');
+SELECT is((backend.entitlement_in_force(gen_random_uuid())).tier, 'free', 'so has nobody');
+INSERT INTO backend.entitlement_records (user_id, tier, source, reason_code, starts_at, ends_at)
+SELECT :'tim', t, 'admin', 'x', transaction_timestamp() + s, transaction_timestamp() + e
+  FROM (VALUES (1, 'yearly', interval '0', interval '40 days'), (2, 'monthly', '10 days', '30 days'), (3, 'permanent', '60 days', NULL)) AS t(n, t, s, e) ORDER BY n;
+SELECT backend.entitlement_settle(:'tim') \g /dev/null
+SELECT is(pg_temp.force(:'tim'), 'yearly since 0 until 40', 'a grant is in force from its begin');
+SELECT is(pg_temp.snapshot(:'tim'), 'yearly admin changes 10', 'it is written down, and when the next begins');
+UPDATE backend.clock SET clock_offset = '10 days';
+SELECT is(pg_temp.force(:'tim'), 'monthly since 10 until 30', 'a newer one hides it from its begin on');
+SELECT is(pg_temp.snapshot(:'tim'), 'yearly admin changes 10', 'with no job needed');
+SELECT backend.entitlement_settle(:'tim') \g /dev/null
+SELECT is(pg_temp.snapshot(:'tim'), 'monthly admin changes 30', 'which comes and writes it down');
+UPDATE backend.clock SET clock_offset = '30 days' - interval '1 microsecond';
+SELECT is(pg_temp.force(:'tim'), 'monthly since 10 until 30', 'to its last moment');
+UPDATE backend.clock SET clock_offset = '30 days';
+SELECT is(pg_temp.force(:'tim'), 'yearly since 30 until 40', 'then the hidden one is there again, from that end on');
+SELECT backend.entitlement_settle(:'tim') \g /dev/null
+UPDATE backend.clock SET clock_offset = '40 days';
+SELECT is(pg_temp.force(:'tim'), 'free since 40', 'where both have ended free follows');
+SELECT backend.entitlement_settle(:'tim'), backend.entitlement_settle(:'tim') \g /dev/null
+SELECT is(pg_temp.force(:'tim'), 'free since 40 until 60', 'it is recorded, up to what was granted already');
+SELECT is(pg_temp.snapshot(:'tim'), 'free expiry changes 60', 'as an expiry');
+SELECT is((SELECT count(*) FROM backend.entitlement_records WHERE user_id = :'tim' AND source = 'expiry'), 1::bigint, 'once');
+UPDATE backend.clock SET clock_offset = '60 days';
+SELECT is(pg_temp.force(:'tim'), 'permanent since 60', 'which then begins all the same');
+SELECT backend.entitlement_settle(:'tim') \g /dev/null
+SELECT is(pg_temp.snapshot(:'tim'), 'permanent admin', 'and never ends');
+UPDATE backend.clock SET clock_offset = '0';
+DELETE FROM backend.entitlement_snapshots WHERE user_id = :'tim';
+DELETE FROM backend.entitlement_records WHERE user_id = :'tim';
+DELETE FROM backend.identities WHERE user_id = :'tim';
+DELETE FROM backend.accounts WHERE user_id = :'tim';
+
 -- Constraints.
 SELECT is(pg_temp.violated(format('UPDATE backend.accounts SET %s WHERE user_id = %L', v, :'ann')), c, d)
   FROM (VALUES
     ($$email = 'Ann@example.org'$$, 'accounts_email_is_normalised', 'an address is in lower case'),
     (format('email = %L', repeat('a', 243) || '@example.org'), 'accounts_email_is_normalised', 'an address is not too long'),
     ($$display_name = ''$$, 'accounts_display_name_has_1_to_64_characters', 'a display name is something'),
-    (format('display_name = %L', repeat('x', 65)), 'accounts_display_name_has_1_to_64_characters', 'a display name is not too long'),
+    (format('display_name = %L', repeat(' ', 65)), 'accounts_display_name_has_1_to_64_characters', 'a display name is not too long'),
+    ($$display_name = ' Ann'$$, 'accounts_display_name_is_clean', 'a display name is trimmed'),
+    ($$display_name = E'A\u0308nn'$$, 'accounts_display_name_is_clean', 'a display name is in NFC'),
+    ($$display_name = E'\u202eAnn'$$, 'accounts_display_name_is_clean', 'a display name turns nothing'),
+    ($$display_name = E'\u200b'$$, 'accounts_display_name_is_clean', 'a display name is seen'),
     (format('display_name = %L', repeat('ü', 64)), 'nothing', 'a display name''s characters are counted, not its bytes'),
     ($$preferred_language = 'english please'$$, 'accounts_language_is_a_tag', 'a language is a tag'),
     ($$preferred_language = 'zh-Hant-TW'$$, 'nothing', 'a tag may have parts'),
@@ -261,11 +329,19 @@ SELECT is(pg_temp.violated(format('INSERT INTO backend.%s', replace(v, ':ann', q
     ($$identities VALUES ('email', '', :ann)$$, 'identities_subject_has_1_to_254_characters', 'a subject is something'),
     (format($$identities VALUES ('email', %L, :ann)$$, repeat('x', 255)), 'identities_subject_has_1_to_254_characters', 'a subject is not too long'),
     ($$identities VALUES ('email', 'x', gen_random_uuid())$$, 'identities_user_id_fkey', 'a way in leads to somebody'),
+    ($$identities VALUES ('email', 'x@example.org', :ann)$$, 'identities_one_per_person_and_provider', 'a person has one way in of each kind'),
     ($$entitlement_tiers VALUES ('Gold', true, NULL, 1, 1, 1, 1)$$, 'entitlement_tiers_tier_is_snake_case', 'a tier''s name is in snake_case'),
     ($$entitlement_tiers VALUES ('gold', true, NULL, -1, 1, 1, 1)$$, 'entitlement_tiers_race_names_not_negative', 'a tier has no negative number of race names'),
     ($$entitlement_tiers VALUES ('gold', true, NULL, 1, -1, 1, 1)$$, 'entitlement_tiers_private_games_not_negative', 'nor of games'),
     ($$entitlement_tiers VALUES ('gold', true, NULL, 1, 1, -1, 1)$$, 'entitlement_tiers_applications_not_negative', 'nor of applications'),
     ($$entitlement_tiers VALUES ('gold', true, NULL, 1, 1, 1, -1)$$, 'entitlement_tiers_memberships_not_negative', 'nor of memberships'),
+    ($$entitlement_tiers SELECT 'free', false, '1 day', 1, 1, 1, 1$$, 'entitlement_tiers_free_has_no_end', 'what is free does not end'),
+    ($$sanction_records (user_id, code, action, reason, actor) VALUES (:ann, 'login_block', 'apply', ' ', 'x')$$,
+        'sanction_records_reason_has_1_to_500_characters', 'a sanction has a reason'),
+    ($$sanction_records (user_id, code, action, reason, actor, expires_at) VALUES (:ann, 'permanent_block', 'apply', 'x', 'x', now())$$,
+        'sanction_records_permanent_block_has_no_end', 'a block for good has no end'),
+    ($$limit_records (user_id, code, action, value, reason, actor) VALUES (:ann, 'max_active_memberships', 'apply', 1, repeat('x', 501), 'x')$$,
+        'limit_records_reason_has_1_to_500_characters', 'a limit''s reason is not too long'),
     ($$entitlement_records (user_id, tier, source, reason_code, starts_at) VALUES (:ann, 'free', 'magic', 'x', now())$$,
         'entitlement_records_source_is_known', 'a grant comes from somewhere'),
     ($$entitlement_records (user_id, tier, source, reason_code, starts_at, ends_at) VALUES (:ann, 'free', 'admin', 'x', now(), now())$$,
@@ -296,23 +372,38 @@ SELECT lives_ok(
 -- Invariants.
 DELETE FROM backend.accounts WHERE user_name LIKE 'gone-%';
 SELECT is_empty('SELECT * FROM backend.invariants_accounts', 'nothing is wrong yet');
-SELECT pg_temp.plant(format('DELETE FROM backend.identities WHERE user_id = %L', :'bob')) \gset ignored_
-SELECT results_eq(
-    'SELECT invariant, object_id FROM backend.invariants_accounts',
-    format($$VALUES ('live_account_without_identity', %L::uuid)$$, :'bob'), 'a live account with no way in is listed');
-SELECT pg_temp.plant(format('UPDATE backend.accounts SET deleted_at = now(), email = NULL WHERE user_id IN (%L, %L)', :'ann', :'bob')) \gset ignored_
-SELECT results_eq(
-    'SELECT invariant, object_id FROM backend.invariants_accounts',
-    format($$VALUES ('deleted_account_with_identity', %L::uuid)$$, :'ann'), 'an account that is gone and keeps its way in is listed, one that does not is not');
-SELECT pg_temp.plant('UPDATE backend.accounts SET deleted_at = NULL, permanent_block = true WHERE user_id = ' || quote_literal(:'ann')) \gset ignored_
-SELECT results_eq(
-    'SELECT invariant, object_id FROM backend.invariants_accounts',
-    format($$VALUES ('permanent_block_without_sanction', %L::uuid)$$, :'ann'), 'a block without its sanction is listed');
-SELECT pg_temp.sanction(:'ann', 'permanent_block') \g /dev/null
-SELECT pg_temp.plant(format('DELETE FROM backend.entitlement_snapshots WHERE user_id = %L', :'ann')) \gset ignored_
-SELECT results_eq(
-    'SELECT invariant, object_id FROM backend.invariants_accounts',
-    format($$VALUES ('account_without_entitlement', %L::uuid)$$, :'ann'), 'an account with no entitlement is listed');
+CREATE FUNCTION pg_temp.broken(p_sql text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    v_found text;
+BEGIN
+    BEGIN
+        PERFORM pg_temp.plant(p_sql);
+        SELECT string_agg(v.invariant || ' ' || a.email, ', ' ORDER BY v.invariant) INTO v_found
+          FROM backend.invariants_accounts AS v JOIN (VALUES ((SELECT user_id FROM backend.identities WHERE subject = 'ann@example.org'), 'ann'),
+                                                            ((SELECT user_id FROM backend.accounts WHERE user_name = 'bob'), 'bob')) AS a(user_id, email) ON a.user_id = v.object_id;
+        RAISE EXCEPTION USING ERRCODE = 'ZZ000', MESSAGE = coalesce(v_found, 'nothing');
+    EXCEPTION WHEN SQLSTATE 'ZZ000' THEN
+        RETURN SQLERRM;
+    END;
+END;
+$$;
+UPDATE backend.accounts SET user_name = 'bob' WHERE user_id = :'bob';
+SELECT is(pg_temp.broken(replace(replace(s, ':ann', quote_literal(:'ann')), ':bob', quote_literal(:'bob'))), w, d)
+  FROM (VALUES
+    ('DELETE FROM backend.identities WHERE user_id = :bob', 'live_account_without_identity' || ' bob', 'a live account with no way in is listed'),
+    ($$UPDATE backend.accounts SET deleted_at = now(), email = NULL, display_name = 'deleted', declared_country = NULL WHERE user_id = :ann$$,
+        'deleted_account_with_identity' || ' ann', 'an account that is gone and keeps its way in is listed'),
+    ('UPDATE backend.accounts SET deleted_at = now(), email = NULL, declared_country = NULL WHERE user_id = :ann',
+        'deleted_account_with_identity' || ' ann, ' || 'deleted_account_with_personal_data' || ' ann', 'so is one that keeps its name'),
+    ('UPDATE backend.accounts SET permanent_block = true WHERE user_id = :ann', 'permanent_block_without_sanction' || ' ann', 'a block without its sanction is listed'),
+    ($$UPDATE backend.sanction_active SET code = 'permanent_block' WHERE user_id = :ann AND code = 'diplomail_block'$$,
+        'permanent_block_that_is_not_in_force' || ' ann, ' || 'sanction_and_record_disagree' || ' ann', 'a sanction without its block is listed, and one that its record does not know'),
+    ('UPDATE backend.limit_active SET value = 8 WHERE user_id = :ann AND value = 7', 'limit_and_record_disagree' || ' ann', 'so is such a limit'),
+    ($$UPDATE backend.entitlement_snapshots SET tier = 'yearly' WHERE user_id = :ann$$, 'snapshot_and_record_disagree' || ' ann', 'and such a grant'),
+    ('INSERT INTO backend.entitlement_records (user_id, tier, source, reason_code, starts_at) VALUES (:bob, ''monthly'', ''admin'', ''x'', now())',
+        'snapshot_of_an_older_grant' || ' bob', 'a grant that was not written down is listed'),
+    ('DELETE FROM backend.entitlement_snapshots WHERE user_id = :ann', 'account_without_entitlement' || ' ann', 'an account with no entitlement is listed')
+  ) AS t(s, w, d);
 
 SELECT * FROM finish();
 ROLLBACK;

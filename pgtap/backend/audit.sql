@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/audit
 
 BEGIN;
-SELECT plan(36);
+SELECT plan(42);
 
 -- Attributes.
 SELECT has_table('backend', 'audit_log', 'there is audit_log');
@@ -13,6 +13,10 @@ SELECT col_not_null('backend', 'audit_log', c, format('%s is always told', c))
   FROM unnest(ARRAY['admin', 'action', 'object_type', 'object_id', 'created_at']) AS c;
 SELECT has_index('backend', 'audit_log', 'audit_log_by_admin', ARRAY['admin', 'audit_id'], 'what somebody did is found in order');
 SELECT has_index('backend', 'audit_log', 'audit_log_by_object', ARRAY['object_type', 'object_id', 'audit_id'], 'what was done to something too');
+SELECT has_index('backend', 'audit_log', i, c::name[], format('there is an index by %s', c))
+  FROM (VALUES ('audit_log_by_action', '{action,audit_id}'), ('audit_log_by_object_type', '{object_type,audit_id}'),
+               ('audit_log_by_object_id', '{object_id,audit_id}'), ('audit_log_by_time', '{created_at}')) AS t(i, c);
+SELECT volatility_is('backend', 'audit_json', 'stable', 'audit_json() is STABLE');
 SELECT has_trigger('backend', 'audit_log', 'append_only', 'a trigger holds it');
 SELECT function_returns('backend', 'tg_audit_log__append_only', '{}'::name[], 'trigger', 'with a function of its own');
 SELECT volatility_is('backend', 'audit', ARRAY['text', 'text', 'text', 'text', 'jsonb'], 'volatile', 'audit() is VOLATILE');
@@ -33,6 +37,11 @@ SELECT results_eq(
     'SELECT admin, action, object_type, object_id, details, source_ip, request_id, created_at FROM backend.audit_log',
     $$VALUES ('root', 'engine_version_create', 'engine_version', '1.0.0', '{"image_ref": "a"}'::jsonb, '2001:db8::1'::inet, 'request-1', backend.now())$$,
     'a command is written down with its cause');
+SELECT is(
+    (SELECT backend.audit_json(l) - 'audit_id' FROM backend.audit_log AS l),
+    jsonb_build_object('admin', 'root', 'action', 'engine_version_create', 'object_type', 'engine_version', 'object_id', '1.0.0',
+                       'details', '{"image_ref": "a"}'::jsonb, 'source_ip', '2001:db8::1', 'request_id', 'request-1', 'at', backend.ts(backend.now())),
+    'and shown as the contract says');
 SET LOCAL backend.source_ip = '';
 SET LOCAL backend.request_id = '';
 SELECT backend.audit('root', 'game_cancel', 'game', 'x', NULL) \g /dev/null

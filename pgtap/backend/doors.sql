@@ -76,13 +76,17 @@ SELECT is_empty(
 
 -- The guards. Functions of the internal group serve the gateway, which must see an account whatever its state.
 CREATE TEMPORARY TABLE internal_group (signature text);
-INSERT INTO internal_group VALUES ('api.account_internal_get(uuid)'), ('api.session_revoke_all(uuid,jsonb)');
+INSERT INTO internal_group VALUES
+    ('api.account_internal_get(uuid)'), ('api.session_revoke_all(uuid,jsonb)'), ('api.identity_link(uuid,jsonb)'),
+    ('api.identity_unlink(uuid,text)');
 SELECT is_empty(
     $$SELECT signature FROM internal_group EXCEPT SELECT signature FROM door_functions WHERE 'p_user_id' = ANY (proargnames)$$,
     'the exceptions of the internal group are functions');
 SELECT is_empty(
     $$SELECT signature FROM door_functions
        WHERE door = 'api' AND 'p_user_id' = ANY (proargnames) AND signature NOT IN (SELECT signature FROM internal_group)
+         -- To an administrator a person is an object.
+         AND NOT 'p_admin' = ANY (proargnames)
          -- A transition is one call, of what looks at the account before the game.
          AND prosrc !~ '^\s*BEGIN\s+RETURN game_command\(p_game_id, ''[a-z-]+'', p_user_id(, ''\w+'')?\);\s+END;\s*$'
          AND (prosrc !~ '\maccount_require\(p_user_id\)'

@@ -45,7 +45,7 @@ SELECT set_eq(
           ('container-gone', ARRAY['running'], 'paused', 'job'),
           ('resume', ARRAY['paused'], 'running', 'owner,admin'),
           ('finish', ARRAY['running', 'paused'], 'finished', 'job'),
-          ('cancel', ARRAY['draft', 'enrollment_open', 'ready_to_start', 'start_failed'], 'cancelled', 'owner,admin'),
+          ('cancel', ARRAY['draft', 'enrollment_open', 'ready_to_start', 'start_failed'], 'cancelled', 'owner,admin,job'),
           ('cancel', ARRAY['enrollment_open'], 'cancelled', 'sweeper'),
           ('force-start', ARRAY['ready_to_start', 'enrollment_open'], 'starting', 'admin'),
           ('force-stop', ARRAY['starting', 'running', 'paused'], 'cancelled', 'admin')

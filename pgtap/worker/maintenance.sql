@@ -1,12 +1,14 @@
 -- Test galaxy-backend:worker/maintenance
 
 BEGIN;
-SELECT plan(36);
+SELECT plan(64);
 
 -- Attributes and privileges.
 CREATE TEMPORARY TABLE functions (name text, arguments name[], result text, volatility text);
 INSERT INTO functions VALUES
     ('challenges_purge', ARRAY['integer'], 'integer', 'volatile'), ('push_events_purge', ARRAY['integer'], 'integer', 'volatile'),
+    ('auth_budgets_purge', ARRAY['integer'], 'integer', 'volatile'), ('admin_attempts_purge', ARRAY['integer'], 'integer', 'volatile'),
+    ('idempotency_keys_purge', ARRAY['integer'], 'integer', 'volatile'),
     ('invariants_list', '{}', 'setof record', 'stable');
 SELECT function_returns('worker', name, arguments, result, format('%s() is %s', name, result)) FROM functions;
 SELECT volatility_is('worker', name, arguments, volatility, format('%s() is %s', name, upper(volatility))) FROM functions;
@@ -30,6 +32,29 @@ SELECT results_eq(
 UPDATE backend.clock SET clock_offset = '1 microsecond';
 SELECT is(worker.challenges_purge(100), 1, 'until a moment later');
 UPDATE backend.clock SET clock_offset = '0';
+
+-- Budgets and wrong passwords: when they are over.
+INSERT INTO backend.auth_budgets (budget, key_hash, spent, window_started_at, expires_at)
+SELECT 'code_mails_per_network', sha256(i::text::bytea), 1, backend.now() - interval '1 day', backend.now() - make_interval(secs => i) FROM generate_series(-1, 3) AS i;
+INSERT INTO backend.admin_attempts (key_hash, expires_at) SELECT key_hash, expires_at FROM backend.auth_budgets;
+SET LOCAL ROLE backend_worker;
+SELECT is(worker.auth_budgets_purge(3), 3, 'no more budgets are deleted than are asked for');
+SELECT is(worker.auth_budgets_purge(3), 1, 'then the rest of them');
+SELECT is(worker.admin_attempts_purge(3), 3, 'nor are more counts of wrong passwords');
+SELECT is(worker.admin_attempts_purge(3), 1, 'and then theirs');
+RESET ROLE;
+SELECT results_eq('SELECT expires_at - backend.now() FROM backend.auth_budgets', $$VALUES (interval '1 second')$$, 'a budget that still counts is kept');
+SELECT results_eq('SELECT expires_at - backend.now() FROM backend.admin_attempts', $$VALUES (interval '1 second')$$, 'and so are wrong passwords');
+
+-- Answers under keys: when they are a day old.
+INSERT INTO backend.idempotency_keys (caller, operation, request_key, request_hash, status, created_at)
+SELECT 'a', 'b', i::text, sha256(''), 201, backend.now() - interval '1 day' + make_interval(secs => i) FROM generate_series(-3, 1) AS i;
+SET LOCAL ROLE backend_worker;
+SELECT is(worker.idempotency_keys_purge(3), 3, 'no more answers are deleted than are asked for');
+SELECT is(worker.idempotency_keys_purge(3), 1, 'then the rest of them');
+SELECT is(worker.idempotency_keys_purge(3), 0, 'and then none');
+RESET ROLE;
+SELECT set_eq('SELECT request_key FROM backend.idempotency_keys', ARRAY['1'], 'what is not a day old is kept');
 
 -- Push events: the window and a minute after they got their place, the oldest first, without a hole.
 SELECT is(worker.push_events_purge(100), 0, 'of an empty stream nothing is deleted');

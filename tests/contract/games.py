@@ -555,9 +555,7 @@ def _no_more(code: str) -> Make:
     def make(world: World, operation: Operation) -> Request:
         _, request = _game_and_request(world, operation, world.person())
         with world.connect() as connection:
-            connection.execute(
-                "UPDATE limit_active SET value = 0 WHERE user_id = %s AND code = %s", [request.headers["X-User-ID"], code]
-            )
+            connection.execute("DELETE FROM limit_active WHERE user_id = %s AND code = %s", [request.headers["X-User-ID"], code])
             limit(connection, request.headers["X-User-ID"], code, 0)
         return request
 
@@ -604,6 +602,8 @@ CAUSES: Mapping[str | tuple[str, str], Make] = {
     ("game_create", "engine_version_unavailable"): _no_version,
     "enrollment_ended": _sql("UPDATE games SET enrollment_ends_at = now() WHERE game_id = %(game)s"),
     "not_enough_members": _in_game(min_players=3),
+    ("game_start", "not_enough_members"): _in_game(lambda game: _leave("removed")(game)),
+    ("game_retry_start", "not_enough_members"): _in_game(lambda game: _leave("removed")(game)),
     "engine_not_healthy": _sql("UPDATE runtime_records SET status = 'engine_unreachable' WHERE game_id = %(game)s"),
     "eligibility_denied": _redeem_as(_leave("blocked")),
     ("invite_create", "already_member"): _invite(lambda game: game.guest),

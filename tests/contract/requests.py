@@ -16,11 +16,10 @@ from typing import Any, NamedTuple
 import httpx
 import psycopg
 
-from tests.contract import games
+from tests.contract import accounts, administrators, games, identities
 from tests.contract.document import Operation, document
 from tests.postgres import Database
 from tests.services import (
-    ADMIN,
     Api,
     Person,
     add_session,
@@ -103,7 +102,13 @@ def right(world: World, operation: Operation, person: Person | None = None, body
     person = person or world.person()
     if operation.name in games.OPERATIONS:
         return games.right(world, operation, person, body)
-    values = {"device_session_id": person.device_session_id, "user_id": person.user_id, "username": ADMIN}
+    if operation.name in administrators.OPERATIONS:
+        return administrators.right(world, operation, body)
+    if operation.name in identities.OPERATIONS:
+        return identities.right(world, operation, person, body)
+    if operation.name in accounts.OPERATIONS:
+        return accounts.right(world, operation, person, body)
+    values = {"device_session_id": person.device_session_id, "user_id": person.user_id}
     return Request(
         operation.method,
         operation.path.format_map(values),
@@ -164,7 +169,12 @@ def _query(**query: str) -> Make:
 
 def _path(**values: str) -> Make:
     def make(world: World, operation: Operation) -> Request:
-        given = {"device_session_id": str(uuid.uuid4()), "user_id": str(uuid.uuid4()), "username": "nobody", **values}
+        given = {
+            "device_session_id": str(uuid.uuid4()),
+            "user_id": str(uuid.uuid4()),
+            "provider": "telegram",
+            **values,
+        }
         return replace(right(world, operation), path=operation.path.format_map(given))
 
     return make
@@ -216,12 +226,14 @@ CAUSES: Mapping[str | tuple[str, str], Make] = {
     "account_blocked": _somebody(lambda c, user_id: sanction(c, user_id, "permanent_block")),
     "sanctioned": _somebody(lambda c, user_id: sanction(c, user_id, "login_block")),
     "session_not_found": _path(),
-    "administrator_not_found": _path(),
     "email_blocked": _blocked_address,
     "invalid_code": _unknown_challenge,
     "body_too_large": _raw_body(b'{"a": "' + b"a" * 65536 + b'"}'),
     "unsupported_media_type": _headers(Content_Type="text/plain"),
     **games.CAUSES,
+    **administrators.causes(right),
+    **identities.CAUSES,
+    **accounts.CAUSES,
 }
 
 # What answers with these is tried while the database stalls.

@@ -58,7 +58,19 @@ def test_the_codes_of_an_operation_are_those_of_its_functions_comment(operation:
 
 
 def test_every_function_of_the_door_is_an_operation_or_the_programs_own(shared_database: Database) -> None:
-    ours = {"administrator_bootstrap", "administrator_credential", "constraint_errors", "engine_access", "schema_changes"}
+    ours = {
+        "administrator_attempt_failed",
+        "administrator_bootstrap",
+        "administrator_credential",
+        "administrator_used",
+        "constraint_errors",
+        "engine_access",
+        "geo_countries_add",
+        "idempotency_claim",
+        "idempotency_store",
+        "schema_changes",
+        "sessions_seen",
+    }
     assert set(comments(shared_database)) == {o.name for o in SERVED} | ours
 
 
@@ -202,6 +214,24 @@ def test_statuses_follow_from_what_an_operation_is() -> None:
         for status in (s for s in statuses if s < 300):
             has_etag = "ETag" in document().response(operation, status).get("headers", {})
             assert has_etag == (304 in statuses), operation
+
+
+def test_what_creates_takes_an_idempotency_key() -> None:
+    """Outside the public group, which ignores it; so does what answers 200 and still must not be done twice."""
+    key = {"$ref": "#/components/parameters/IdempotencyKey"}
+    taking = {o.name for o in document().operations if key in o.node.get("parameters", ())}
+    creating = {o.name for o in document().operations if 201 in o.statuses and o.group != "public"}
+    assert taking == creating | {"identity_session_open"}
+    for operation in document().operations:
+        assert "idempotency_conflict" in document().codes(operation, 409) if operation.name in taking else True, operation
+
+
+def test_what_is_shown_once_can_be_null() -> None:
+    """Where an answer is repeated under a key."""
+    marked = [(place, node) for place, node in nodes(document().source) if node.get("x-one-time")]
+    assert {place.rsplit("/", 1)[1] for place, _ in marked} >= {"code", "token"}
+    for place, node in marked:
+        assert document().problems(node, None) == [], place
 
 
 def test_an_operation_says_who_may_call() -> None:

@@ -26,11 +26,12 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
+from tests.contract import accounts, administrators
 from tests.contract.document import document
 from tests.contract.games import known_values
 from tests.contract.requests import World
 from tests.postgres import Database
-from tests.services import ADMIN, Api, Person, sign_in
+from tests.services import Api, Person, sign_in
 
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "24"))
 
@@ -70,14 +71,19 @@ def is_meant_wrong(case: Any, location: ParameterLocation) -> bool:
 def test_any_request_gets_a_documented_answer(case: Any, shared_api: Api, world: World, caller: Person) -> None:
     operation = document().find(case.operation.method.upper(), case.operation.path)
     assert operation is not None
+    others = accounts.known_values(world, operation)
+    if others is not None:
+        caller = others[1]
     headers: dict[str, str] = {}
     if not is_meant_wrong(case, ParameterLocation.HEADER):
         group = {"user": caller.header, "internal": shared_api.internal, "admin": shared_api.admin}
         headers = group.get(operation.group, {})
     if not is_meant_wrong(case, ParameterLocation.PATH):
         # Of what is made up, nothing would ever be there.
-        known = {"device_session_id": caller.device_session_id, "user_id": caller.user_id, "username": ADMIN}
+        known = {"device_session_id": caller.device_session_id, "user_id": caller.user_id}
+        known |= administrators.known_values(world, operation)
         known |= known_values(world, operation, caller)
+        known |= others[0] if others is not None else {}
         for name in case.path_parameters:
             case.path_parameters[name] = known.get(name, case.path_parameters[name])
     response = case.call(base_url=shared_api.url, headers=headers)

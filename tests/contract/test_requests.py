@@ -306,8 +306,15 @@ NO_IDS = [
 @pytest.mark.parametrize(("operation", "name"), _path_parameters(), ids=str)
 def test_a_malformed_id_in_the_path_is_refused_and_named(operation: Operation, name: str, world: World) -> None:
     request = right(world, operation)
-    others = {**dict.fromkeys(re.findall(r"\{(\w+)\}", operation.path), "00000000-0000-7000-8000-000000000000"), "turn": "0"}
+    others = {
+        **dict.fromkeys(re.findall(r"\{(\w+)\}", operation.path), "00000000-0000-7000-8000-000000000000"),
+        "turn": "0",
+        "provider": "email",
+    }
+    others["code"] = "login_block" if "sanctions" in operation.path else "max_active_memberships"
     for value in NO_IDS:
+        if name == "tier" and re.fullmatch(r"[a-z][a-z0-9_]{0,62}", value):
+            continue
         if name == "username" and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
             continue
         path = operation.path.format_map({**others, name: value})

@@ -49,7 +49,12 @@ class World:
         self._people += count
         query = "SELECT (account_create('email', e, e, 'en', 'UTC', NULL)).user_id::text FROM unnest(%s::text[]) AS e"
         ids = [row[0] for row in self.db.execute(query, (addresses,)).fetchall()]
-        self.db.execute("UPDATE entitlement_snapshots SET tier = %s WHERE user_id = ANY (%s::uuid[])", (tier, ids))
+        self.db.execute(
+            "INSERT INTO entitlement_records (user_id, tier, source, reason_code, starts_at)"
+            " SELECT u, %s, 'admin', 'test', backend.now() FROM unnest(%s::uuid[]) AS u",
+            (tier, ids),
+        )
+        self.db.execute("SELECT entitlement_settle(u) FROM unnest(%s::uuid[]) AS u", (ids,))
         return ids
 
     def call(self, call: Call, login: str = "galaxy_api") -> Any:

@@ -81,7 +81,7 @@ def test_a_code_is_mailed_and_forgotten(
     email, code = new_email(), "804713"
     note_secret(code)
     with database.cluster.connect(database.name, "galaxy_api") as api:
-        api.execute("SELECT api.email_code_send(jsonb_build_object('email', %s::text), %s, sha256('x'))", [email, code])
+        api.execute("SELECT api.email_code_send(jsonb_build_object('email', %s::text), %s, sha256('x'), NULL)", [email, code])
     [received] = relay.wait()
     assert (received.sender, received.recipients) == ("noreply@galaxy.example", (email,))
     assert code in received.body()
@@ -296,7 +296,7 @@ def test_a_code_is_not_sent_late(
     database: Database, connection: psycopg.Connection[Any], relay: FaultyRelay, deliver: Deliver
 ) -> None:
     with database.cluster.connect(database.name, "galaxy_api") as api:
-        api.execute("""SELECT api.email_code_send('{"email": "ada@example.org"}', '123456', sha256('x'))""")
+        api.execute("""SELECT api.email_code_send('{"email": "ada@example.org"}', '123456', sha256('x'), NULL)""")
     relay.fail("RCPT", "450 4.2.1 later")
     deliver()
     travel(connection, "10 minutes")

@@ -62,7 +62,7 @@ def make_due(connection: psycopg.Connection[Any]) -> None:
 def send_code(database: Database, address: str = "ada@example.org", code: str = "123456") -> str:
     """Ask for a login code as the API does, and return its mail's delivery id."""
     with database.cluster.connect(database.name, "galaxy_api") as api:
-        api.execute("SELECT api.email_code_send(jsonb_build_object('email', %s::text), %s, sha256('x'))", [address, code])
+        api.execute("SELECT api.email_code_send(jsonb_build_object('email', %s::text), %s, sha256('x'), NULL)", [address, code])
     with database.cluster.connect(database.name) as connection:
         row = connection.execute("SELECT delivery_id FROM backend.mail_deliveries ORDER BY created_at DESC LIMIT 1").fetchone()
     assert row is not None

@@ -103,10 +103,12 @@ def test_revoking_all_is_one_event(shared_api: Api, person: Person, db: psycopg.
 
 
 def test_people_see_and_revoke_their_own(shared_api: Api, person: Person, db: psycopg.Connection[Any]) -> None:
+    # One that the gateway has never asked for.
+    unseen = add_session(db, person.user_id)
     other = add_session(db, person.user_id)
     db.execute("UPDATE device_sessions SET last_seen_at = created_at WHERE device_session_id = %s", [other])
     items = shared_api.client.get("/api/v1/user/account/sessions", headers=person.header).json()["items"]
-    assert [item["device_session_id"] for item in items] == [other, person.device_session_id]
+    assert [item["device_session_id"] for item in items] == [other, unseen, person.device_session_id]
     assert items[0]["last_seen_at"] == items[0]["created_at"]
     assert items[1]["last_seen_at"] is None
 
@@ -117,10 +119,10 @@ def test_people_see_and_revoke_their_own(shared_api: Api, person: Person, db: ps
     assert events(db, person.user_id)[0][:2] == (other, "revoked_by_user")
     # Revoked ones stay in the list.
     items = shared_api.client.get("/api/v1/user/account/sessions", headers=person.header).json()["items"]
-    assert [item["status"] for item in items] == ["revoked", "active"]
+    assert [item["status"] for item in items] == ["revoked", "active", "active"]
 
     all_path = "/api/v1/user/account/sessions/revoke-all"
-    assert shared_api.client.post(all_path, headers=person.header).json() == {"revoked": 1}
+    assert shared_api.client.post(all_path, headers=person.header).json() == {"revoked": 2}
     assert shared_api.client.post(all_path, headers=person.header).json() == {"revoked": 0}
     assert [e[:2] for e in events(db, person.user_id)] == [(other, "revoked_by_user"), (None, "revoked_by_user")]
 

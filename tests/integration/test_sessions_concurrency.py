@@ -153,10 +153,8 @@ def test_a_sign_in_beside_a_block_leaves_no_open_session(api: Api, database: Dat
 
 
 def test_a_sign_in_beside_a_deletion_opens_nothing_of_the_deleted(api: Api, database: Database) -> None:
-    """The address is free again: the code opens a new account."""
+    """Its codes went with the account: nobody is let in by one that was sent to it."""
     person, answer = beside(delete_account, api, database)
     assert rows(database.connect(), ACTIVE, person.user_id) == [], "a session of a deleted account is open"
-    assert answer.status == 200
-    assert rows(database.connect(), "SELECT user_id::text FROM identities WHERE subject = %s", person.email) != [
-        (person.user_id,)
-    ]
+    assert (answer.status, answer.json()["error"]["code"]) == (400, "invalid_code")
+    assert rows(database.connect(), "SELECT FROM identities WHERE subject = %s", person.email) == []

@@ -204,10 +204,14 @@ def test_the_program_purges_by_itself(
     jobs = [finish(connection, "succeeded") for _ in range(3)]
     make_old(connection, *jobs)
     with database.cluster.connect(database.name, "galaxy_api") as api:
-        api.execute("""SELECT api.email_code_send('{"email": "ada@example.org"}', '123456', sha256('x'))""")
+        api.execute("""SELECT api.email_code_send('{"email": "ada@example.org"}', '123456', sha256('x'), NULL)""")
+        api.execute("SELECT api.administrator_attempt_failed('nobody', NULL)")
+    assert value(connection, "SELECT count(*) FROM backend.auth_budgets") > 0
     travel(connection, "2 days")
     hasty()
     until(lambda: value(connection, "SELECT count(*) FROM backend.auth_challenges") == 0)
+    until(lambda: value(connection, "SELECT count(*) FROM backend.auth_budgets") == 0)
+    until(lambda: value(connection, "SELECT count(*) FROM backend.admin_attempts") == 0)
     until(lambda: value(connection, "SELECT count(*) FROM procrastinate_jobs WHERE id = ANY(%s)", jobs) == 0)
 
 

@@ -40,7 +40,7 @@ def send_code(connection: psycopg.Connection[Any], email: str, code: str = "1234
     return UUID(
         one(
             connection,
-            "SELECT api.email_code_send(%s, %s, sha256(%s))::json ->> 'challenge_id'",
+            "SELECT api.email_code_send(%s, %s, sha256(%s), NULL)::json ->> 'challenge_id'",
             Jsonb({"email": email}),
             code,
             code.encode(),
@@ -50,7 +50,9 @@ def send_code(connection: psycopg.Connection[Any], email: str, code: str = "1234
 
 def confirm(connection: psycopg.Connection[Any], challenge: UUID, code: str = "123456") -> int:
     body = {"challenge_id": str(challenge), "code": code, "client_public_key": KEY, "time_zone": "UTC"}
-    status: int = one(connection, "SELECT (api.email_code_confirm(%s, sha256(%s), NULL)).status", Jsonb(body), code.encode())
+    status: int = one(
+        connection, "SELECT (api.email_code_confirm(%s, sha256(%s), NULL, NULL)).status", Jsonb(body), code.encode()
+    )
     return status
 
 
@@ -107,7 +109,7 @@ INSERT INTO sanction_active (user_id, code, sanction_record_id, reason) SELECT u
     [
         pytest.param(
             [
-                "UPDATE accounts SET deleted_at = backend.now(), email = NULL WHERE user_id = %s",
+                "UPDATE accounts SET deleted_at = backend.now(), email = NULL, display_name = 'deleted' WHERE user_id = %s",
                 "DELETE FROM identities WHERE user_id = %s",
                 "SELECT session_revoke_all(%s, 'account_deleted')",
             ],

@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import bcrypt
+import psycopg
 import pytest
 
 from app import identity
 from app.errors import ApiError
-from app.identity import Administrators, check_internal, hash_password, user_id
+from app.identity import Administrators, Credential, check_internal, hash_password, user_id
 
 UUID = "0192f0c4-7b1a-7c3e-8a55-0f6d1c2b3a49"
 
@@ -58,28 +60,121 @@ def test_another_token_is_refused(given: str | None) -> None:
     assert refused.value.headers["WWW-Authenticate"] == "Bearer"
 
 
+HERE = "192.0.2.1"
+
+
 class Asked:
-    """Where hashes come from, and how often they were asked for."""
+    """Where hashes come from, what was asked for, and what was told."""
 
     def __init__(self, **hashes: str) -> None:
         self.hashes = hashes
         self.names: list[str] = []
+        self.wrong: list[tuple[str, str | None]] = []
+        self.right: list[tuple[str, str | None]] = []
+        self.retry_after: int | None = None
+        self.is_to_be_noted = False
+        self.is_away = False
 
-    def __call__(self, name: str) -> str | None:
+    def find(self, name: str, _source: str | None) -> Credential:
         self.names.append(name)
-        return self.hashes.get(name)
+        return Credential(self.hashes.get(name), self.retry_after, self.is_to_be_noted)
+
+    def failed(self, name: str, source: str | None) -> None:
+        self.wrong.append((name, source))
+
+    def used(self, name: str, source: str | None) -> None:
+        self.right.append((name, source))
+        if self.is_away:
+            raise psycopg.OperationalError
+
+
+def refusal(administrators: Administrators, name: str, password: str, source: str | None = HERE) -> ApiError | None:
+    try:
+        found = administrators.check(header(name, password), source)
+    except ApiError as error:
+        return error
+    # A name ends with its first colon.
+    assert found == name.partition(":")[0]
+    return None
 
 
 def is_let_in(administrators: Administrators, name: str, password: str) -> bool:
-    try:
-        return administrators.check(header(name, password)) == name
-    except ApiError:
-        return False
+    found = refusal(administrators, name, password)
+    assert found is None or found.status == 401
+    return found is None
+
+
+def test_a_wrong_password_is_counted_for_whatever_name_and_a_right_one_is_not() -> None:
+    asked = Asked(ann=cheap("secret"))
+    administrators = Administrators(asked, 1)
+    assert refusal(administrators, "ann", "secret", None) is None
+    assert refusal(administrators, "ann", "wrong", None) is not None
+    assert refusal(administrators, "bob", "wrong") is not None
+    assert refusal(administrators, "ann", "secret") is None
+    assert asked.wrong == [("ann", None), ("bob", HERE)]
+    assert asked.right == []
+
+
+def test_what_is_no_credential_is_not_counted() -> None:
+    asked = Asked(ann=cheap("secret"))
+    for given in (None, "", "Basic", "Basic !!!", "Bearer x", "Basic " + base64.b64encode(b"ann").decode()):
+        with pytest.raises(ApiError):
+            Administrators(asked, 1).check(given, HERE)
+    assert (asked.names, asked.wrong) == ([], [])
+
+
+def test_over_the_limit_a_right_password_is_not_looked_at() -> None:
+    asked = Asked(ann=cheap("secret"))
+    administrators = Administrators(asked, 1)
+    assert is_let_in(administrators, "ann", "secret")
+    asked.retry_after = 17
+    for password in ("secret", "wrong"):
+        found = refusal(administrators, "ann", password)
+        assert found is not None
+        assert (found.status, found.code, found.headers) == (429, "too_many_attempts", {"Retry-After": "17"})
+    assert asked.wrong == [], "what is not looked at is not counted"
+    asked.retry_after = None
+    assert is_let_in(administrators, "ann", "secret")
+
+
+def test_a_success_is_noted_when_it_is_to_be_and_nobody_is_refused_for_it() -> None:
+    asked = Asked(ann=cheap("secret"))
+    administrators = Administrators(asked, 1)
+    asked.is_to_be_noted = asked.is_away = True
+    assert is_let_in(administrators, "ann", "secret")
+    assert is_let_in(administrators, "ann", "secret")
+    assert not is_let_in(administrators, "ann", "wrong")
+    assert asked.right == [("ann", HERE)] * 2
+
+
+def test_more_passwords_than_there_are_places_for_are_refused_for_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    compare, started, go_on = bcrypt.checkpw, threading.Semaphore(0), threading.Event()
+
+    def slow(password: bytes, hashed: bytes) -> bool:
+        started.release()
+        assert go_on.wait(20)
+        return compare(password, hashed)
+
+    asked = Asked(ann=cheap("secret"), bob=cheap("other"))
+    administrators = Administrators(asked, 2)
+    assert is_let_in(administrators, "bob", "other")
+    monkeypatch.setattr(bcrypt, "checkpw", slow)
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(is_let_in, administrators, "ann", "secret") for _ in range(2)]
+        assert all(started.acquire(timeout=20) for _ in range(2))
+        found = refusal(administrators, "ann", "secret")
+        assert found is not None
+        assert (found.status, found.code, found.headers) == (503, "unavailable", {"Retry-After": "1"})
+        assert is_let_in(administrators, "bob", "other"), "who is remembered needs no place"
+        go_on.set()
+        assert [future.result() for future in waiting] == [True, True]
+    assert is_let_in(administrators, "ann", "secret")
+    assert asked.wrong == [], "nobody has been wrong"
 
 
 def test_a_right_credential_is_remembered_and_the_row_still_asked() -> None:
     asked = Asked(ann=hash_password("secret"))
-    administrators = Administrators(asked)
+    administrators = Administrators(asked, 64)
     assert is_let_in(administrators, "ann", "secret")
     started = time.perf_counter()
     assert all(is_let_in(administrators, "ann", "secret") for _ in range(20))
@@ -89,7 +184,7 @@ def test_a_right_credential_is_remembered_and_the_row_still_asked() -> None:
 
 def test_another_hash_or_none_is_believed_at_once() -> None:
     asked = Asked(ann=cheap("secret"))
-    administrators = Administrators(asked)
+    administrators = Administrators(asked, 64)
     assert is_let_in(administrators, "ann", "secret")
     asked.hashes["ann"] = cheap("other")
     assert not is_let_in(administrators, "ann", "secret")
@@ -100,7 +195,7 @@ def test_another_hash_or_none_is_believed_at_once() -> None:
 
 def test_a_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity, "_REMEMBER_SECONDS", 0)
-    administrators = Administrators(Asked(ann=cheap("secret")))
+    administrators = Administrators(Asked(ann=cheap("secret")), 64)
     assert is_let_in(administrators, "ann", "secret")
     assert is_let_in(administrators, "ann", "secret")
     assert not is_let_in(administrators, "ann", "wrong")
@@ -109,28 +204,28 @@ def test_a_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity, "_REMEMBER_COUNT", 5)
     names = {f"admin{n}": cheap("secret") for n in range(12)}
-    administrators = Administrators(Asked(**names))
+    administrators = Administrators(Asked(**names), 64)
     assert all(is_let_in(administrators, name, "secret") for name in names)
     assert len(administrators._remembered) <= 5
 
 
 def test_what_is_remembered_holds_neither_name_nor_password() -> None:
-    administrators = Administrators(Asked(ann=cheap("secret")))
+    administrators = Administrators(Asked(ann=cheap("secret")), 64)
     assert is_let_in(administrators, "ann", "secret")
     assert b"secret" not in b"".join(administrators._remembered)
     assert all(len(digest) == 32 for digest in administrators._remembered)
 
 
 def test_parts_cannot_be_moved_between_name_and_password() -> None:
-    administrators = Administrators(Asked(ann=cheap("b:c")))
-    assert is_let_in(administrators, "ann", "b:c")
-    assert not is_let_in(administrators, "ann:b", "c")
+    administrators = Administrators(Asked(ann=cheap("b:c")), 64)
+    assert administrators.check(header("ann", "b:c"), HERE) == "ann"
+    assert administrators.check(header("ann:b", "c"), HERE) == "ann", "the same header: a name has no colon"
 
 
 @pytest.mark.parametrize("length", [71, 72])
 def test_a_password_of_72_bytes_is_the_longest(length: int) -> None:
     password = "x" * length
-    administrators = Administrators(Asked(ann=cheap(password)))
+    administrators = Administrators(Asked(ann=cheap(password)), 64)
     assert is_let_in(administrators, "ann", password)
     for longer in ("x" * 73, "x" * 72 + "y", "x" * 1000):
         assert not is_let_in(administrators, "ann", longer)
@@ -139,13 +234,13 @@ def test_a_password_of_72_bytes_is_the_longest(length: int) -> None:
 def test_nobody_costs_as_much_as_somebody() -> None:
     """Both are compared with a hash of the same cost."""
     asked = Asked(ann=hash_password("secret"))
-    administrators = Administrators(asked)
+    administrators = Administrators(asked, 64)
     assert asked.hashes["ann"].startswith("$2b$12$")
     assert administrators._nobody.startswith("$2b$12$")
 
 
 def test_many_threads_at_once_are_all_answered() -> None:
-    administrators = Administrators(Asked(ann=cheap("secret")))
+    administrators = Administrators(Asked(ann=cheap("secret")), 64)
     found: list[bool] = []
 
     def ask(number: int) -> None:

@@ -20,6 +20,9 @@ BEGIN
     IF is_over(v_expires_at) THEN
         PERFORM fail(400, 'invalid_request', 'The request is malformed.', '[{"path": "expires_at", "problem": "is not in the future"}]');
     END IF;
+    -- Neither account is closed meanwhile: what it releases it looks for once.
+    PERFORM FROM accounts AS a WHERE a.user_id IN (p_user_id, v_invited_id) ORDER BY a.user_id FOR SHARE;
+    PERFORM account_require(p_user_id);
     v_game := game_lock(p_game_id);
     IF v_game.game_id IS NULL OR NOT game_is_visible(v_game, p_user_id) THEN
         PERFORM fail(404, 'game_not_found', 'There is no such game.');

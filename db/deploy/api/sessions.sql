@@ -22,6 +22,50 @@ $$;
 COMMENT ON FUNCTION api.session_get(uuid) IS
     'The session that the gateway checks on every client request; a revoked one says so. GX404 session_not_found.';
 
+CREATE FUNCTION api.session_resolve(p_body jsonb, p_token_hash bytea) RETURNS text
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_session device_sessions%ROWTYPE;
+BEGIN
+    -- The token was taken out of the body; what is left of it says nothing.
+    SELECT * INTO v_session FROM device_sessions WHERE token_hash = p_token_hash AND p_body IS NOT NULL;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'session_not_found', 'There is no such session.');
+    END IF;
+    RETURN session_json(v_session)::text;
+END;
+$$;
+COMMENT ON FUNCTION api.session_resolve(jsonb, bytea) IS
+    'The session of a bearer token, by its hash; a revoked one says so. GX404 session_not_found.';
+
+CREATE FUNCTION api.sessions_seen(p_ids uuid[], p_ages double precision[]) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    WITH noted AS (
+        SELECT n.device_session_id, backend.now() - make_interval(secs => greatest(min(n.age), 0)) AS seen_at
+          FROM unnest(p_ids, p_ages) AS n (device_session_id, age)
+         GROUP BY n.device_session_id
+    ), due AS MATERIALIZED (
+        -- In the order of the key; one that somebody is just changing is noted the next time.
+        SELECT s.device_session_id, n.seen_at FROM device_sessions AS s JOIN noted AS n USING (device_session_id)
+         WHERE s.status = 'active' AND (s.last_seen_at IS NULL OR s.last_seen_at <= n.seen_at - interval '1 minute')
+         ORDER BY s.device_session_id
+           FOR NO KEY UPDATE OF s SKIP LOCKED
+    )
+    UPDATE device_sessions AS s SET last_seen_at = d.seen_at FROM due AS d WHERE s.device_session_id = d.device_session_id;
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+COMMENT ON FUNCTION api.sessions_seen(uuid[], double precision[]) IS
+    'Notes that active sessions were seen so many seconds ago, at most once a minute each; returns how many were. Raises nothing of its own.';
+
 CREATE FUNCTION api.session_revoke(p_device_session_id uuid, p_body jsonb) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = backend, pg_catalog, pg_temp

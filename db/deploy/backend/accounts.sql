@@ -19,6 +19,29 @@ COMMENT ON TABLE backend.time_zones IS 'The IANA time zones that a person may ch
 INSERT INTO backend.time_zones (time_zone)
 SELECT z.name FROM pg_timezone_names AS z WHERE z.name !~ '^(posix|right)/' AND z.name NOT IN ('posixrules', 'localtime', 'Factory');
 
+CREATE FUNCTION backend.display_name_clean(p_name text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- Every space of Unicode, not only the ASCII one.
+    v_name text := btrim(normalize(p_name, NFC), E' \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000');
+BEGIN
+    -- Controls, line ends, and what turns the direction of the text that comes after the name.
+    IF v_name ~ '[\u0001-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]' THEN
+        RETURN NULL;
+    END IF;
+    -- A name of which nothing is seen: blanks, and what is not shown at all.
+    IF v_name ~ '^[ \u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]*$'
+       OR length(v_name) > 64
+    THEN
+        RETURN NULL;
+    END IF;
+    RETURN v_name;
+END;
+$$;
+COMMENT ON FUNCTION backend.display_name_clean(text) IS 'A display name as it is kept: NFC, trimmed; null for one that may not be.';
+
 CREATE TABLE backend.accounts (
     user_id uuid PRIMARY KEY DEFAULT backend.uuid_v7(),
     user_name text NOT NULL,
@@ -35,6 +58,7 @@ CREATE TABLE backend.accounts (
     created_at timestamptz NOT NULL DEFAULT backend.now(),
     updated_at timestamptz NOT NULL DEFAULT backend.now(),
     CONSTRAINT accounts_user_name_is_unique UNIQUE (user_name),
+    CONSTRAINT accounts_display_name_is_clean CHECK ((display_name = backend.display_name_clean(display_name)) IS TRUE),
     CONSTRAINT accounts_deleted_keeps_no_email CHECK (deleted_at IS NULL OR email IS NULL)
 );
 COMMENT ON TABLE backend.accounts IS 'A person. Never deleted as a row: deleted_at says that they are gone.';
@@ -49,10 +73,11 @@ CREATE TABLE backend.identities (
     subject text NOT NULL CONSTRAINT identities_subject_has_1_to_254_characters CHECK (length(subject) BETWEEN 1 AND 254),
     user_id uuid NOT NULL REFERENCES backend.accounts,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
-    PRIMARY KEY (provider, subject)
+    PRIMARY KEY (provider, subject),
+    -- Also how a person's ways in are found.
+    CONSTRAINT identities_one_per_person_and_provider UNIQUE (user_id, provider)
 );
 COMMENT ON TABLE backend.identities IS 'A way in that belongs to an account.';
-CREATE INDEX identities_by_user ON backend.identities (user_id);
 
 CREATE TABLE backend.entitlement_tiers (
     tier text PRIMARY KEY CONSTRAINT entitlement_tiers_tier_is_snake_case CHECK (tier ~ '^[a-z][a-z0-9_]*$'),
@@ -63,7 +88,8 @@ CREATE TABLE backend.entitlement_tiers (
     max_pending_applications integer NOT NULL CONSTRAINT entitlement_tiers_applications_not_negative CHECK (max_pending_applications >= 0),
     max_active_memberships integer NOT NULL CONSTRAINT entitlement_tiers_memberships_not_negative CHECK (max_active_memberships >= 0),
     created_at timestamptz NOT NULL DEFAULT backend.now(),
-    updated_at timestamptz NOT NULL DEFAULT backend.now()
+    updated_at timestamptz NOT NULL DEFAULT backend.now(),
+    CONSTRAINT entitlement_tiers_free_has_no_end CHECK (tier <> 'free' OR duration IS NULL)
 );
 COMMENT ON TABLE backend.entitlement_tiers IS 'What a person may have, by tier; duration is null where a grant has no end of its own.';
 CREATE TRIGGER touch BEFORE UPDATE ON backend.entitlement_tiers FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
@@ -88,7 +114,8 @@ CREATE TABLE backend.entitlement_records (
     CONSTRAINT entitlement_records_end_after_they_start CHECK (ends_at > starts_at)
 );
 COMMENT ON TABLE backend.entitlement_records IS 'Every grant of a tier, for ever.';
-CREATE INDEX entitlement_records_by_user ON backend.entitlement_records (user_id, starts_at);
+-- The newest first: it decides what is in force.
+CREATE INDEX entitlement_records_by_user ON backend.entitlement_records (user_id, entitlement_record_id);
 CREATE INDEX entitlement_records_by_tier ON backend.entitlement_records (tier);
 
 CREATE TABLE backend.entitlement_snapshots (
@@ -97,13 +124,17 @@ CREATE TABLE backend.entitlement_snapshots (
     tier text NOT NULL REFERENCES backend.entitlement_tiers,
     starts_at timestamptz NOT NULL,
     ends_at timestamptz,
+    changes_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
     updated_at timestamptz NOT NULL DEFAULT backend.now()
 );
-COMMENT ON TABLE backend.entitlement_snapshots IS 'The grant that is in force for a person; one whose ends_at is over counts as free.';
+COMMENT ON TABLE backend.entitlement_snapshots IS
+    'The grant that was in force for a person when it was last written down. entitlement_in_force() says what is now.';
+COMMENT ON COLUMN backend.entitlement_snapshots.changes_at IS 'When another grant comes into force, by its begin or this one''s end; null for never.';
 CREATE INDEX entitlement_snapshots_by_record ON backend.entitlement_snapshots (entitlement_record_id);
 CREATE INDEX entitlement_snapshots_by_tier ON backend.entitlement_snapshots (tier);
-CREATE INDEX entitlement_snapshots_by_end ON backend.entitlement_snapshots (ends_at) WHERE ends_at IS NOT NULL;
+-- What is to be written down anew.
+CREATE INDEX entitlement_snapshots_by_change ON backend.entitlement_snapshots (changes_at) WHERE changes_at IS NOT NULL;
 CREATE TRIGGER touch BEFORE UPDATE ON backend.entitlement_snapshots FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE DOMAIN backend.sanction_code AS text CONSTRAINT sanction_code_is_known CHECK (VALUE IN (
@@ -116,13 +147,14 @@ CREATE TABLE backend.sanction_records (
     user_id uuid NOT NULL REFERENCES backend.accounts,
     code backend.sanction_code NOT NULL,
     action text NOT NULL CONSTRAINT sanction_records_action_is_known CHECK (action IN ('apply', 'lift')),
-    reason text NOT NULL,
+    reason text NOT NULL CONSTRAINT sanction_records_reason_has_1_to_500_characters CHECK (length(reason) <= 500 AND reason ~ '\S'),
     actor text NOT NULL,
     expires_at timestamptz,
-    created_at timestamptz NOT NULL DEFAULT backend.now()
+    created_at timestamptz NOT NULL DEFAULT backend.now(),
+    CONSTRAINT sanction_records_permanent_block_has_no_end CHECK (code <> 'permanent_block' OR expires_at IS NULL)
 );
 COMMENT ON TABLE backend.sanction_records IS 'Every sanction applied or lifted, for ever.';
-CREATE INDEX sanction_records_by_user ON backend.sanction_records (user_id);
+CREATE INDEX sanction_records_by_user ON backend.sanction_records (user_id, sanction_record_id);
 
 CREATE TABLE backend.sanction_active (
     user_id uuid NOT NULL REFERENCES backend.accounts,
@@ -131,10 +163,12 @@ CREATE TABLE backend.sanction_active (
     reason text NOT NULL,
     expires_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
+    updated_at timestamptz NOT NULL DEFAULT backend.now(),
     PRIMARY KEY (user_id, code)
 );
 COMMENT ON TABLE backend.sanction_active IS 'What is in force; one whose expires_at is over has no effect, with no job needed.';
 CREATE INDEX sanction_active_by_record ON backend.sanction_active (sanction_record_id);
+CREATE TRIGGER touch BEFORE UPDATE ON backend.sanction_active FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE DOMAIN backend.limit_code AS text CONSTRAINT limit_code_is_known CHECK (VALUE IN (
     'max_owned_private_games', 'max_pending_applications', 'max_active_memberships', 'max_registered_race_names'));
@@ -146,14 +180,14 @@ CREATE TABLE backend.limit_records (
     code backend.limit_code NOT NULL,
     action text NOT NULL CONSTRAINT limit_records_action_is_known CHECK (action IN ('apply', 'clear')),
     value integer CONSTRAINT limit_records_value_is_not_negative CHECK (value >= 0),
-    reason text NOT NULL,
+    reason text NOT NULL CONSTRAINT limit_records_reason_has_1_to_500_characters CHECK (length(reason) <= 500 AND reason ~ '\S'),
     actor text NOT NULL,
     expires_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
     CONSTRAINT limit_records_apply_has_a_value CHECK ((action = 'apply') = (value IS NOT NULL))
 );
 COMMENT ON TABLE backend.limit_records IS 'Every limit set or cleared, for ever.';
-CREATE INDEX limit_records_by_user ON backend.limit_records (user_id);
+CREATE INDEX limit_records_by_user ON backend.limit_records (user_id, limit_record_id);
 
 CREATE TABLE backend.limit_active (
     user_id uuid NOT NULL REFERENCES backend.accounts,
@@ -162,10 +196,12 @@ CREATE TABLE backend.limit_active (
     value integer NOT NULL CONSTRAINT limit_active_value_is_not_negative CHECK (value >= 0),
     expires_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
+    updated_at timestamptz NOT NULL DEFAULT backend.now(),
     PRIMARY KEY (user_id, code)
 );
 COMMENT ON TABLE backend.limit_active IS 'The numbers in force for one person instead of their tier''s.';
 CREATE INDEX limit_active_by_record ON backend.limit_active (limit_record_id);
+CREATE TRIGGER touch BEFORE UPDATE ON backend.limit_active FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE FUNCTION backend.is_over(p_at timestamptz) RETURNS boolean
 LANGUAGE sql STABLE SECURITY INVOKER
@@ -247,6 +283,62 @@ END;
 $$;
 COMMENT ON FUNCTION backend.account_find(text, text) IS 'The account that a way in belongs to, locked; null for none.';
 
+CREATE FUNCTION backend.entitlement_in_force(p_user_id uuid) RETURNS backend.entitlement_records
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_record entitlement_records%ROWTYPE;
+    v_since timestamptz;
+BEGIN
+    SELECT * INTO v_record FROM entitlement_records AS r
+     WHERE r.user_id = p_user_id AND r.starts_at <= backend.now() AND NOT is_over(r.ends_at)
+     ORDER BY r.entitlement_record_id DESC LIMIT 1;
+    -- What was hidden by a newer grant is in force from that one's end on.
+    SELECT max(r.ends_at) INTO v_since FROM entitlement_records AS r
+     WHERE r.user_id = p_user_id AND is_over(r.ends_at)
+       AND (v_record.entitlement_record_id IS NULL OR r.entitlement_record_id > v_record.entitlement_record_id);
+    v_record.user_id := p_user_id;
+    v_record.tier := coalesce(v_record.tier, 'free');
+    v_record.starts_at := greatest(v_record.starts_at, v_since);
+    RETURN v_record;
+END;
+$$;
+COMMENT ON FUNCTION backend.entitlement_in_force(uuid) IS
+    'The newest grant that has begun and not ended, from when on it is in force; the free tier, with no record, where there is none. No job is needed for a begin or an end.';
+
+CREATE FUNCTION backend.entitlement_settle(p_user_id uuid) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_record entitlement_records%ROWTYPE := entitlement_in_force(p_user_id);
+    v_snapshot entitlement_snapshots%ROWTYPE;
+    v_next timestamptz;
+BEGIN
+    SELECT * INTO v_snapshot FROM entitlement_snapshots WHERE user_id = p_user_id FOR NO KEY UPDATE;
+    IF v_record.tier = 'free' AND v_snapshot.tier <> 'free' AND is_over(v_snapshot.ends_at) THEN
+        -- A grant has ended and free follows. Up to the next one that was granted already: the newest record counts, and this is it.
+        INSERT INTO entitlement_records (user_id, tier, source, reason_code, starts_at, ends_at)
+        SELECT p_user_id, 'free', 'expiry', 'expired', coalesce(v_record.starts_at, v_snapshot.ends_at), min(r.starts_at)
+          FROM entitlement_records AS r
+         WHERE r.user_id = p_user_id AND r.starts_at > backend.now() AND r.entitlement_record_id > v_snapshot.entitlement_record_id
+        RETURNING * INTO v_record;
+    END IF;
+    SELECT least(v_record.ends_at, min(r.starts_at)) INTO v_next
+      FROM entitlement_records AS r
+     WHERE r.user_id = p_user_id AND r.starts_at > backend.now() AND r.entitlement_record_id > v_record.entitlement_record_id;
+    INSERT INTO entitlement_snapshots (user_id, entitlement_record_id, tier, starts_at, ends_at, changes_at)
+    SELECT p_user_id, r.entitlement_record_id, r.tier, r.starts_at, r.ends_at, v_next
+      FROM entitlement_records AS r WHERE r.entitlement_record_id = v_record.entitlement_record_id
+    ON CONFLICT (user_id) DO UPDATE
+        SET entitlement_record_id = excluded.entitlement_record_id, tier = excluded.tier, starts_at = excluded.starts_at,
+            ends_at = excluded.ends_at, changes_at = excluded.changes_at;
+END;
+$$;
+COMMENT ON FUNCTION backend.entitlement_settle(uuid) IS
+    'Writes down what is in force for a person, and that free followed a grant that ended; again changes nothing. The account is locked by the caller.';
+
 CREATE FUNCTION backend.account_create(
     p_provider text, p_subject text, p_email text, p_language text, p_time_zone text, p_country text
 ) RETURNS backend.accounts
@@ -256,7 +348,6 @@ AS $$
 DECLARE
     v_account accounts%ROWTYPE;
     v_name text;
-    v_record_id uuid;
 BEGIN
     FOR i IN 1..setting('username_max_retries')::integer LOOP
         v_name := user_name_random();
@@ -271,10 +362,8 @@ BEGIN
     END IF;
     INSERT INTO identities (provider, subject, user_id) VALUES (p_provider, p_subject, v_account.user_id);
     INSERT INTO entitlement_records (user_id, tier, source, reason_code, starts_at)
-    VALUES (v_account.user_id, 'free', 'registration', 'registration', v_account.created_at)
-    RETURNING entitlement_record_id INTO v_record_id;
-    INSERT INTO entitlement_snapshots (user_id, entitlement_record_id, tier, starts_at)
-    VALUES (v_account.user_id, v_record_id, 'free', v_account.created_at);
+    VALUES (v_account.user_id, 'free', 'registration', 'registration', v_account.created_at);
+    PERFORM entitlement_settle(v_account.user_id);
     RETURN v_account;
 END;
 $$;
@@ -288,19 +377,14 @@ AS $$
 DECLARE
     v_entitlement jsonb;
 BEGIN
-    -- A grant that is over counts as free, whether or not the job that writes it down has come by.
     SELECT jsonb_build_object(
-               'tier', t.tier, 'is_paid', t.is_paid,
-               'starts_at', ts(CASE WHEN is_over(s.ends_at) THEN s.ends_at ELSE s.starts_at END),
-               'ends_at', ts(CASE WHEN is_over(s.ends_at) THEN NULL ELSE s.ends_at END),
+               'tier', t.tier, 'is_paid', t.is_paid, 'starts_at', ts(e.starts_at), 'ends_at', ts(e.ends_at),
                'max_registered_race_names', t.max_registered_race_names,
                'max_owned_private_games', t.max_owned_private_games,
                'max_pending_applications', t.max_pending_applications,
                'max_active_memberships', t.max_active_memberships)
       INTO v_entitlement
-      FROM entitlement_snapshots AS s
-      JOIN entitlement_tiers AS t ON t.tier = CASE WHEN is_over(s.ends_at) THEN 'free' ELSE s.tier END
-     WHERE s.user_id = p_account.user_id;
+      FROM entitlement_in_force(p_account.user_id) AS e JOIN entitlement_tiers AS t ON t.tier = e.tier;
     RETURN jsonb_build_object(
         'user_id', p_account.user_id,
         'user_name', p_account.user_name,
@@ -326,6 +410,14 @@ END;
 $$;
 COMMENT ON FUNCTION backend.account_json(backend.accounts) IS 'The account object of the contract.';
 
+CREATE FUNCTION backend.account_internal_json(p_account backend.accounts) RETURNS jsonb
+LANGUAGE sql STABLE SECURITY INVOKER
+RETURN backend.account_json(p_account) || jsonb_build_object(
+    'permanent_block', p_account.permanent_block,
+    'login_blocked', backend.is_sanctioned(p_account.user_id, 'login_block'),
+    'deleted_at', backend.ts(p_account.deleted_at));
+COMMENT ON FUNCTION backend.account_internal_json(backend.accounts) IS 'The account object for the gateway and administrators.';
+
 CREATE VIEW backend.invariants_accounts AS
 SELECT 'account_without_entitlement' AS invariant, a.user_id AS object_id, a.user_name AS details
   FROM backend.accounts AS a
@@ -342,7 +434,32 @@ UNION ALL
 SELECT 'permanent_block_without_sanction', a.user_id, a.user_name
   FROM backend.accounts AS a
  WHERE a.permanent_block AND NOT EXISTS (
-     SELECT FROM backend.sanction_active AS s WHERE s.user_id = a.user_id AND s.code = 'permanent_block');
+     SELECT FROM backend.sanction_active AS s WHERE s.user_id = a.user_id AND s.code = 'permanent_block')
+UNION ALL
+SELECT 'permanent_block_that_is_not_in_force', a.user_id, a.user_name
+  FROM backend.accounts AS a JOIN backend.sanction_active AS s USING (user_id)
+ WHERE s.code = 'permanent_block' AND NOT a.permanent_block
+UNION ALL
+SELECT 'snapshot_and_record_disagree', s.user_id, s.tier
+  FROM backend.entitlement_snapshots AS s JOIN backend.entitlement_records AS r USING (entitlement_record_id)
+ WHERE (s.user_id, s.tier, s.starts_at, s.ends_at) IS DISTINCT FROM (r.user_id, r.tier, r.starts_at, r.ends_at)
+UNION ALL
+SELECT 'snapshot_of_an_older_grant', s.user_id, s.tier
+  FROM backend.entitlement_snapshots AS s
+ WHERE (s.changes_at IS NULL OR s.changes_at > backend.now())
+   AND s.entitlement_record_id <> (backend.entitlement_in_force(s.user_id)).entitlement_record_id
+UNION ALL
+SELECT 'sanction_and_record_disagree', s.user_id, s.code
+  FROM backend.sanction_active AS s JOIN backend.sanction_records AS r USING (sanction_record_id)
+ WHERE (s.user_id, s.code, s.expires_at, 'apply') IS DISTINCT FROM (r.user_id, r.code, r.expires_at, r.action)
+UNION ALL
+SELECT 'limit_and_record_disagree', l.user_id, l.code
+  FROM backend.limit_active AS l JOIN backend.limit_records AS r USING (limit_record_id)
+ WHERE (l.user_id, l.code, l.value, l.expires_at, 'apply') IS DISTINCT FROM (r.user_id, r.code, r.value, r.expires_at, r.action)
+UNION ALL
+SELECT 'deleted_account_with_personal_data', a.user_id, a.user_name
+  FROM backend.accounts AS a
+ WHERE a.deleted_at IS NOT NULL AND (a.display_name <> 'deleted' OR a.declared_country IS NOT NULL);
 COMMENT ON VIEW backend.invariants_accounts IS 'What must never be seen in accounts.';
 
 COMMIT;

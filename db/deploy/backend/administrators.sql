@@ -1,5 +1,6 @@
 -- Deploy galaxy-backend:backend/administrators to pg
 -- requires: backend/errors
+-- requires: backend/budgets
 
 -- Why: platform administrators sign in with a name and a password; the app hashes it (bcrypt), the database never sees it.
 
@@ -8,7 +9,7 @@ SET LOCAL ROLE backend_owner;
 
 CREATE TABLE backend.admin_accounts (
     username text PRIMARY KEY CONSTRAINT admin_accounts_username_is_plain CHECK (username ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
-    password_hash text NOT NULL CONSTRAINT admin_accounts_password_is_bcrypt CHECK (password_hash ~ '^\$2[aby]\$[0-9]{2}\$.{53}$'),
+    password_hash text NOT NULL CONSTRAINT admin_accounts_password_is_bcrypt CHECK (password_hash ~ '^\$2[aby]\$12\$.{53}$'),
     disabled_at timestamptz,
     last_used_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
@@ -16,6 +17,29 @@ CREATE TABLE backend.admin_accounts (
 );
 COMMENT ON TABLE backend.admin_accounts IS 'Platform administrators.';
 CREATE TRIGGER touch BEFORE UPDATE ON backend.admin_accounts FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+INSERT INTO backend.constraint_errors (constraint_name, status, code, message) VALUES
+    ('admin_accounts_pkey', 409, 'administrator_exists', 'There is an administrator of this name already.');
+
+CREATE TABLE backend.admin_attempts (
+    key_hash bytea PRIMARY KEY CONSTRAINT admin_attempts_key_hash_has_32_bytes CHECK (length(key_hash) = 32),
+    failures integer NOT NULL DEFAULT 1 CONSTRAINT admin_attempts_failures_are_positive CHECK (failures > 0),
+    expires_at timestamptz NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT backend.now(),
+    updated_at timestamptz NOT NULL DEFAULT backend.now()
+);
+COMMENT ON TABLE backend.admin_attempts IS 'Wrong passwords for a name from an address; what has expired counts for nothing.';
+COMMENT ON COLUMN backend.admin_attempts.key_hash IS 'SHA-256 of name and address: in the place of a name may stand a password that was typed too early.';
+COMMENT ON COLUMN backend.admin_attempts.expires_at IS 'So long after the first of them.';
+-- Retention.
+CREATE INDEX admin_attempts_by_expiry ON backend.admin_attempts (expires_at);
+CREATE TRIGGER touch BEFORE UPDATE ON backend.admin_attempts FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE FUNCTION backend.admin_attempts_key(p_username text, p_source_ip inet) RETURNS bytea
+LANGUAGE sql STABLE SECURITY INVOKER
+RETURN backend.budget_key('administrator', p_username, backend.source_network(p_source_ip, 32));
+COMMENT ON FUNCTION backend.admin_attempts_key(text, inet) IS
+    'What wrong passwords are counted for: a name and an address, of IPv6 the network of 64 bits that one host can use all of.';
 
 CREATE FUNCTION backend.administrator_json(p_admin backend.admin_accounts) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY INVOKER
@@ -39,5 +63,21 @@ END;
 $$;
 COMMENT ON FUNCTION backend.administrator_require(text) IS
     'Every function of the admin group begins with it. GX401 unauthorized.';
+
+CREATE FUNCTION backend.administrator_find(p_username text) RETURNS backend.admin_accounts
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_administrator admin_accounts%ROWTYPE;
+BEGIN
+    SELECT * INTO v_administrator FROM admin_accounts WHERE username = p_username;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'administrator_not_found', 'There is no such administrator.');
+    END IF;
+    RETURN v_administrator;
+END;
+$$;
+COMMENT ON FUNCTION backend.administrator_find(text) IS 'An administrator by name. GX404 administrator_not_found.';
 
 COMMIT;

@@ -20,8 +20,13 @@ CREATE TABLE backend.audit_log (
     created_at timestamptz NOT NULL DEFAULT backend.now()
 );
 COMMENT ON TABLE backend.audit_log IS 'Every command of every administrator. Append-only, by trigger.';
+-- Each filter of the list, newest first.
 CREATE INDEX audit_log_by_admin ON backend.audit_log (admin, audit_id);
+CREATE INDEX audit_log_by_action ON backend.audit_log (action, audit_id);
 CREATE INDEX audit_log_by_object ON backend.audit_log (object_type, object_id, audit_id);
+CREATE INDEX audit_log_by_object_type ON backend.audit_log (object_type, audit_id);
+CREATE INDEX audit_log_by_object_id ON backend.audit_log (object_id, audit_id);
+CREATE INDEX audit_log_by_time ON backend.audit_log (created_at);
 
 CREATE FUNCTION backend.tg_audit_log__append_only() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
@@ -47,5 +52,20 @@ END;
 $$;
 COMMENT ON FUNCTION backend.audit(text, text, text, text, jsonb) IS
     'Writes down an administrator''s command, in its transaction, with the address that the app saw it come from.';
+
+CREATE FUNCTION backend.audit_json(p_entry backend.audit_log) RETURNS jsonb
+LANGUAGE sql STABLE SECURITY INVOKER
+RETURN jsonb_build_object(
+    'audit_id', p_entry.audit_id,
+    'admin', p_entry.admin,
+    'action', p_entry.action,
+    'object_type', p_entry.object_type,
+    'object_id', p_entry.object_id,
+    'details', p_entry.details,
+    'source_ip', host(p_entry.source_ip),
+    'request_id', p_entry.request_id,
+    'at', backend.ts(p_entry.created_at)
+);
+COMMENT ON FUNCTION backend.audit_json(backend.audit_log) IS 'The audit object of the contract.';
 
 COMMIT;

@@ -24,19 +24,23 @@ BEGIN
         RETURN v_value;
     END IF;
     RETURN (SELECT (to_jsonb(t) ->> p_code)::integer
-              FROM entitlement_snapshots AS s
-              JOIN entitlement_tiers AS t ON t.tier = CASE WHEN is_over(s.ends_at) THEN 'free' ELSE s.tier END
-             WHERE s.user_id = p_user_id);
+              FROM entitlement_in_force(p_user_id) AS e JOIN entitlement_tiers AS t ON t.tier = e.tier);
 END;
 $$;
 COMMENT ON FUNCTION backend.account_limit(uuid, text) IS 'A number of a person''s tier, or their own instead of it.';
 
 CREATE FUNCTION backend.account_lock(p_user_id uuid) RETURNS void
-LANGUAGE sql VOLATILE SECURITY INVOKER
-BEGIN ATOMIC
-    SELECT FROM backend.accounts AS a WHERE a.user_id = p_user_id FOR NO KEY UPDATE;
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM FROM accounts WHERE user_id = p_user_id FOR NO KEY UPDATE;
+    -- Whoever was waited for may have closed the account.
+    PERFORM account_require(p_user_id);
 END;
-COMMENT ON FUNCTION backend.account_lock(uuid) IS 'Whoever counts against a person''s limits holds their row, before any game''s.';
+$$;
+COMMENT ON FUNCTION backend.account_lock(uuid) IS
+    'Whoever counts against a person''s limits, or changes what is theirs, holds their row, before any game''s. GX404 account_not_found, GX403 account_deleted, account_blocked, sanctioned.';
 
 CREATE FUNCTION backend.sanction_refuse(p_user_id uuid, p_code text) RETURNS void
 LANGUAGE plpgsql STABLE SECURITY INVOKER
@@ -209,7 +213,8 @@ BEGIN
     IF p_action = 'open-enrollment' AND is_over(p_game.enrollment_ends_at) THEN
         RETURN ROW(422, 'enrollment_ended', 'The end of enrolment is not in the future.', NULL)::reason;
     END IF;
-    IF p_action IN ('ready-to-start', 'force-start') AND game_member_count(p_game.game_id) < p_game.min_players THEN
+    -- Also at the start: seats may have become free since, with the accounts of those who had them.
+    IF p_action IN ('ready-to-start', 'start', 'retry-start', 'force-start') AND game_member_count(p_game.game_id) < p_game.min_players THEN
         RETURN ROW(422, 'not_enough_members', 'Too few have a seat.',
                    jsonb_build_object('members', game_member_count(p_game.game_id), 'min_players', p_game.min_players))::reason;
     END IF;
@@ -449,6 +454,13 @@ END;
 $$;
 COMMENT ON FUNCTION backend.seat_take(backend.games, uuid, text) IS
     'Takes a seat under a race name; the person and then the game are locked by the caller. GX403 sanctioned, GX409 already_member, GX422 eligibility_denied, limit_reached, game_full, invalid_name, name_taken.';
+
+CREATE FUNCTION backend.seat_is_played(p_membership backend.memberships) RETURNS boolean
+LANGUAGE sql STABLE SECURITY INVOKER
+RETURN p_membership.status = 'active' OR coalesce(p_membership.ended_at >= (
+    SELECT max(h.created_at) FROM backend.game_history AS h WHERE h.game_id = p_membership.game_id AND h.to_status = 'starting'), false);
+COMMENT ON FUNCTION backend.seat_is_played(backend.memberships) IS
+    'Whether the engine has a race for a seat: it is taken, or was when the start was asked for.';
 
 CREATE VIEW backend.invariants_games AS
 SELECT 'more_members_than_seats' AS invariant, g.game_id AS object_id, g.game_name AS details

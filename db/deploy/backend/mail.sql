@@ -101,9 +101,13 @@ CREATE TABLE backend.mail_recipients (
     address text NOT NULL CONSTRAINT mail_recipients_address_is_plain
         CHECK (address ~ '^[A-Za-z0-9!#$%&''*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$' AND length(address) <= 254),
     created_at timestamptz NOT NULL DEFAULT backend.now(),
+    updated_at timestamptz NOT NULL DEFAULT backend.now(),
     PRIMARY KEY (delivery_id, address)
 );
 COMMENT ON TABLE backend.mail_recipients IS 'To whom a mail goes.';
+-- What went to an address is found when its account is deleted.
+CREATE INDEX mail_recipients_by_address ON backend.mail_recipients (address);
+CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_recipients FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TABLE backend.mail_attempts (
     delivery_id uuid NOT NULL REFERENCES backend.mail_deliveries,
@@ -125,9 +129,11 @@ CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_attempts FOR EACH ROW EXECUTE
 CREATE TABLE backend.mail_dead_letters (
     delivery_id uuid PRIMARY KEY REFERENCES backend.mail_deliveries,
     reason text NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT backend.now()
+    created_at timestamptz NOT NULL DEFAULT backend.now(),
+    updated_at timestamptz NOT NULL DEFAULT backend.now()
 );
 COMMENT ON TABLE backend.mail_dead_letters IS 'Mail that was given up; one row while it is dead.';
+CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_dead_letters FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE FUNCTION backend.html_escape(p_text text) RETURNS text
 LANGUAGE sql IMMUTABLE SECURITY INVOKER

@@ -25,8 +25,11 @@ CREATE TABLE backend.device_sessions (
     last_seen_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
     updated_at timestamptz NOT NULL DEFAULT backend.now(),
+    -- A revoked one may have lost it, with its account.
     CONSTRAINT device_sessions_kind_has_its_secret
-        CHECK ((kind = 'key') = (client_public_key IS NOT NULL) AND (kind = 'token') = (token_hash IS NOT NULL)),
+        CHECK (CASE kind WHEN 'key' THEN token_hash IS NULL AND (client_public_key IS NOT NULL OR status = 'revoked')
+                         WHEN 'token' THEN client_public_key IS NULL AND (token_hash IS NOT NULL OR status = 'revoked')
+                         ELSE true END),
     CONSTRAINT device_sessions_revoked_says_when_and_why
         CHECK ((status = 'revoked') = (revoked_at IS NOT NULL) AND (status = 'revoked') = (revoke_reason IS NOT NULL))
 );

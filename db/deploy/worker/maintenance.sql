@@ -1,6 +1,9 @@
 -- Deploy galaxy-backend:worker/maintenance to pg
 -- requires: backend/auth
+-- requires: backend/budgets
+-- requires: backend/administrators
 -- requires: backend/push
+-- requires: backend/idempotency
 
 -- Why: growth is bounded by what is live, not by age. Each function deletes one batch and returns its size; a job calls it until
 -- a batch is not full.
@@ -27,6 +30,66 @@ END;
 $$;
 COMMENT ON FUNCTION worker.challenges_purge(integer) IS
     'Deletes at most so many challenges that expired over a day ago; returns how many. Raises nothing of its own.';
+
+CREATE FUNCTION worker.auth_budgets_purge(p_limit integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    DELETE FROM auth_budgets AS t
+     WHERE (t.budget, t.key_hash) IN (
+         SELECT o.budget, o.key_hash FROM auth_budgets AS o
+          WHERE o.expires_at <= backend.now()
+          ORDER BY o.expires_at LIMIT p_limit
+            FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+COMMENT ON FUNCTION worker.auth_budgets_purge(integer) IS
+    'Deletes at most so many budgets that are over; returns how many. Raises nothing of its own.';
+
+CREATE FUNCTION worker.admin_attempts_purge(p_limit integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    DELETE FROM admin_attempts AS t
+     WHERE t.key_hash IN (
+         SELECT o.key_hash FROM admin_attempts AS o
+          WHERE o.expires_at <= backend.now()
+          ORDER BY o.expires_at LIMIT p_limit
+            FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+COMMENT ON FUNCTION worker.admin_attempts_purge(integer) IS
+    'Deletes at most so many counts of wrong passwords that are over; returns how many. Raises nothing of its own.';
+
+CREATE FUNCTION worker.idempotency_keys_purge(p_limit integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    DELETE FROM idempotency_keys AS k
+     WHERE (k.caller, k.operation, k.request_key) IN (
+         SELECT o.caller, o.operation, o.request_key FROM idempotency_keys AS o
+          WHERE o.created_at <= backend.now() - interval '1 day'
+          ORDER BY o.created_at LIMIT p_limit
+            FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+COMMENT ON FUNCTION worker.idempotency_keys_purge(integer) IS
+    'Deletes at most so many answers that are a day old; returns how many. Raises nothing of its own.';
 
 CREATE FUNCTION worker.push_events_purge(p_limit integer) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER

@@ -32,7 +32,7 @@ BEGIN
     generation := v_runtime.generation;
     engine_version := v_runtime.engine_version;
     image_ref := v_runtime.image_ref;
-    races := ARRAY(SELECT m.race_name FROM memberships AS m WHERE m.game_id = p_game_id AND m.status = 'active' ORDER BY m.joined_at, m.membership_id);
+    races := ARRAY(SELECT m.race_name FROM memberships AS m WHERE m.game_id = p_game_id AND seat_is_played(m) ORDER BY m.joined_at, m.membership_id);
     RETURN NEXT;
 END;
 $$;
@@ -56,7 +56,7 @@ BEGIN
     INSERT INTO player_mappings (game_id, user_id, player_id, race_name)
     SELECT p_game_id, m.user_id, s.id, m.race_name
       FROM jsonb_to_recordset(p_players) AS s (id text, "raceName" text)
-      JOIN memberships AS m ON m.game_id = p_game_id AND m.race_name = s."raceName" AND m.status = 'active'
+      JOIN memberships AS m ON m.game_id = p_game_id AND m.race_name = s."raceName" AND seat_is_played(m)
     ON CONFLICT (game_id, user_id) DO UPDATE SET player_id = excluded.player_id, race_name = excluded.race_name;
     PERFORM runtime_snapshot(p_game_id, p_turn, p_players, p_lease_number);
     UPDATE runtime_records

@@ -4,8 +4,11 @@ BEGIN;
 SET LOCAL ROLE backend_owner;
 
 DROP VIEW backend.invariants_accounts;
+DROP FUNCTION backend.account_internal_json(backend.accounts);
 DROP FUNCTION backend.account_json(backend.accounts);
 DROP FUNCTION backend.account_create(text, text, text, text, text, text);
+DROP FUNCTION backend.entitlement_settle(uuid);
+DROP FUNCTION backend.entitlement_in_force(uuid);
 DROP FUNCTION backend.account_find(text, text);
 DROP FUNCTION backend.identity_lock(text, text);
 DROP FUNCTION backend.user_name_random();
@@ -23,6 +26,7 @@ DROP TABLE backend.entitlement_records;
 DROP TABLE backend.entitlement_tiers;
 DROP TABLE backend.identities;
 DROP TABLE backend.accounts;
+DROP FUNCTION backend.display_name_clean(text);
 DROP TABLE backend.time_zones;
 
 COMMIT;

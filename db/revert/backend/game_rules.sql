@@ -4,6 +4,7 @@ BEGIN;
 SET LOCAL ROLE backend_owner;
 
 DROP VIEW backend.invariants_games;
+DROP FUNCTION backend.seat_is_played(backend.memberships);
 DROP FUNCTION backend.seat_take(backend.games, uuid, text);
 DROP FUNCTION backend.membership_json(backend.memberships);
 DROP FUNCTION backend.game_command(uuid, text, uuid, text);

@@ -8,6 +8,9 @@ DECLARE
 BEGIN
     FOREACH v_signature IN ARRAY ARRAY[
         'api.my_account_get(uuid)',
+        'api.my_profile_update(uuid, jsonb)',
+        'api.my_settings_update(uuid, jsonb)',
+        'api.my_account_delete(uuid)',
         'api.account_internal_get(uuid)'
     ] LOOP
         ASSERT (SELECT p.prosecdef AND p.proowner = 'backend_owner'::regrole

@@ -7,8 +7,8 @@ DECLARE
     v_signature text;
 BEGIN
     FOREACH v_signature IN ARRAY ARRAY[
-        'api.email_code_send(jsonb, text, bytea)',
-        'api.email_code_confirm(jsonb, bytea, text)'
+        'api.email_code_send(jsonb, text, bytea, inet)',
+        'api.email_code_confirm(jsonb, bytea, text, inet)'
     ] LOOP
         ASSERT (SELECT p.prosecdef AND p.proowner = 'backend_owner'::regrole
                        AND p.proconfig[1] ~ '^search_path=backend, (procrastinate, )?pg_catalog, pg_temp$'

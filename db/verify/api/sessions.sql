@@ -8,6 +8,8 @@ DECLARE
 BEGIN
     FOREACH v_signature IN ARRAY ARRAY[
         'api.session_get(uuid)',
+        'api.session_resolve(jsonb, bytea)',
+        'api.sessions_seen(uuid[], double precision[])',
         'api.session_revoke(uuid, jsonb)',
         'api.session_revoke_all(uuid, jsonb)',
         'api.my_session_list(uuid, integer, text)',

@@ -5,7 +5,7 @@ SET LOCAL ROLE backend_owner;
 
 SELECT user_id, user_name, email, email_hash, display_name, preferred_language, time_zone, declared_country, permanent_block,
        deleted_at, created_at, updated_at FROM backend.accounts WHERE false;
-SELECT user_id, tier, starts_at, ends_at FROM backend.entitlement_snapshots WHERE false;
+SELECT user_id, tier, starts_at, ends_at, changes_at FROM backend.entitlement_snapshots WHERE false;
 SELECT user_id, code, sanction_record_id, reason, expires_at FROM backend.sanction_active WHERE false;
 SELECT user_id, code, limit_record_id, value, expires_at FROM backend.limit_active WHERE false;
 SELECT provider, subject, user_id FROM backend.identities WHERE false;
@@ -30,6 +30,11 @@ BEGIN
     PERFORM 'backend.is_sanctioned(uuid, text)'::regprocedure;
     PERFORM 'backend.identity_lock(text, text)'::regprocedure;
     PERFORM 'backend.account_find(text, text)'::regprocedure;
+    PERFORM 'backend.entitlement_settle(uuid)'::regprocedure;
+    ASSERT (backend.entitlement_in_force(v_account.user_id)).tier = 'free', 'nothing is in force';
+    ASSERT backend.account_internal_json(v_account) ? 'deleted_at', 'an account is not shown in full';
+    ASSERT backend.display_name_clean(E' \u0061\u0308 ') = 'ä', 'a name is not kept in NFC';
+    ASSERT backend.display_name_clean(E'\u202e') IS NULL, 'a name turns the direction';
 END;
 $$;
 

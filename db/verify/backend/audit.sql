@@ -14,6 +14,7 @@ BEGIN
     EXCEPTION WHEN insufficient_privilege THEN
         NULL;
     END;
+    PERFORM 'backend.audit_json(backend.audit_log)'::regprocedure;
     PERFORM 'backend.tg_audit_log__append_only()'::regprocedure;
 END;
 $$;

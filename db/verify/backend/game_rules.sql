@@ -26,7 +26,8 @@ BEGIN
         'backend.game_transition(backend.games, text, text, text, text)',
         'backend.game_command(uuid, text, uuid, text)',
         'backend.membership_json(backend.memberships)',
-        'backend.seat_take(backend.games, uuid, text)'
+        'backend.seat_take(backend.games, uuid, text)',
+        'backend.seat_is_played(backend.memberships)'
     ] LOOP
         ASSERT (SELECT NOT p.prosecdef AND p.proowner = 'backend_owner'::regrole FROM pg_proc AS p WHERE p.oid = v_signature::regprocedure),
             format('%s is not a helper of the owner', v_signature);

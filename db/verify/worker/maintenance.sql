@@ -8,6 +8,9 @@ DECLARE
 BEGIN
     FOREACH v_signature IN ARRAY ARRAY[
         'worker.challenges_purge(integer)',
+        'worker.auth_budgets_purge(integer)',
+        'worker.admin_attempts_purge(integer)',
+        'worker.idempotency_keys_purge(integer)',
         'worker.push_events_purge(integer)',
         'worker.invariants_list()'
     ] LOOP

@@ -1,0 +1,10 @@
+-- Revert galaxy-backend:backend/account_deletion from pg
+
+BEGIN;
+SET LOCAL ROLE backend_owner;
+
+DROP FUNCTION backend.account_delete(uuid);
+DROP FUNCTION backend.ways_in_lock(uuid);
+DROP TABLE backend.deletion_rules;
+
+COMMIT;
