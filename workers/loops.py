@@ -12,8 +12,10 @@ from psycopg_pool import PoolTimeout
 log = logging.getLogger("galaxy.worker")
 
 
-async def every(interval: float, name: str, sweep: Callable[[], Awaitable[object]]) -> None:
-    """Call `sweep` now and every `interval` seconds, for ever; trouble with the database is logged and passes."""
+async def every(interval: float, name: str, sweep: Callable[[], Awaitable[object]], *, is_due: bool = False) -> None:
+    """Call `sweep` every `interval` seconds, for ever, and at once if it is due; trouble with the database is logged and passes."""
+    if not is_due:
+        await asyncio.sleep(interval)
     while True:
         try:
             await sweep()

@@ -73,13 +73,16 @@ async def _serve(config: Config, driver: Driver) -> None:
             )
             for queues, at_once in ((QUICK_QUEUES, QUICK_AT_ONCE), (ENGINE_QUEUES, config.runtime_worker_pool_size))
         ),
+        # What is there may have nothing to do with what was left.
+        asyncio.create_task(
+            every(config.runtime_reconcile_interval, "reconcile", runtime.reconcile, is_due=True), name="reconcile"
+        ),
         *(
             asyncio.create_task(every(interval, name, sweep), name=name)
             for interval, name, sweep in (
                 (config.mail_worker_interval, "mail", delivery.run),
                 (config.notification_worker_interval, "notifications", notifications.run),
                 (_TURN_SWEEP_SECONDS, "runtime", runtime.sweep),
-                (config.runtime_reconcile_interval, "reconcile", runtime.reconcile),
                 (5.0, "jobs", lambda: maintenance.rescue_jobs(door)),
                 (60.0, "purge", lambda: maintenance.purge(door)),
                 (60.0, "entitlements", lambda: maintenance.settle_entitlements(door)),

@@ -60,7 +60,16 @@ def test_trouble_with_the_database_is_told_and_passes(
     assert "ada@example.org" not in str(told)
 
 
-def test_it_waits_between_rounds() -> None:
+def test_one_that_is_due_begins_at_once() -> None:
+    async def sweep() -> None:
+        raise EnoughError
+
+    with pytest.raises(EnoughError):
+        asyncio.run(every(3600, "test", sweep, is_due=True))
+
+
+@pytest.mark.parametrize(("is_due", "least"), [(False, 0.06), (True, 0.04)])
+def test_it_waits_before_each_round_but_one_that_is_due(is_due: bool, least: float) -> None:
     """So that a sweep that fails at once does not keep the machine busy."""
 
     async def timed() -> float:
@@ -76,11 +85,11 @@ def test_it_waits_between_rounds() -> None:
             raise psycopg.OperationalError
 
         with pytest.raises(EnoughError):
-            await every(0.02, "test", sweep)
+            await every(0.02, "test", sweep, is_due=is_due)
         return loop.time() - begun
 
-    # Two pauses between three rounds.
-    assert asyncio.run(timed()) >= 0.04
+    took = asyncio.run(timed())
+    assert took >= least
 
 
 def test_it_ends_when_it_is_told_to_even_in_the_middle_of_a_round() -> None:
