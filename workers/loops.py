@@ -13,7 +13,7 @@ log = logging.getLogger("galaxy.worker")
 
 
 async def every(interval: float, name: str, sweep: Callable[[], Awaitable[object]], *, is_due: bool = False) -> None:
-    """Call `sweep` every `interval` seconds, for ever, and at once if it is due; trouble with the database is logged and passes."""
+    """Call `sweep` every `interval` seconds for ever, at once if it is due; trouble with the database is logged and passes."""
     if not is_due:
         await asyncio.sleep(interval)
     while True:

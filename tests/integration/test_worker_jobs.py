@@ -20,7 +20,7 @@ HASTY = """
 import os, sys
 from app import config
 from workers import loops, main
-main.every = lambda interval, name, sweep: loops.every(0.1, name, sweep)
+main.every = lambda interval, name, sweep, **more: loops.every(0.1, name, sweep, **more)
 sys.exit(main.main(config.load(os.environ)))
 """
 
