@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -21,6 +22,8 @@ from app.contract import Operation
 from app.database import Statement, Value
 from app.errors import ApiError, unavailable
 from app.operations import Reader, Services
+
+log = logging.getLogger("galaxy.api")
 
 _UUID, _BOOL = 2950, 16
 ENGINE_ACCESS = Statement("engine_access", "SELECT api.engine_access($1, $2, $3)", (_UUID, _UUID, _BOOL), True)
@@ -126,8 +129,11 @@ class Engines:
                 raise _timed_out() from None
             except ApiError:
                 raise
-            except Exception:
-                # httpx, and what it stands on, does not foresee all that can be answered.
+            except httpx.HTTPError:
+                raise (_timed_out() if deadline.is_over else _failed()) from None
+            except Exception as error:
+                # httpx, and what it stands on, does not foresee all that can be answered; or the fault is ours.
+                log.warning("the exchange with an engine broke off", extra={"error": type(error).__name__}, exc_info=error)
                 raise (_timed_out() if deadline.is_over else _failed()) from None
         body = _json(bytes(content))
         # There are no credentials between us and an engine: asking for some is a fault of its own.

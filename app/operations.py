@@ -136,7 +136,7 @@ class Responder:
             time.sleep(-elapsed % self._operation.uniform_time)
 
     def _answer(self, req: falcon.Request, resp: falcon.Response, path: Mapping[str, str]) -> None:
-        key = self._reader.key(req) if self._operation.key is not None else None
+        key = self._reader.key(req)
         arguments = self._reader.arguments(req, path)
         parameters = self._parameters(req, arguments, self._call.arguments)
         if key is not None:
