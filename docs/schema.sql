@@ -1104,6 +1104,148 @@ $$;
 
 COMMENT ON FUNCTION api.invite_redeem_by_code(p_user_id uuid, p_body jsonb, p_code_hash bytea) IS 'Takes a seat with a code alone. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, invite_not_found, GX409 invalid_transition, already_member, GX422 enrollment_ended, eligibility_denied, limit_reached, game_full, invalid_name, name_taken.';
 
+CREATE FUNCTION api.mail_attempt_list(p_admin text, p_delivery_id uuid, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+    v_list text := 'mail_attempt_list:' || p_delivery_id;
+    v_key text := cursor_read(v_list, p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    IF v_key !~ '^[0-9]{1,9}$' THEN
+        PERFORM fail(400, 'invalid_cursor', 'The cursor is not one of this list.');
+    END IF;
+    PERFORM administrator_require(p_admin);
+    IF NOT EXISTS (SELECT FROM mail_deliveries WHERE delivery_id = p_delivery_id) THEN
+        PERFORM fail(404, 'mail_delivery_not_found', 'There is no such mail.');
+    END IF;
+    SELECT array_agg(jsonb_build_object(
+               'attempt_no', r.attempt_no, 'started_at', ts(r.started_at), 'finished_at', ts(r.finished_at),
+               'outcome', r.outcome, 'error', r.error) ORDER BY r.attempt_no),
+           array_agg(r.attempt_no::text ORDER BY r.attempt_no)
+      INTO v_items, v_keys
+      FROM (SELECT a.* FROM mail_attempts AS a
+             WHERE a.delivery_id = p_delivery_id AND (v_key IS NULL OR a.attempt_no > v_key::integer)
+             ORDER BY a.attempt_no
+             LIMIT p_limit + 1) AS r;
+    RETURN page(v_list, v_items, v_keys, p_limit);
+END;
+$_$;
+
+COMMENT ON FUNCTION api.mail_attempt_list(p_admin text, p_delivery_id uuid, p_limit integer, p_cursor text) IS 'The attempts to send a mail, oldest first. GX400 invalid_cursor, GX401 unauthorized, GX404 mail_delivery_not_found.';
+
+CREATE FUNCTION api.mail_dead_letter_list(p_admin text, p_template_id text, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_list text := 'mail_dead_letter_list:' || jsonb_build_array(p_template_id)::text;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    PERFORM administrator_require(p_admin);
+    SELECT array_agg(r.item ORDER BY r.delivery_id DESC), array_agg(r.delivery_id::text ORDER BY r.delivery_id DESC) INTO v_items, v_keys
+      FROM (SELECT l.delivery_id,
+                   mail_delivery_json(d) || jsonb_build_object('dead_letter_reason', l.reason, 'dead_lettered_at', ts(l.created_at)) AS item
+              FROM mail_dead_letters AS l JOIN mail_deliveries AS d USING (delivery_id)
+             WHERE (v_before IS NULL OR l.delivery_id < v_before)
+               AND (p_template_id IS NULL OR d.template_id = p_template_id)
+             ORDER BY l.delivery_id DESC
+             LIMIT p_limit + 1) AS r;
+    RETURN page(v_list, v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.mail_dead_letter_list(p_admin text, p_template_id text, p_limit integer, p_cursor text) IS 'Mail that was given up and why, the newest mail first. GX400 invalid_cursor, GX401 unauthorized.';
+
+CREATE FUNCTION api.mail_delivery_get(p_admin text, p_delivery_id uuid) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_delivery mail_deliveries%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    SELECT * INTO v_delivery FROM mail_deliveries WHERE delivery_id = p_delivery_id;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'mail_delivery_not_found', 'There is no such mail.');
+    END IF;
+    RETURN (SELECT mail_delivery_json(v_delivery) || jsonb_build_object(
+                'subject', p.subject,
+                -- A secret is nobody's but the recipient's, also before it is erased.
+                'body_text', CASE WHEN NOT t.is_secret THEN p.body_text END,
+                'body_html', CASE WHEN NOT t.is_secret THEN p.body_html END,
+                'dead_letter_reason', (SELECT l.reason FROM mail_dead_letters AS l WHERE l.delivery_id = p_delivery_id))
+              FROM mail_payloads AS p, mail_templates AS t
+             WHERE p.payload_id = v_delivery.payload_id AND t.template_id = v_delivery.template_id)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.mail_delivery_get(p_admin text, p_delivery_id uuid) IS 'A mail and what it says, unless that is a secret. GX401 unauthorized, GX404 mail_delivery_not_found.';
+
+CREATE FUNCTION api.mail_delivery_list(p_admin text, p_status text[], p_template_id text, p_recipient text, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_recipient text := email_normalise(p_recipient);
+    v_list text := 'mail_delivery_list:' || jsonb_build_array(p_status, p_template_id, v_recipient)::text;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    PERFORM administrator_require(p_admin);
+    SELECT array_agg(mail_delivery_json(r) ORDER BY r.delivery_id DESC), array_agg(r.delivery_id::text ORDER BY r.delivery_id DESC)
+      INTO v_items, v_keys
+      FROM (SELECT d.* FROM mail_deliveries AS d
+             WHERE (v_before IS NULL OR d.delivery_id < v_before)
+               AND (p_status IS NULL OR d.status = ANY (p_status))
+               AND (p_template_id IS NULL OR d.template_id = p_template_id)
+               AND (p_recipient IS NULL
+                    OR d.delivery_id IN (SELECT m.delivery_id FROM mail_recipients AS m WHERE m.address = v_recipient))
+             ORDER BY d.delivery_id DESC
+             LIMIT p_limit + 1) AS r;
+    RETURN page(v_list, v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.mail_delivery_list(p_admin text, p_status text[], p_template_id text, p_recipient text, p_limit integer, p_cursor text) IS 'Mail, newest first: by state, template and recipient. GX400 invalid_cursor, GX401 unauthorized.';
+
+CREATE FUNCTION api.mail_delivery_resend(p_admin text, p_delivery_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_delivery mail_deliveries%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    v_delivery := mail_resend(p_delivery_id);
+    PERFORM audit(p_admin, 'mail_delivery_resend', 'mail_delivery', p_delivery_id::text, NULL);
+    RETURN mail_delivery_json(v_delivery)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.mail_delivery_resend(p_admin text, p_delivery_id uuid) IS 'Has a mail sent again, or at once. GX401 unauthorized, GX404 mail_delivery_not_found, GX409 already_sent, invalid_transition, mail_erased.';
+
+CREATE FUNCTION api.mail_resend(p_admin text, p_delivery_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_delivery mail_deliveries%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    v_delivery := mail_resend(p_delivery_id);
+    PERFORM audit(p_admin, 'mail_resend', 'mail_delivery', p_delivery_id::text, NULL);
+    RETURN mail_delivery_json(v_delivery)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.mail_resend(p_admin text, p_delivery_id uuid) IS 'The same as mail_delivery_resend, by its other path. GX401 unauthorized, GX404 mail_delivery_not_found, GX409 already_sent, invalid_transition, mail_erased.';
+
 CREATE FUNCTION api.membership_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -1282,11 +1424,180 @@ BEGIN
            time_zone = coalesce(p_body ->> 'time_zone', time_zone)
      WHERE user_id = p_user_id
     RETURNING * INTO v_account;
+    PERFORM turn_reminders_reschedule(p_user_id);
     RETURN account_json(v_account)::text;
 END;
 $$;
 
 COMMENT ON FUNCTION api.my_settings_update(p_user_id uuid, p_body jsonb) IS 'Changes the caller''s language and time zone; what is absent stays. GX400 invalid_request, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
+
+CREATE FUNCTION api.notification_dead_letter_list(p_admin text, p_kind text, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_list text := 'notification_dead_letter_list:' || jsonb_build_array(p_kind)::text;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    PERFORM administrator_require(p_admin);
+    SELECT array_agg(r.item ORDER BY r.route_id DESC), array_agg(r.route_id::text ORDER BY r.route_id DESC) INTO v_items, v_keys
+      FROM (SELECT l.route_id,
+                   jsonb_build_object(
+                       'route_id', l.route_id, 'notification_id', n.notification_id, 'kind', n.kind, 'user_id', n.user_id,
+                       'channel', o.channel, 'attempts', o.attempts, 'reason', l.reason, 'dead_lettered_at', ts(l.created_at)) AS item
+              FROM notification_dead_letters AS l JOIN notification_routes AS o USING (route_id) JOIN notifications AS n USING (notification_id)
+             WHERE (v_before IS NULL OR l.route_id < v_before)
+               AND (p_kind IS NULL OR n.kind = p_kind)
+             ORDER BY l.route_id DESC
+             LIMIT p_limit + 1) AS r;
+    RETURN page(v_list, v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.notification_dead_letter_list(p_admin text, p_kind text, p_limit integer, p_cursor text) IS 'Routes that were given up and why, newest first; the id of each is its route''s. GX400 invalid_cursor, GX401 unauthorized.';
+
+CREATE FUNCTION api.notification_dead_letter_retry(p_admin text, p_route_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_route notification_routes%ROWTYPE;
+    v_notification notifications%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    SELECT * INTO v_route FROM notification_routes WHERE route_id = p_route_id FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'notification_route_not_found', 'There is no such route.');
+    ELSIF v_route.status <> 'dead_lettered' THEN
+        PERFORM fail(409, 'invalid_transition', format('A route that is %s is not tried again.', v_route.status),
+                     jsonb_build_object('from', v_route.status, 'action', 'retry-dead', 'allowed', '[]'::jsonb));
+    END IF;
+    DELETE FROM notification_dead_letters WHERE route_id = p_route_id;
+    UPDATE notification_routes SET status = 'pending', attempts = 0, next_attempt_at = backend.now() WHERE route_id = p_route_id;
+    PERFORM job_defer('notifications', 'notification_deliver');
+    PERFORM audit(p_admin, 'notification_dead_letter_retry', 'notification_route', p_route_id::text, NULL);
+    SELECT * INTO STRICT v_notification FROM notifications WHERE notification_id = v_route.notification_id;
+    RETURN notification_with_routes_json(v_notification)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.notification_dead_letter_retry(p_admin text, p_route_id uuid) IS 'Tries a route that was given up once more. GX401 unauthorized, GX404 notification_route_not_found, GX409 invalid_transition.';
+
+CREATE FUNCTION api.notification_get(p_admin text, p_notification_id uuid) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_notification notifications%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    SELECT * INTO v_notification FROM notifications WHERE notification_id = p_notification_id;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'notification_not_found', 'There is no such notification.');
+    END IF;
+    RETURN notification_with_routes_json(v_notification)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.notification_get(p_admin text, p_notification_id uuid) IS 'A notification and its routes. GX401 unauthorized, GX404 notification_not_found.';
+
+CREATE FUNCTION api.notification_list(p_admin text, p_kind text, p_recipient_user_id uuid, p_idempotency_key text, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_list text := 'notification_list:' || jsonb_build_array(p_kind, p_recipient_user_id, p_idempotency_key)::text;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    PERFORM administrator_require(p_admin);
+    SELECT array_agg(notification_json(r) ORDER BY r.notification_id DESC), array_agg(r.notification_id::text ORDER BY r.notification_id DESC)
+      INTO v_items, v_keys
+      FROM (SELECT n.* FROM notifications AS n
+             WHERE (v_before IS NULL OR n.notification_id < v_before)
+               AND (p_kind IS NULL OR n.kind = p_kind)
+               AND (p_recipient_user_id IS NULL OR n.user_id = p_recipient_user_id)
+               AND (p_idempotency_key IS NULL OR n.idempotency_key = p_idempotency_key)
+             ORDER BY n.notification_id DESC
+             LIMIT p_limit + 1) AS r;
+    RETURN page(v_list, v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.notification_list(p_admin text, p_kind text, p_recipient_user_id uuid, p_idempotency_key text, p_limit integer, p_cursor text) IS 'What people and administrators were told, newest first: by kind, person and key. GX400 invalid_cursor, GX401 unauthorized.';
+
+CREATE FUNCTION api.notification_malformed_list(p_admin text, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_before uuid := cursor_read_id('notification_malformed_list', p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    PERFORM administrator_require(p_admin);
+    SELECT array_agg(jsonb_build_object(
+               'malformed_id', r.malformed_id, 'kind', r.kind, 'idempotency_key', r.idempotency_key, 'user_id', r.user_id,
+               'payload', r.payload, 'reason', r.reason, 'created_at', ts(r.created_at)) ORDER BY r.malformed_id DESC),
+           array_agg(r.malformed_id::text ORDER BY r.malformed_id DESC)
+      INTO v_items, v_keys
+      FROM (SELECT m.* FROM notification_malformed_intents AS m
+             WHERE v_before IS NULL OR m.malformed_id < v_before
+             ORDER BY m.malformed_id DESC
+             LIMIT p_limit + 1) AS r;
+    RETURN page('notification_malformed_list', v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.notification_malformed_list(p_admin text, p_limit integer, p_cursor text) IS 'Intents that no notification could be made of and why, newest first. GX400 invalid_cursor, GX401 unauthorized.';
+
+CREATE FUNCTION api.notification_preferences_get(p_user_id uuid) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN notification_preferences_json(account_require(p_user_id))::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.notification_preferences_get(p_user_id uuid) IS 'By which channels the caller is told of what. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
+
+CREATE FUNCTION api.notification_preferences_set(p_user_id uuid, p_body jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_problems jsonb;
+    v_account accounts%ROWTYPE;
+BEGIN
+    PERFORM account_require(p_user_id);
+    SELECT jsonb_agg(jsonb_build_object('path', concat_ws('.', 'channels', c.kind, w.channel), 'problem', CASE
+               WHEN k.kind IS NULL THEN 'is not a kind that can be chosen'
+               ELSE 'is not a channel of this kind' END))
+      INTO v_problems
+      FROM jsonb_each(p_body -> 'channels') AS c (kind, wanted)
+      LEFT JOIN notification_kinds AS k ON k.kind = c.kind AND k.is_optional
+      LEFT JOIN LATERAL jsonb_object_keys(c.wanted) AS w (channel) ON k.kind IS NOT NULL
+     WHERE k.kind IS NULL OR NOT w.channel = ANY (k.channels);
+    IF v_problems IS NOT NULL THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.', v_problems);
+    END IF;
+    PERFORM account_lock(p_user_id);
+    DELETE FROM notification_opt_outs WHERE user_id = p_user_id;
+    INSERT INTO notification_opt_outs (user_id, kind, channel)
+    SELECT p_user_id, c.kind, w.channel
+      FROM jsonb_each(p_body -> 'channels') AS c (kind, wanted), jsonb_each(c.wanted) AS w (channel, is_wanted)
+     WHERE w.is_wanted = 'false';
+    UPDATE accounts SET turn_reminder = p_body ->> 'turn_reminder' WHERE user_id = p_user_id RETURNING * INTO v_account;
+    PERFORM turn_reminders_reschedule(p_user_id);
+    RETURN notification_preferences_json(v_account)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.notification_preferences_set(p_user_id uuid, p_body jsonb) IS 'Says by which channels the caller is told of what, whole: what is not named is told by every channel. GX400 invalid_request, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
 
 CREATE FUNCTION api.runtime_force_next_turn(p_admin text, p_game_id uuid) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1768,6 +2079,7 @@ CREATE TABLE backend.accounts (
     display_name text NOT NULL,
     preferred_language text DEFAULT 'en'::text NOT NULL,
     time_zone text DEFAULT 'UTC'::text NOT NULL,
+    turn_reminder text DEFAULT 'off'::text NOT NULL,
     declared_country text,
     permanent_block boolean DEFAULT false NOT NULL,
     deleted_at timestamp with time zone,
@@ -1778,12 +2090,15 @@ CREATE TABLE backend.accounts (
     CONSTRAINT accounts_display_name_has_1_to_64_characters CHECK (((length(display_name) >= 1) AND (length(display_name) <= 64))),
     CONSTRAINT accounts_display_name_is_clean CHECK (((display_name = backend.display_name_clean(display_name)) IS TRUE)),
     CONSTRAINT accounts_email_is_normalised CHECK (((email = lower(email)) AND (length(email) <= 254))),
-    CONSTRAINT accounts_language_is_a_tag CHECK ((preferred_language ~ '^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$'::text))
+    CONSTRAINT accounts_language_is_a_tag CHECK ((preferred_language ~ '^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$'::text)),
+    CONSTRAINT accounts_turn_reminder_is_known CHECK ((turn_reminder = ANY (ARRAY['off'::text, 'each'::text, 'daily'::text])))
 );
 
 COMMENT ON TABLE backend.accounts IS 'A person. Never deleted as a row: deleted_at says that they are gone.';
 
 COMMENT ON COLUMN backend.accounts.email_hash IS 'SHA-256 of the address of a deleted account.';
+
+COMMENT ON COLUMN backend.accounts.turn_reminder IS 'Whether turns that came while they were away are told by mail: an hour after each, or at eight in the morning of their zone.';
 
 COMMENT ON COLUMN backend.accounts.declared_country IS 'Where the registration came from (ISO 3166-1 alpha-2); set then and never again.';
 
@@ -1836,6 +2151,9 @@ BEGIN
     UPDATE notification_routes AS r SET last_error = NULL
       FROM notifications AS n
      WHERE n.notification_id = r.notification_id AND n.user_id = p_user_id AND r.last_error IS NOT NULL;
+    UPDATE notification_dead_letters AS l SET reason = 'erased'
+      FROM notification_routes AS r JOIN notifications AS n USING (notification_id)
+     WHERE r.route_id = l.route_id AND n.user_id = p_user_id;
     v_delivery_ids := ARRAY(
         SELECT d.delivery_id FROM mail_deliveries AS d
          WHERE d.delivery_id IN (SELECT o.delivery_id FROM mail_deliveries AS o WHERE o.user_id = p_user_id
@@ -1868,7 +2186,7 @@ BEGIN
      WHERE caller = p_user_id::text OR (caller = 'internal' AND strpos(concat(location, body), p_user_id::text) > 0);
     UPDATE accounts
        SET deleted_at = backend.now(), email = NULL, email_hash = sha256(convert_to(email, 'UTF8')), display_name = 'deleted',
-           preferred_language = 'en', time_zone = 'UTC', declared_country = NULL
+           preferred_language = 'en', time_zone = 'UTC', turn_reminder = 'off', declared_country = NULL
      WHERE user_id = p_user_id;
     PERFORM session_revoke_all(p_user_id, 'account_deleted');
     UPDATE device_sessions SET client_public_key = NULL, token_hash = NULL WHERE user_id = p_user_id;
@@ -3241,6 +3559,55 @@ $$;
 
 COMMENT ON FUNCTION backend.lobby_release(p_user_id uuid, p_reason text) IS 'Takes a person out of the lobby because their account is blocked or deleted: invites, seats, race names, games of theirs that have not started. The account is locked by the caller. 22023 for another reason.';
 
+CREATE TABLE backend.mail_deliveries (
+    delivery_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    template_id text NOT NULL,
+    idempotency_key text NOT NULL,
+    payload_id uuid NOT NULL,
+    user_id uuid,
+    status text DEFAULT 'pending'::text NOT NULL,
+    priority integer NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    last_attempt_no integer DEFAULT 0 NOT NULL,
+    next_attempt_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    lease_until timestamp with time zone,
+    expires_at timestamp with time zone,
+    request_id text,
+    traceparent text,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL
+);
+
+COMMENT ON TABLE backend.mail_deliveries IS 'The outbox: one row for each mail.';
+
+COMMENT ON COLUMN backend.mail_deliveries.attempts IS 'Since it was enqueued, or sent again by an administrator.';
+
+COMMENT ON COLUMN backend.mail_deliveries.last_attempt_no IS 'Rises for ever; the fencing number of the lease.';
+
+COMMENT ON COLUMN backend.mail_deliveries.lease_until IS 'A worker has it until then.';
+
+COMMENT ON COLUMN backend.mail_deliveries.expires_at IS 'From then on it is dropped, not sent late.';
+
+COMMENT ON COLUMN backend.mail_deliveries.request_id IS 'The request that caused it; null for none.';
+
+COMMENT ON COLUMN backend.mail_deliveries.traceparent IS 'The W3C trace context of that request.';
+
+CREATE TABLE backend.mail_recipients (
+    delivery_id uuid NOT NULL,
+    address text NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT mail_recipients_address_is_plain CHECK (((address ~ '^[A-Za-z0-9!#$%&''*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$'::text) AND (length(address) <= 254)))
+);
+
+COMMENT ON TABLE backend.mail_recipients IS 'To whom a mail goes.';
+
+CREATE FUNCTION backend.mail_delivery_json(p_delivery backend.mail_deliveries) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('delivery_id', (p_delivery).delivery_id, 'template_id', (p_delivery).template_id, 'user_id', (p_delivery).user_id, 'status', (p_delivery).status, 'attempts', (p_delivery).attempts, 'next_attempt_at', CASE WHEN ((p_delivery).status = ANY (ARRAY['pending'::text, 'retrying'::text])) THEN backend.ts((p_delivery).next_attempt_at) ELSE NULL::text END, 'expires_at', backend.ts((p_delivery).expires_at), 'recipients', (SELECT COALESCE(jsonb_agg(r.address ORDER BY r.address), '[]'::jsonb) AS "coalesce" FROM backend.mail_recipients r WHERE (r.delivery_id = (mail_delivery_json.p_delivery).delivery_id)), 'created_at', backend.ts((p_delivery).created_at));
+
+COMMENT ON FUNCTION backend.mail_delivery_json(p_delivery backend.mail_deliveries) IS 'The mail delivery object of the contract; what the mail says is not in it.';
+
 CREATE FUNCTION backend.mail_enqueue(p_template_id text, p_idempotency_key text, p_recipients text[], p_values jsonb, p_user_id uuid DEFAULT NULL::uuid, p_expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS uuid
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -3286,39 +3653,6 @@ $$;
 
 COMMENT ON FUNCTION backend.mail_enqueue(p_template_id text, p_idempotency_key text, p_recipients text[], p_values jsonb, p_user_id uuid, p_expires_at timestamp with time zone) IS 'Stores a mail in this transaction and wakes a worker; the same template and key again is the same mail. 22023 when a value or the recipient is missing, 23514 for what is not an address.';
 
-CREATE TABLE backend.mail_deliveries (
-    delivery_id uuid DEFAULT backend.uuid_v7() NOT NULL,
-    template_id text NOT NULL,
-    idempotency_key text NOT NULL,
-    payload_id uuid NOT NULL,
-    user_id uuid,
-    status text DEFAULT 'pending'::text NOT NULL,
-    priority integer NOT NULL,
-    attempts integer DEFAULT 0 NOT NULL,
-    last_attempt_no integer DEFAULT 0 NOT NULL,
-    next_attempt_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    lease_until timestamp with time zone,
-    expires_at timestamp with time zone,
-    request_id text,
-    traceparent text,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL
-);
-
-COMMENT ON TABLE backend.mail_deliveries IS 'The outbox: one row for each mail.';
-
-COMMENT ON COLUMN backend.mail_deliveries.attempts IS 'Since it was enqueued, or sent again by an administrator.';
-
-COMMENT ON COLUMN backend.mail_deliveries.last_attempt_no IS 'Rises for ever; the fencing number of the lease.';
-
-COMMENT ON COLUMN backend.mail_deliveries.lease_until IS 'A worker has it until then.';
-
-COMMENT ON COLUMN backend.mail_deliveries.expires_at IS 'From then on it is dropped, not sent late.';
-
-COMMENT ON COLUMN backend.mail_deliveries.request_id IS 'The request that caused it; null for none.';
-
-COMMENT ON COLUMN backend.mail_deliveries.traceparent IS 'The W3C trace context of that request.';
-
 CREATE TABLE backend.mail_payloads (
     payload_id uuid DEFAULT backend.uuid_v7() NOT NULL,
     subject text NOT NULL,
@@ -3361,6 +3695,29 @@ END;
 
 COMMENT ON FUNCTION backend.mail_erase(p_delivery_id uuid) IS 'Forgets what a secret mail said; leaves any other alone.';
 
+CREATE FUNCTION backend.mail_give_up(p_delivery_id uuid, p_reason text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_delivery mail_deliveries%ROWTYPE;
+BEGIN
+    UPDATE mail_deliveries SET status = 'dead_lettered', lease_until = NULL
+     WHERE delivery_id = p_delivery_id
+    RETURNING * INTO STRICT v_delivery;
+    INSERT INTO mail_dead_letters (delivery_id, reason) VALUES (p_delivery_id, left(p_reason, 1000));
+    PERFORM mail_erase(p_delivery_id);
+    -- Never about the mail that would say so.
+    IF v_delivery.template_id <> 'mail.dead_lettered' THEN
+        PERFORM notification_submit(
+            'mail.dead_lettered', format('%s:%s', p_delivery_id, v_delivery.last_attempt_no), NULL,
+            jsonb_build_object('delivery_id', p_delivery_id, 'template_id', v_delivery.template_id));
+    END IF;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.mail_give_up(p_delivery_id uuid, p_reason text) IS 'Makes a mail that the caller has locked a dead letter, and tells the administrators.';
+
 CREATE FUNCTION backend.mail_render(p_template text, p_values jsonb, p_is_html boolean) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -3390,6 +3747,36 @@ $$;
 
 COMMENT ON FUNCTION backend.mail_render(p_template text, p_values jsonb, p_is_html boolean) IS 'A template with its values. 22023 when one is missing.';
 
+CREATE FUNCTION backend.mail_resend(p_delivery_id uuid) RETURNS backend.mail_deliveries
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_delivery mail_deliveries%ROWTYPE;
+BEGIN
+    SELECT * INTO v_delivery FROM mail_deliveries WHERE delivery_id = p_delivery_id FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'mail_delivery_not_found', 'There is no such mail.');
+    ELSIF v_delivery.status = 'sent' THEN
+        PERFORM fail(409, 'already_sent', 'The relay has taken this mail.');
+    ELSIF v_delivery.status IN ('cancelled', 'expired') THEN
+        PERFORM fail(409, 'invalid_transition', format('A mail that is %s is not sent any more.', v_delivery.status),
+                     jsonb_build_object('from', v_delivery.status, 'action', 'resend', 'allowed', '[]'::jsonb));
+    ELSIF is_over(v_delivery.expires_at) OR EXISTS (SELECT FROM mail_payloads AS p WHERE p.payload_id = v_delivery.payload_id AND p.erased_at IS NOT NULL) THEN
+        PERFORM fail(409, 'mail_erased', 'What this mail said is forgotten: it was of use for a short time only.');
+    END IF;
+    DELETE FROM mail_dead_letters WHERE delivery_id = p_delivery_id;
+    -- Whoever sends it now keeps it: sent again it is when that attempt has failed.
+    UPDATE mail_deliveries SET status = 'pending', attempts = 0, next_attempt_at = backend.now()
+     WHERE delivery_id = p_delivery_id
+    RETURNING * INTO v_delivery;
+    PERFORM job_defer('mail', 'mail_deliver', '{}', NULL, v_delivery.priority);
+    RETURN v_delivery;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.mail_resend(p_delivery_id uuid) IS 'Has a mail sent now, with as many tries as a new one. GX404 mail_delivery_not_found, GX409 already_sent, invalid_transition, mail_erased.';
+
 CREATE FUNCTION backend.membership_json(p_membership backend.memberships) RETURNS jsonb
     LANGUAGE sql STABLE
     RETURN jsonb_build_object('membership_id', (p_membership).membership_id, 'game_id', (p_membership).game_id, 'user_id', (p_membership).user_id, 'race_name', (p_membership).race_name, 'status', (p_membership).status, 'joined_at', backend.ts((p_membership).joined_at), 'ended_at', backend.ts((p_membership).ended_at), 'planets', (p_membership).planets, 'population', (p_membership).population);
@@ -3412,6 +3799,90 @@ END;
 $$;
 
 COMMENT ON FUNCTION backend.moment_to_come(p_body jsonb, p_name text) IS 'A field of a body that is an end; null for none. GX400 invalid_request for one that has come.';
+
+CREATE TABLE backend.notifications (
+    notification_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    kind text NOT NULL,
+    idempotency_key text NOT NULL,
+    user_id uuid,
+    payload jsonb NOT NULL,
+    request_id text,
+    trace_id text,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT notifications_key_has_1_to_200_characters CHECK (((length(idempotency_key) >= 1) AND (length(idempotency_key) <= 200)))
+);
+
+COMMENT ON TABLE backend.notifications IS 'What somebody is told; user_id is null for administrators.';
+
+CREATE FUNCTION backend.notification_json(p_notification backend.notifications) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('notification_id', (p_notification).notification_id, 'kind', (p_notification).kind, 'idempotency_key', (p_notification).idempotency_key, 'user_id', (p_notification).user_id, 'payload', (p_notification).payload, 'request_id', (p_notification).request_id, 'trace_id', (p_notification).trace_id, 'created_at', backend.ts((p_notification).created_at));
+
+COMMENT ON FUNCTION backend.notification_json(p_notification backend.notifications) IS 'The notification object of the contract.';
+
+CREATE FUNCTION backend.notification_mail(p_template_id text, p_route_ids uuid[], p_address text, p_values jsonb, p_user_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_error text;
+BEGIN
+    IF p_address IS NOT NULL THEN
+        -- What one mail fails at must not undo its cause, nor other mails.
+        BEGIN
+            PERFORM mail_enqueue(p_template_id, p_route_ids[1]::text, ARRAY[p_address], p_values, p_user_id);
+        EXCEPTION WHEN data_exception OR integrity_constraint_violation OR plpgsql_error THEN
+            v_error := SQLSTATE || ' ' || SQLERRM;
+        END;
+    END IF;
+    PERFORM CASE
+                WHEN p_address IS NULL THEN notification_route_settle(r, 'skipped', 'there is no address')
+                WHEN v_error IS NULL THEN notification_route_settle(r, 'delivered', NULL)
+                ELSE notification_route_settle(r, 'retrying', v_error)
+            END
+       FROM unnest(p_route_ids) AS r;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.notification_mail(p_template_id text, p_route_ids uuid[], p_address text, p_values jsonb, p_user_id uuid) IS 'Makes one mail of routes that the caller has locked, with the first one''s id as its key, and settles them. Nothing that is wrong with template, values or address is raised: the routes are tried again.';
+
+CREATE TABLE backend.notification_kinds (
+    kind text NOT NULL,
+    channels text[] NOT NULL,
+    is_for_administrators boolean DEFAULT false NOT NULL,
+    is_optional boolean NOT NULL,
+    has_reminder boolean DEFAULT false NOT NULL,
+    fields jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT notification_kinds_administrators_have_no_choice CHECK ((NOT (is_for_administrators AND (is_optional OR has_reminder)))),
+    CONSTRAINT notification_kinds_channels_are_known CHECK ((channels <@ ARRAY['push'::text, 'email'::text])),
+    CONSTRAINT notification_kinds_kind_is_dotted CHECK ((kind ~ '^[a-z_]+(\.[a-z_]+)+$'::text)),
+    CONSTRAINT notification_kinds_reminder_is_the_only_mail CHECK ((NOT (has_reminder AND ('email'::text = ANY (channels)))))
+);
+
+COMMENT ON TABLE backend.notification_kinds IS 'The closed catalogue of what people are told.';
+
+COMMENT ON COLUMN backend.notification_kinds.is_optional IS 'Whether people choose its channels; what was decided about them they are told.';
+
+COMMENT ON COLUMN backend.notification_kinds.has_reminder IS 'Whether it also goes by mail to those who asked for turn reminders.';
+
+COMMENT ON COLUMN backend.notification_kinds.fields IS 'The payload''s required fields and their types: uuid, text, integer or time.';
+
+CREATE TABLE backend.notification_opt_outs (
+    user_id uuid NOT NULL,
+    kind text NOT NULL,
+    channel text NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT notification_opt_outs_channel_is_known CHECK ((channel = ANY (ARRAY['push'::text, 'email'::text])))
+);
+
+COMMENT ON TABLE backend.notification_opt_outs IS 'The channels by which somebody does not want to be told of a kind.';
+
+CREATE FUNCTION backend.notification_preferences_json(p_account backend.accounts) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('channels', (SELECT jsonb_object_agg(k.kind, (SELECT jsonb_object_agg(c.c, (NOT (EXISTS (SELECT FROM backend.notification_opt_outs o WHERE ((o.user_id = (notification_preferences_json.p_account).user_id) AND (o.kind = k.kind) AND (o.channel = c.c)))))) AS jsonb_object_agg FROM unnest(k.channels) c(c))) AS jsonb_object_agg FROM backend.notification_kinds k WHERE k.is_optional), 'turn_reminder', (p_account).turn_reminder);
+
+COMMENT ON FUNCTION backend.notification_preferences_json(p_account backend.accounts) IS 'The preferences object of the contract: every kind that can be chosen.';
 
 CREATE FUNCTION backend.notification_problem(p_kind text, p_payload jsonb) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -3449,6 +3920,26 @@ $_$;
 
 COMMENT ON FUNCTION backend.notification_problem(p_kind text, p_payload jsonb) IS 'What is wrong with an intent; null when nothing is.';
 
+CREATE FUNCTION backend.notification_route_settle(p_route_id uuid, p_status text, p_error text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_status text;
+BEGIN
+    UPDATE notification_routes AS r
+       SET status = CASE WHEN p_status = 'retrying' AND r.attempts + 1 >= setting('notification_max_attempts') THEN 'dead_lettered' ELSE p_status END,
+           attempts = r.attempts + 1, last_error = left(p_error, 1000), next_attempt_at = backend.now() + retry_after(r.attempts + 1)
+     WHERE r.route_id = p_route_id
+    RETURNING r.status INTO STRICT v_status;
+    IF v_status = 'dead_lettered' THEN
+        INSERT INTO notification_dead_letters (route_id, reason) VALUES (p_route_id, left(coalesce(p_error, 'unknown'), 1000));
+    END IF;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.notification_route_settle(p_route_id uuid, p_status text, p_error text) IS 'What came of an attempt to deliver a route that the caller has locked: delivered, skipped, or retrying, which after the last attempt is a dead letter.';
+
 CREATE FUNCTION backend.notification_submit(p_kind text, p_idempotency_key text, p_user_id uuid, p_payload jsonb) RETURNS uuid
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
@@ -3456,17 +3947,20 @@ CREATE FUNCTION backend.notification_submit(p_kind text, p_idempotency_key text,
 DECLARE
     v_problem text := notification_problem(p_kind, p_payload);
     v_kind notification_kinds%ROWTYPE;
+    v_account accounts%ROWTYPE;
+    v_opted_out text[];
     v_notification_id uuid;
     v_channel text;
     v_route_id uuid;
 BEGIN
     SELECT * INTO v_kind FROM notification_kinds WHERE kind = p_kind;
+    SELECT * INTO v_account FROM accounts WHERE user_id = p_user_id;
     IF v_problem IS NULL AND v_kind.is_for_administrators <> (p_user_id IS NULL) THEN
         v_problem := CASE WHEN v_kind.is_for_administrators THEN 'the kind is for administrators' ELSE 'the kind is for a person' END;
     END IF;
     IF v_problem IS NULL AND length(coalesce(p_idempotency_key, '')) NOT BETWEEN 1 AND 200 THEN
         v_problem := 'the key does not have 1 to 200 characters';
-    ELSIF v_problem IS NULL AND p_user_id IS NOT NULL AND NOT EXISTS (SELECT FROM accounts AS a WHERE a.user_id = p_user_id) THEN
+    ELSIF v_problem IS NULL AND p_user_id IS NOT NULL AND v_account.user_id IS NULL THEN
         v_problem := 'there is no such person';
     END IF;
     IF v_problem IS NOT NULL THEN
@@ -3482,23 +3976,66 @@ BEGIN
         RETURN (SELECT n.notification_id FROM notifications AS n
                  WHERE n.kind = p_kind AND n.idempotency_key = p_idempotency_key AND n.user_id IS NOT DISTINCT FROM p_user_id);
     END IF;
+    v_opted_out := ARRAY(SELECT o.channel FROM notification_opt_outs AS o WHERE o.user_id = p_user_id AND o.kind = p_kind);
     FOREACH v_channel IN ARRAY v_kind.channels LOOP
         INSERT INTO notification_routes (notification_id, channel) VALUES (v_notification_id, v_channel) RETURNING route_id INTO v_route_id;
-        IF v_channel = 'push' THEN
-            PERFORM push_client_event(p_user_id, NULL, p_kind, p_payload, v_route_id, p_idempotency_key);
-            UPDATE notification_routes SET status = 'delivered', attempts = 1 WHERE route_id = v_route_id;
-        END IF;
+        CASE
+            WHEN v_account.deleted_at IS NOT NULL THEN
+                PERFORM notification_route_settle(v_route_id, 'skipped', 'the person is gone');
+            WHEN v_channel = ANY (v_opted_out) THEN
+                PERFORM notification_route_settle(v_route_id, 'skipped', 'it is not wanted');
+            WHEN v_channel = 'push' THEN
+                PERFORM push_client_event(p_user_id, NULL, p_kind, p_payload, v_route_id, p_idempotency_key);
+                PERFORM notification_route_settle(v_route_id, 'delivered', NULL);
+            WHEN v_kind.is_for_administrators THEN
+                -- Where they are reached only the worker knows.
+                PERFORM job_defer('notifications', 'notification_deliver');
+            ELSE
+                PERFORM notification_mail(p_kind, ARRAY[v_route_id], v_account.email, notification_values(p_payload), p_user_id);
+        END CASE;
     END LOOP;
-    -- A mail needs an address, which may be the administrators', and a template: a job sees to it, so that whatever is wrong
-    -- with either cannot harm the cause.
-    IF 'email' = ANY (v_kind.channels) THEN
-        PERFORM job_defer('notifications', 'notification_deliver');
+    IF v_kind.has_reminder AND v_account.turn_reminder <> 'off' AND v_account.deleted_at IS NULL THEN
+        INSERT INTO notification_routes (notification_id, channel, is_digest, next_attempt_at)
+        VALUES (v_notification_id, 'email', v_account.turn_reminder = 'daily',
+                turn_reminder_due(v_account.turn_reminder, backend.now(), v_account.time_zone));
     END IF;
     RETURN v_notification_id;
 END;
 $$;
 
 COMMENT ON FUNCTION backend.notification_submit(p_kind text, p_idempotency_key text, p_user_id uuid, p_payload jsonb) IS 'Tells somebody something, in this transaction; the same kind, key and person again is the same notification. What is malformed is kept aside, and null returned.';
+
+CREATE FUNCTION backend.notification_values(p_payload jsonb) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN (p_payload || jsonb_build_object('game_name', COALESCE((SELECT g.game_name FROM backend.games g WHERE (g.game_id = ((notification_values.p_payload ->> 'game_id'::text))::uuid)), 'a game that is gone'::text)));
+
+COMMENT ON FUNCTION backend.notification_values(p_payload jsonb) IS 'What the mail of a notification can speak of: its payload and the game''s name. No person''s: it would be left in other people''s mail when they go.';
+
+CREATE TABLE backend.notification_routes (
+    route_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    notification_id uuid NOT NULL,
+    channel text NOT NULL,
+    status text DEFAULT 'pending'::text NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    next_attempt_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    is_digest boolean DEFAULT false NOT NULL,
+    last_error text,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT notification_routes_channel_is_known CHECK ((channel = ANY (ARRAY['push'::text, 'email'::text])))
+);
+
+COMMENT ON TABLE backend.notification_routes IS 'A channel by which a notification goes. Its id is the push event''s, and the key of its mail.';
+
+COMMENT ON COLUMN backend.notification_routes.is_digest IS 'It waits for the mail of the day, which is one for all of a person''s.';
+
+COMMENT ON COLUMN backend.notification_routes.last_error IS 'Why it was not delivered: an SQLSTATE and its message, or why it was skipped.';
+
+CREATE FUNCTION backend.notification_with_routes_json(p_notification backend.notifications) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN (backend.notification_json(p_notification) || jsonb_build_object('routes', (SELECT COALESCE(jsonb_agg(jsonb_build_object('route_id', r.route_id, 'channel', r.channel, 'status', r.status, 'attempts', r.attempts, 'last_error', r.last_error, 'next_attempt_at', CASE WHEN (r.status = ANY (ARRAY['pending'::text, 'retrying'::text])) THEN backend.ts(r.next_attempt_at) ELSE NULL::text END, 'delivery_id', d.delivery_id) ORDER BY r.route_id), '[]'::jsonb) AS "coalesce" FROM (backend.notification_routes r LEFT JOIN backend.mail_deliveries d ON (((r.channel = 'email'::text) AND (d.template_id = (notification_with_routes_json.p_notification).kind) AND (d.idempotency_key = (r.route_id)::text)))) WHERE (r.notification_id = (notification_with_routes_json.p_notification).notification_id))));
+
+COMMENT ON FUNCTION backend.notification_with_routes_json(p_notification backend.notifications) IS 'The notification object of the contract with its routes; delivery_id is the mail that a route became, null for one in a digest.';
 
 CREATE FUNCTION backend.page(p_list text, p_items jsonb[], p_keys text[], p_limit integer) RETURNS text
     LANGUAGE sql STABLE
@@ -3667,6 +4204,12 @@ CREATE FUNCTION backend.request_id() RETURNS text
     RETURN NULLIF(current_setting('backend.request_id'::text, true), ''::text);
 
 COMMENT ON FUNCTION backend.request_id() IS 'The id of the request or job that this transaction serves; null for none.';
+
+CREATE FUNCTION backend.retry_after(p_attempts integer) RETURNS interval
+    LANGUAGE sql
+    RETURN make_interval(secs => (LEAST((3600)::double precision, ((5)::double precision * ((4)::double precision ^ ((LEAST(p_attempts, 10) - 1))::double precision))) * ((0.5)::double precision + (random() / (2)::double precision))));
+
+COMMENT ON FUNCTION backend.retry_after(p_attempts integer) IS 'How long to wait after so many attempts that failed: 5 s, 20 s, 80 s, … to an hour, and up to half less.';
 
 CREATE FUNCTION backend.runtime_held(p_game_id uuid, p_lease_number bigint) RETURNS backend.runtime_records
     LANGUAGE plpgsql
@@ -4078,6 +4621,48 @@ CREATE FUNCTION backend.traceparent() RETURNS text
 
 COMMENT ON FUNCTION backend.traceparent() IS 'The W3C trace context of the caller; null for none.';
 
+CREATE FUNCTION backend.turn_reminder_due(p_turn_reminder text, p_turn_at timestamp with time zone, p_time_zone text) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    RETURN CASE p_turn_reminder WHEN 'each'::text THEN (p_turn_at + '01:00:00'::interval) WHEN 'daily'::text THEN ((date_trunc('day'::text, ((p_turn_at AT TIME ZONE p_time_zone) - '08:00:00'::interval)) + '1 day 08:00:00'::interval) AT TIME ZONE p_time_zone) ELSE NULL::timestamp with time zone END;
+
+COMMENT ON FUNCTION backend.turn_reminder_due(p_turn_reminder text, p_turn_at timestamp with time zone, p_time_zone text) IS 'When somebody is reminded of a turn: an hour later (each), at the next eight in the morning of their zone (daily), or never (off: null).';
+
+CREATE FUNCTION backend.turn_reminder_problem(p_user_id uuid, p_game_id uuid, p_turn_at timestamp with time zone) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN CASE WHEN (NOT (EXISTS (SELECT FROM (backend.memberships m JOIN backend.games g USING (game_id)) WHERE ((m.game_id = turn_reminder_problem.p_game_id) AND (m.user_id = turn_reminder_problem.p_user_id) AND (m.status = 'active'::text) AND (g.status = ANY (ARRAY['running'::text, 'paused'::text])))))) THEN 'they do not play it any more'::text WHEN (EXISTS (SELECT FROM backend.device_sessions s WHERE ((s.user_id = turn_reminder_problem.p_user_id) AND (GREATEST(s.last_seen_at, s.created_at) >= turn_reminder_problem.p_turn_at)))) THEN 'they have been seen since'::text ELSE NULL::text END;
+
+COMMENT ON FUNCTION backend.turn_reminder_problem(p_user_id uuid, p_game_id uuid, p_turn_at timestamp with time zone) IS 'Why somebody need not be reminded of a turn; null when they are to be.';
+
+CREATE FUNCTION backend.turn_reminders_reschedule(p_user_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_account accounts%ROWTYPE;
+    v_route record;
+BEGIN
+    SELECT * INTO STRICT v_account FROM accounts WHERE user_id = p_user_id;
+    FOR v_route IN
+        SELECT r.route_id, n.created_at
+          FROM notification_routes AS r JOIN notifications AS n USING (notification_id) JOIN notification_kinds AS k USING (kind)
+         WHERE n.user_id = p_user_id AND r.channel = 'email' AND r.status IN ('pending', 'retrying') AND k.has_reminder
+         ORDER BY r.route_id
+           FOR NO KEY UPDATE OF r
+    LOOP
+        IF v_account.turn_reminder = 'off' THEN
+            PERFORM notification_route_settle(v_route.route_id, 'skipped', 'it is not wanted');
+        ELSE
+            UPDATE notification_routes
+               SET is_digest = v_account.turn_reminder = 'daily',
+                   next_attempt_at = turn_reminder_due(v_account.turn_reminder, v_route.created_at, v_account.time_zone)
+             WHERE route_id = v_route.route_id;
+        END IF;
+    END LOOP;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.turn_reminders_reschedule(p_user_id uuid) IS 'Puts the reminders that somebody still waits for where their choice and their zone now want them; the account is locked by the caller.';
+
 CREATE FUNCTION backend.url_segment(p_text text) RETURNS text
     LANGUAGE sql IMMUTABLE
     RETURN (SELECT string_agg(CASE WHEN (c.letter ~ '[A-Za-z0-9._~@+-]'::text) THEN c.letter ELSE ('%'::text || upper(encode(convert_to(c.letter, 'UTF8'::name), 'hex'::text))) END, ''::text ORDER BY c.n) AS string_agg FROM regexp_split_to_table(url_segment.p_text, ''::text) WITH ORDINALITY c(letter, n));
@@ -4445,9 +5030,9 @@ $$;
 
 COMMENT ON FUNCTION worker.jobs_rescue(p_seconds integer) IS 'Puts the jobs of workers that have not been heard of for so many seconds back in the queue; one that was tried ten times fails. Raises nothing of its own.';
 
-CREATE FUNCTION worker.mail_claim(p_limit integer, p_lease_seconds numeric) RETURNS TABLE(delivery_id uuid, attempt_no integer, template_id text, recipients text[], subject text, body_text text, body_html text, request_id text, traceparent text)
+CREATE FUNCTION worker.mail_claim(p_limit integer, p_lease_seconds numeric, p_min_priority integer) RETURNS TABLE(delivery_id uuid, attempt_no integer, template_id text, recipients text[], subject text, body_text text, body_html text, request_id text, traceparent text)
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
     v_expired uuid;
@@ -4473,6 +5058,7 @@ BEGIN
         SELECT * INTO v_delivery FROM mail_deliveries AS d
          WHERE d.status IN ('pending', 'retrying') AND d.next_attempt_at <= backend.now()
            AND (d.lease_until IS NULL OR is_over(d.lease_until)) AND NOT is_over(d.expires_at)
+           AND d.priority >= p_min_priority
          ORDER BY d.priority DESC, d.next_attempt_at
          LIMIT 1
            FOR NO KEY UPDATE SKIP LOCKED;
@@ -4481,10 +5067,7 @@ BEGIN
         traceparent := v_delivery.traceparent;
         IF v_delivery.attempts >= v_max_attempts THEN
             -- Every attempt counts, those too whose worker died: what takes its worker with it each time is not tried for ever.
-            UPDATE mail_deliveries AS d SET status = 'dead_lettered', lease_until = NULL WHERE d.delivery_id = v_delivery.delivery_id;
-            INSERT INTO mail_dead_letters (delivery_id, reason)
-            VALUES (v_delivery.delivery_id, 'nothing is known of the last attempt');
-            PERFORM mail_erase(v_delivery.delivery_id);
+            PERFORM mail_give_up(v_delivery.delivery_id, 'nothing is known of the last attempt');
             -- The worker is told, so that an operator is.
             delivery_id := v_delivery.delivery_id;
             template_id := v_delivery.template_id;
@@ -4513,11 +5096,36 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION worker.mail_claim(p_limit integer, p_lease_seconds numeric) IS 'At most so many mails that are due, the most urgent first, each with an attempt begun and a lease; and those that were given up on the way, without an attempt_no. Raises nothing of its own.';
+COMMENT ON FUNCTION worker.mail_claim(p_limit integer, p_lease_seconds numeric, p_min_priority integer) IS 'At most so many mails of at least this priority that are due, the most urgent first, each with an attempt begun and a lease; and those that were given up on the way, without an attempt_no. Raises nothing of its own.';
+
+CREATE FUNCTION worker.mail_purge(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_ids uuid[];
+    v_payload_ids uuid[];
+BEGIN
+    SELECT array_agg(o.delivery_id), array_agg(o.payload_id) INTO v_ids, v_payload_ids
+      FROM (SELECT d.delivery_id, d.payload_id FROM mail_deliveries AS d
+             WHERE d.status NOT IN ('pending', 'retrying') AND d.updated_at <= backend.now() - setting_interval('mail_retention')
+               AND (d.status <> 'dead_lettered' OR d.updated_at <= backend.now() - setting_interval('dead_letter_retention'))
+             ORDER BY d.updated_at LIMIT p_limit
+               FOR UPDATE SKIP LOCKED) AS o;
+    DELETE FROM mail_dead_letters WHERE delivery_id = ANY (v_ids);
+    DELETE FROM mail_attempts WHERE delivery_id = ANY (v_ids);
+    DELETE FROM mail_recipients WHERE delivery_id = ANY (v_ids);
+    DELETE FROM mail_deliveries WHERE delivery_id = ANY (v_ids);
+    DELETE FROM mail_payloads WHERE payload_id = ANY (v_payload_ids);
+    RETURN coalesce(cardinality(v_ids), 0);
+END;
+$$;
+
+COMMENT ON FUNCTION worker.mail_purge(p_limit integer) IS 'Deletes at most so many mails that have been done with for long; returns how many. Raises nothing of its own.';
 
 CREATE FUNCTION worker.mail_report(p_delivery_id uuid, p_attempt_no integer, p_outcome text, p_error text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
     v_delivery mail_deliveries%ROWTYPE;
@@ -4526,7 +5134,9 @@ BEGIN
     SELECT * INTO v_delivery FROM mail_deliveries AS d WHERE d.delivery_id = p_delivery_id FOR NO KEY UPDATE;
     UPDATE mail_attempts AS a SET outcome = p_outcome, error = left(p_error, 1000), finished_at = backend.now()
      WHERE a.delivery_id = p_delivery_id AND a.attempt_no = p_attempt_no AND a.finished_at IS NULL;
-    IF NOT FOUND OR v_delivery.last_attempt_no <> p_attempt_no OR v_delivery.status NOT IN ('pending', 'retrying') THEN
+    -- Who is late decides nothing, except that it was sent: then nobody need send it again.
+    IF NOT FOUND OR v_delivery.status NOT IN ('pending', 'retrying')
+        OR (v_delivery.last_attempt_no <> p_attempt_no AND p_outcome <> 'sent') THEN
         RETURN v_delivery.status;
     END IF;
     v_status := CASE
@@ -4534,19 +5144,15 @@ BEGIN
         WHEN p_outcome IN ('transient', 'outcome_unknown') AND v_delivery.attempts < setting('mail_max_attempts') THEN 'retrying'
         ELSE 'dead_lettered'
     END;
+    IF v_status = 'dead_lettered' THEN
+        PERFORM mail_give_up(p_delivery_id, coalesce(p_error, p_outcome));
+        RETURN v_status;
+    END IF;
     UPDATE mail_deliveries AS d
        SET status = v_status, lease_until = NULL,
-           -- 5 s, 10 s, 20 s, … to an hour, and up to half less, so that what failed together does not come back together.
-           next_attempt_at = CASE v_status
-               WHEN 'retrying' THEN backend.now()
-                   + make_interval(secs => least(3600, 5 * 2 ^ (v_delivery.attempts - 1)) * (0.5 + random() / 2))
-               ELSE d.next_attempt_at
-           END
+           next_attempt_at = CASE v_status WHEN 'retrying' THEN backend.now() + retry_after(v_delivery.attempts) ELSE d.next_attempt_at END
      WHERE d.delivery_id = p_delivery_id;
-    IF v_status = 'dead_lettered' THEN
-        INSERT INTO mail_dead_letters (delivery_id, reason) VALUES (p_delivery_id, left(coalesce(p_error, p_outcome), 1000));
-    END IF;
-    IF v_status <> 'retrying' THEN
+    IF v_status = 'sent' THEN
         PERFORM mail_erase(p_delivery_id);
     END IF;
     RETURN v_status;
@@ -4555,57 +5161,88 @@ $$;
 
 COMMENT ON FUNCTION worker.mail_report(p_delivery_id uuid, p_attempt_no integer, p_outcome text, p_error text) IS 'What came of an attempt: sent, transient, permanent, or outcome_unknown where the relay''s answer was lost; returns the delivery''s status then. 23514 for another outcome.';
 
-CREATE FUNCTION worker.notification_routes_deliver(p_limit integer, p_admin_email text) RETURNS TABLE(route_id uuid, kind text, status text, error text)
+CREATE FUNCTION worker.malformed_intents_purge(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    DELETE FROM notification_malformed_intents AS m
+     WHERE m.malformed_id IN (
+         SELECT o.malformed_id FROM notification_malformed_intents AS o
+          WHERE o.created_at <= backend.now() - setting_interval('notification_retention')
+          ORDER BY o.created_at LIMIT p_limit
+            FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.malformed_intents_purge(p_limit integer) IS 'Deletes at most so many malformed intents that are old; returns how many. Raises nothing of its own.';
+
+CREATE FUNCTION worker.notification_routes_deliver(p_limit integer, p_admin_email text) RETURNS TABLE(route_id uuid, kind text, is_for_administrators boolean, status text, error text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
     v_route record;
-    v_address text;
-    v_game_name text;
+    v_problem text;
 BEGIN
     FOR v_route IN
-        SELECT r.route_id, r.attempts, n.kind, n.user_id, n.payload, k.is_for_administrators
+        SELECT r.route_id, n.kind, n.user_id, n.payload, n.created_at, k.is_for_administrators, k.has_reminder, a.email
           FROM notification_routes AS r
           JOIN notifications AS n USING (notification_id)
           JOIN notification_kinds AS k USING (kind)
-         WHERE r.status IN ('pending', 'retrying') AND r.channel = 'email' AND r.next_attempt_at <= backend.now()
+          LEFT JOIN accounts AS a USING (user_id)
+         WHERE r.status IN ('pending', 'retrying') AND NOT r.is_digest AND r.next_attempt_at <= backend.now()
          ORDER BY r.next_attempt_at, r.route_id
          LIMIT p_limit
            FOR NO KEY UPDATE OF r SKIP LOCKED
     LOOP
-        route_id := v_route.route_id;
-        kind := v_route.kind;
-        error := NULL;
-        v_address := CASE
-            WHEN v_route.is_for_administrators THEN p_admin_email
-            ELSE (SELECT a.email FROM accounts AS a WHERE a.user_id = v_route.user_id)
-        END;
-        IF v_address IS NULL THEN
-            status := 'skipped';
+        v_problem := CASE WHEN v_route.has_reminder THEN
+            turn_reminder_problem(v_route.user_id, (v_route.payload ->> 'game_id')::uuid, v_route.created_at) END;
+        IF v_problem IS NOT NULL THEN
+            PERFORM notification_route_settle(v_route.route_id, 'skipped', v_problem);
         ELSE
-            v_game_name := (SELECT g.game_name FROM games AS g WHERE g.game_id = (v_route.payload ->> 'game_id')::uuid);
-            -- What one route fails at must not undo the others.
-            BEGIN
-                PERFORM mail_enqueue(
-                    v_route.kind, v_route.route_id::text, ARRAY[v_address],
-                    v_route.payload || jsonb_build_object('game_name', coalesce(v_game_name, 'unknown')), v_route.user_id);
-                status := 'delivered';
-            EXCEPTION WHEN data_exception OR integrity_constraint_violation OR no_data_found THEN
-                error := SQLSTATE || ' ' || SQLERRM;
-                status := CASE WHEN v_route.attempts + 1 < setting('notification_max_attempts') THEN 'retrying' ELSE 'dead_lettered' END;
-            END;
+            PERFORM notification_mail(
+                v_route.kind, ARRAY[v_route.route_id], CASE WHEN v_route.is_for_administrators THEN p_admin_email ELSE v_route.email END,
+                notification_values(v_route.payload), v_route.user_id);
         END IF;
-        UPDATE notification_routes AS r
-           SET status = notification_routes_deliver.status, attempts = r.attempts + 1, last_error = left(error, 1000),
-               next_attempt_at = backend.now() + make_interval(secs => least(3600, 5 * 2 ^ r.attempts) * (0.5 + random() / 2))
-         WHERE r.route_id = v_route.route_id;
-        RETURN NEXT;
+        RETURN QUERY SELECT r.route_id, v_route.kind, v_route.is_for_administrators, r.status, r.last_error
+                       FROM notification_routes AS r WHERE r.route_id = v_route.route_id;
     END LOOP;
 END;
 $$;
 
-COMMENT ON FUNCTION worker.notification_routes_deliver(p_limit integer, p_admin_email text) IS 'Puts at most so many due mail notifications into the outbox; p_admin_email is the administrators'' address, null for none. Raises nothing of its own.';
+COMMENT ON FUNCTION worker.notification_routes_deliver(p_limit integer, p_admin_email text) IS 'Settles at most so many routes that are due, but for those of digests; p_admin_email is the administrators'' address, null for none. Raises nothing of its own.';
+
+CREATE FUNCTION worker.notifications_purge(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_ids uuid[];
+BEGIN
+    v_ids := ARRAY(
+        SELECT n.notification_id FROM notifications AS n
+         WHERE n.created_at <= backend.now() - setting_interval('notification_retention')
+           AND NOT EXISTS (
+               SELECT FROM notification_routes AS r
+                WHERE r.notification_id = n.notification_id
+                  AND (r.status IN ('pending', 'retrying')
+                       OR (r.status = 'dead_lettered' AND r.updated_at > backend.now() - setting_interval('dead_letter_retention'))))
+         ORDER BY n.created_at LIMIT p_limit
+           FOR UPDATE SKIP LOCKED);
+    DELETE FROM notification_dead_letters AS l USING notification_routes AS r
+     WHERE r.route_id = l.route_id AND r.notification_id = ANY (v_ids);
+    DELETE FROM notification_routes WHERE notification_id = ANY (v_ids);
+    DELETE FROM notifications WHERE notification_id = ANY (v_ids);
+    RETURN cardinality(v_ids);
+END;
+$$;
+
+COMMENT ON FUNCTION worker.notifications_purge(p_limit integer) IS 'Deletes at most so many notifications that have been done with for long; returns how many. Raises nothing of its own.';
 
 CREATE FUNCTION worker.push_events_purge(p_limit integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -4905,6 +5542,64 @@ END;
 $$;
 
 COMMENT ON FUNCTION worker.turn_claim(p_game_id uuid, p_lease_seconds integer) IS 'A lease to compute the turn that a game was asked for; no row when none was, or another is at it. Raises nothing of its own.';
+
+CREATE FUNCTION worker.turn_digests_deliver(p_limit integer) RETURNS TABLE(route_id uuid, kind text, is_for_administrators boolean, status text, error text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_account accounts%ROWTYPE;
+    v_route record;
+    v_problem text;
+    v_looked_at uuid[];
+    v_route_ids uuid[];
+    v_lines text;
+BEGIN
+    -- The person is locked: their mail of the day is one, however many workers look.
+    FOR v_account IN
+        SELECT a.* FROM accounts AS a
+         WHERE a.user_id IN (
+             SELECT n.user_id FROM notification_routes AS r JOIN notifications AS n USING (notification_id)
+              WHERE r.status IN ('pending', 'retrying') AND r.is_digest AND r.next_attempt_at <= backend.now())
+         ORDER BY a.user_id
+         LIMIT p_limit
+           FOR NO KEY UPDATE SKIP LOCKED
+    LOOP
+        v_looked_at := '{}';
+        v_route_ids := '{}';
+        FOR v_route IN
+            SELECT r.route_id, n.payload, n.created_at
+              FROM notification_routes AS r JOIN notifications AS n USING (notification_id)
+             WHERE n.user_id = v_account.user_id AND r.status IN ('pending', 'retrying') AND r.is_digest
+               AND r.next_attempt_at <= backend.now()
+             ORDER BY r.route_id
+               FOR NO KEY UPDATE OF r
+        LOOP
+            v_problem := turn_reminder_problem(v_account.user_id, (v_route.payload ->> 'game_id')::uuid, v_route.created_at);
+            v_looked_at := v_looked_at || v_route.route_id;
+            IF v_problem IS NOT NULL THEN
+                PERFORM notification_route_settle(v_route.route_id, 'skipped', v_problem);
+            ELSE
+                v_route_ids := v_route_ids || v_route.route_id;
+            END IF;
+        END LOOP;
+        IF v_route_ids <> '{}' THEN
+            SELECT string_agg(t.line, E'\n' ORDER BY t.line) INTO v_lines
+              FROM (SELECT format('%s: turn %s', notification_values(jsonb_build_object('game_id', n.payload ->> 'game_id')) ->> 'game_name',
+                                  string_agg(n.payload ->> 'turn', ', ' ORDER BY (n.payload ->> 'turn')::integer)) AS line
+                      FROM notification_routes AS r JOIN notifications AS n USING (notification_id)
+                     WHERE r.route_id = ANY (v_route_ids)
+                     GROUP BY n.payload ->> 'game_id') AS t;
+            PERFORM notification_mail(
+                'game.turn.digest', v_route_ids, v_account.email, jsonb_build_object('turns', v_lines), v_account.user_id);
+        END IF;
+        RETURN QUERY SELECT r.route_id, 'game.turn.ready'::text, false, r.status, r.last_error
+                       FROM notification_routes AS r WHERE r.route_id = ANY (v_looked_at) ORDER BY r.route_id;
+    END LOOP;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.turn_digests_deliver(p_limit integer) IS 'Settles the reminders that wait for the mail of the day, for at most so many people: one mail for each who has been away. Raises nothing of its own.';
 
 CREATE FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text, p_keeps_lease boolean) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -5418,16 +6113,6 @@ CREATE TABLE backend.mail_dead_letters (
 
 COMMENT ON TABLE backend.mail_dead_letters IS 'Mail that was given up; one row while it is dead.';
 
-CREATE TABLE backend.mail_recipients (
-    delivery_id uuid NOT NULL,
-    address text NOT NULL,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT mail_recipients_address_is_plain CHECK (((address ~ '^[A-Za-z0-9!#$%&''*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$'::text) AND (length(address) <= 254)))
-);
-
-COMMENT ON TABLE backend.mail_recipients IS 'To whom a mail goes.';
-
 CREATE VIEW backend.invariants_mail AS
  SELECT 'sent_mail_without_a_sent_attempt'::text AS invariant,
     d.delivery_id AS object_id,
@@ -5462,48 +6147,14 @@ UNION ALL
 
 COMMENT ON VIEW backend.invariants_mail IS 'What must never be seen in the outbox.';
 
-CREATE TABLE backend.notification_kinds (
-    kind text NOT NULL,
-    channels text[] NOT NULL,
-    is_for_administrators boolean DEFAULT false NOT NULL,
-    fields jsonb NOT NULL,
+CREATE TABLE backend.notification_dead_letters (
+    route_id uuid NOT NULL,
+    reason text NOT NULL,
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT notification_kinds_channels_are_known CHECK ((channels <@ ARRAY['push'::text, 'email'::text])),
-    CONSTRAINT notification_kinds_kind_is_dotted CHECK ((kind ~ '^[a-z_]+(\.[a-z_]+)+$'::text))
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL
 );
 
-COMMENT ON TABLE backend.notification_kinds IS 'The closed catalogue of what people are told.';
-
-COMMENT ON COLUMN backend.notification_kinds.fields IS 'The payload''s required fields and their types: uuid, text, integer or time.';
-
-CREATE TABLE backend.notification_routes (
-    route_id uuid DEFAULT backend.uuid_v7() NOT NULL,
-    notification_id uuid NOT NULL,
-    channel text NOT NULL,
-    status text DEFAULT 'pending'::text NOT NULL,
-    attempts integer DEFAULT 0 NOT NULL,
-    next_attempt_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    last_error text,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT notification_routes_channel_is_known CHECK ((channel = ANY (ARRAY['push'::text, 'email'::text])))
-);
-
-COMMENT ON TABLE backend.notification_routes IS 'A channel by which a notification goes. Its id is the push event''s, and the key of its mail.';
-
-CREATE TABLE backend.notifications (
-    notification_id uuid DEFAULT backend.uuid_v7() NOT NULL,
-    kind text NOT NULL,
-    idempotency_key text NOT NULL,
-    user_id uuid,
-    payload jsonb NOT NULL,
-    request_id text,
-    trace_id text,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT notifications_key_has_1_to_200_characters CHECK (((length(idempotency_key) >= 1) AND (length(idempotency_key) <= 200)))
-);
-
-COMMENT ON TABLE backend.notifications IS 'What somebody is told; user_id is null for administrators.';
+COMMENT ON TABLE backend.notification_dead_letters IS 'Routes that were given up; one row while they are.';
 
 CREATE VIEW backend.invariants_notifications AS
  SELECT 'notification_without_its_routes'::text AS invariant,
@@ -5511,17 +6162,41 @@ CREATE VIEW backend.invariants_notifications AS
     n.kind AS details
    FROM (backend.notifications n
      JOIN backend.notification_kinds k USING (kind))
-  WHERE ((( SELECT count(*) AS count
+  WHERE (NOT (k.channels <@ ARRAY( SELECT r.channel
            FROM backend.notification_routes r
-          WHERE (r.notification_id = n.notification_id)) > cardinality(k.channels)) OR (NOT (EXISTS ( SELECT
-           FROM backend.notification_routes r
-          WHERE (r.notification_id = n.notification_id)))))
+          WHERE (r.notification_id = n.notification_id))))
+UNION ALL
+ SELECT 'route_by_a_channel_that_its_kind_has_not'::text AS invariant,
+    r.route_id AS object_id,
+    n.kind AS details
+   FROM ((backend.notification_routes r
+     JOIN backend.notifications n USING (notification_id))
+     JOIN backend.notification_kinds k USING (kind))
+  WHERE (NOT (r.channel = ANY ((k.channels || (
+        CASE
+            WHEN k.has_reminder THEN '{email}'::text
+            ELSE '{}'::text
+        END)::text[]))))
+UNION ALL
+ SELECT 'dead_letter_and_route_disagree'::text AS invariant,
+    r.route_id AS object_id,
+    r.status AS details
+   FROM (backend.notification_routes r
+     LEFT JOIN backend.notification_dead_letters l USING (route_id))
+  WHERE ((r.status = 'dead_lettered'::text) <> (l.route_id IS NOT NULL))
+UNION ALL
+ SELECT 'opt_out_of_what_is_not_optional'::text AS invariant,
+    o.user_id AS object_id,
+    o.kind AS details
+   FROM (backend.notification_opt_outs o
+     JOIN backend.notification_kinds k USING (kind))
+  WHERE ((NOT k.is_optional) OR (NOT (o.channel = ANY (k.channels))))
 UNION ALL
  SELECT 'email_kind_without_a_template'::text AS invariant,
     NULL::uuid AS object_id,
     k.kind AS details
    FROM backend.notification_kinds k
-  WHERE (('email'::text = ANY (k.channels)) AND (NOT (EXISTS ( SELECT
+  WHERE ((('email'::text = ANY (k.channels)) OR k.has_reminder) AND (NOT (EXISTS ( SELECT
            FROM backend.mail_templates t
           WHERE (t.template_id = k.kind)))));
 
@@ -5801,11 +6476,17 @@ ALTER TABLE ONLY backend.memberships
 ALTER TABLE ONLY backend.memberships
     ADD CONSTRAINT memberships_pkey PRIMARY KEY (membership_id);
 
+ALTER TABLE ONLY backend.notification_dead_letters
+    ADD CONSTRAINT notification_dead_letters_pkey PRIMARY KEY (route_id);
+
 ALTER TABLE ONLY backend.notification_kinds
     ADD CONSTRAINT notification_kinds_pkey PRIMARY KEY (kind);
 
 ALTER TABLE ONLY backend.notification_malformed_intents
     ADD CONSTRAINT notification_malformed_intents_pkey PRIMARY KEY (malformed_id);
+
+ALTER TABLE ONLY backend.notification_opt_outs
+    ADD CONSTRAINT notification_opt_outs_pkey PRIMARY KEY (user_id, kind, channel);
 
 ALTER TABLE ONLY backend.notification_routes
     ADD CONSTRAINT notification_routes_one_per_channel UNIQUE (notification_id, channel);
@@ -5937,6 +6618,8 @@ CREATE INDEX mail_deliveries_by_payload ON backend.mail_deliveries USING btree (
 
 CREATE INDEX mail_deliveries_by_user ON backend.mail_deliveries USING btree (user_id) WHERE (user_id IS NOT NULL);
 
+CREATE INDEX mail_deliveries_done ON backend.mail_deliveries USING btree (updated_at) WHERE (status <> ALL (ARRAY['pending'::text, 'retrying'::text]));
+
 CREATE INDEX mail_deliveries_due ON backend.mail_deliveries USING btree (priority DESC, next_attempt_at) WHERE (status = ANY (ARRAY['pending'::text, 'retrying'::text]));
 
 CREATE INDEX mail_deliveries_expiring ON backend.mail_deliveries USING btree (expires_at) WHERE ((status = ANY (ARRAY['pending'::text, 'retrying'::text])) AND (expires_at IS NOT NULL));
@@ -5949,7 +6632,15 @@ CREATE INDEX memberships_by_user ON backend.memberships USING btree (user_id, ga
 
 CREATE UNIQUE INDEX memberships_one_race_name_per_game ON backend.memberships USING btree (game_id, race_name_canonical) WHERE (status = 'active'::text);
 
-CREATE INDEX notification_routes_due ON backend.notification_routes USING btree (next_attempt_at) WHERE (status = ANY (ARRAY['pending'::text, 'retrying'::text]));
+CREATE INDEX notification_malformed_intents_by_age ON backend.notification_malformed_intents USING btree (created_at);
+
+CREATE INDEX notification_opt_outs_by_kind ON backend.notification_opt_outs USING btree (kind);
+
+CREATE INDEX notification_routes_due ON backend.notification_routes USING btree (next_attempt_at) WHERE ((status = ANY (ARRAY['pending'::text, 'retrying'::text])) AND (NOT is_digest));
+
+CREATE INDEX notification_routes_due_in_a_digest ON backend.notification_routes USING btree (next_attempt_at) WHERE ((status = ANY (ARRAY['pending'::text, 'retrying'::text])) AND is_digest);
+
+CREATE INDEX notifications_by_age ON backend.notifications USING btree (created_at);
 
 CREATE INDEX notifications_by_user ON backend.notifications USING btree (user_id, notification_id);
 
@@ -6034,6 +6725,8 @@ CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_recipients FOR EACH ROW EXECU
 CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_templates FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.memberships FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.notification_dead_letters FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.notification_routes FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
@@ -6133,6 +6826,15 @@ ALTER TABLE ONLY backend.memberships
 
 ALTER TABLE ONLY backend.memberships
     ADD CONSTRAINT memberships_user_id_fkey FOREIGN KEY (user_id) REFERENCES backend.accounts(user_id);
+
+ALTER TABLE ONLY backend.notification_dead_letters
+    ADD CONSTRAINT notification_dead_letters_route_id_fkey FOREIGN KEY (route_id) REFERENCES backend.notification_routes(route_id);
+
+ALTER TABLE ONLY backend.notification_opt_outs
+    ADD CONSTRAINT notification_opt_outs_kind_fkey FOREIGN KEY (kind) REFERENCES backend.notification_kinds(kind);
+
+ALTER TABLE ONLY backend.notification_opt_outs
+    ADD CONSTRAINT notification_opt_outs_user_id_fkey FOREIGN KEY (user_id) REFERENCES backend.accounts(user_id);
 
 ALTER TABLE ONLY backend.notification_routes
     ADD CONSTRAINT notification_routes_notification_id_fkey FOREIGN KEY (notification_id) REFERENCES backend.notifications(notification_id);
@@ -6320,6 +7022,24 @@ GRANT ALL ON FUNCTION api.invite_redeem(p_user_id uuid, p_game_id uuid, p_invite
 REVOKE ALL ON FUNCTION api.invite_redeem_by_code(p_user_id uuid, p_body jsonb, p_code_hash bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.invite_redeem_by_code(p_user_id uuid, p_body jsonb, p_code_hash bytea) TO backend_api;
 
+REVOKE ALL ON FUNCTION api.mail_attempt_list(p_admin text, p_delivery_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.mail_attempt_list(p_admin text, p_delivery_id uuid, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.mail_dead_letter_list(p_admin text, p_template_id text, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.mail_dead_letter_list(p_admin text, p_template_id text, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.mail_delivery_get(p_admin text, p_delivery_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.mail_delivery_get(p_admin text, p_delivery_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.mail_delivery_list(p_admin text, p_status text[], p_template_id text, p_recipient text, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.mail_delivery_list(p_admin text, p_status text[], p_template_id text, p_recipient text, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.mail_delivery_resend(p_admin text, p_delivery_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.mail_delivery_resend(p_admin text, p_delivery_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.mail_resend(p_admin text, p_delivery_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.mail_resend(p_admin text, p_delivery_id uuid) TO backend_api;
+
 REVOKE ALL ON FUNCTION api.membership_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.membership_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) TO backend_api;
 
@@ -6346,6 +7066,27 @@ GRANT ALL ON FUNCTION api.my_session_revoke_all(p_user_id uuid) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.my_settings_update(p_user_id uuid, p_body jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.my_settings_update(p_user_id uuid, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.notification_dead_letter_list(p_admin text, p_kind text, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.notification_dead_letter_list(p_admin text, p_kind text, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.notification_dead_letter_retry(p_admin text, p_route_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.notification_dead_letter_retry(p_admin text, p_route_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.notification_get(p_admin text, p_notification_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.notification_get(p_admin text, p_notification_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.notification_list(p_admin text, p_kind text, p_recipient_user_id uuid, p_idempotency_key text, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.notification_list(p_admin text, p_kind text, p_recipient_user_id uuid, p_idempotency_key text, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.notification_malformed_list(p_admin text, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.notification_malformed_list(p_admin text, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.notification_preferences_get(p_user_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.notification_preferences_get(p_user_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.notification_preferences_set(p_user_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.notification_preferences_set(p_user_id uuid, p_body jsonb) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.runtime_force_next_turn(p_admin text, p_game_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.runtime_force_next_turn(p_admin text, p_game_id uuid) TO backend_api;
@@ -6536,19 +7277,37 @@ REVOKE ALL ON FUNCTION backend.limit_record_json(p_record backend.limit_records)
 
 REVOKE ALL ON FUNCTION backend.lobby_release(p_user_id uuid, p_reason text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.mail_delivery_json(p_delivery backend.mail_deliveries) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.mail_enqueue(p_template_id text, p_idempotency_key text, p_recipients text[], p_values jsonb, p_user_id uuid, p_expires_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.mail_erase(p_delivery_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.mail_give_up(p_delivery_id uuid, p_reason text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.mail_render(p_template text, p_values jsonb, p_is_html boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.mail_resend(p_delivery_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.membership_json(p_membership backend.memberships) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.moment_to_come(p_body jsonb, p_name text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.notification_json(p_notification backend.notifications) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.notification_mail(p_template_id text, p_route_ids uuid[], p_address text, p_values jsonb, p_user_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.notification_preferences_json(p_account backend.accounts) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.notification_problem(p_kind text, p_payload jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.notification_route_settle(p_route_id uuid, p_status text, p_error text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.notification_submit(p_kind text, p_idempotency_key text, p_user_id uuid, p_payload jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.notification_values(p_payload jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.notification_with_routes_json(p_notification backend.notifications) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.page(p_list text, p_items jsonb[], p_keys text[], p_limit integer) FROM PUBLIC;
 
@@ -6577,6 +7336,8 @@ REVOKE ALL ON FUNCTION backend.race_names_settle(p_game_id uuid, p_is_finished b
 REVOKE ALL ON FUNCTION backend.refusal(p_status integer, p_code text, p_detail text, p_context jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.request_id() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.retry_after(p_attempts integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.runtime_held(p_game_id uuid, p_lease_number bigint) FROM PUBLIC;
 
@@ -6619,6 +7380,12 @@ REVOKE ALL ON FUNCTION backend.tg_row__touch() FROM PUBLIC;
 REVOKE ALL ON FUNCTION backend.tg_state__follow_edges() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.traceparent() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.turn_reminder_due(p_turn_reminder text, p_turn_at timestamp with time zone, p_time_zone text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.turn_reminder_problem(p_user_id uuid, p_game_id uuid, p_turn_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.turn_reminders_reschedule(p_user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.url_segment(p_text text) FROM PUBLIC;
 
@@ -6677,14 +7444,23 @@ GRANT ALL ON FUNCTION worker.jobs_purge(p_limit integer) TO backend_worker;
 REVOKE ALL ON FUNCTION worker.jobs_rescue(p_seconds integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.jobs_rescue(p_seconds integer) TO backend_worker;
 
-REVOKE ALL ON FUNCTION worker.mail_claim(p_limit integer, p_lease_seconds numeric) FROM PUBLIC;
-GRANT ALL ON FUNCTION worker.mail_claim(p_limit integer, p_lease_seconds numeric) TO backend_worker;
+REVOKE ALL ON FUNCTION worker.mail_claim(p_limit integer, p_lease_seconds numeric, p_min_priority integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.mail_claim(p_limit integer, p_lease_seconds numeric, p_min_priority integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.mail_purge(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.mail_purge(p_limit integer) TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.mail_report(p_delivery_id uuid, p_attempt_no integer, p_outcome text, p_error text) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.mail_report(p_delivery_id uuid, p_attempt_no integer, p_outcome text, p_error text) TO backend_worker;
 
+REVOKE ALL ON FUNCTION worker.malformed_intents_purge(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.malformed_intents_purge(p_limit integer) TO backend_worker;
+
 REVOKE ALL ON FUNCTION worker.notification_routes_deliver(p_limit integer, p_admin_email text) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.notification_routes_deliver(p_limit integer, p_admin_email text) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.notifications_purge(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.notifications_purge(p_limit integer) TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.push_events_purge(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.push_events_purge(p_limit integer) TO backend_worker;
@@ -6724,6 +7500,9 @@ GRANT ALL ON FUNCTION worker.schema_changes() TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.turn_claim(p_game_id uuid, p_lease_seconds integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.turn_claim(p_game_id uuid, p_lease_seconds integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.turn_digests_deliver(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.turn_digests_deliver(p_limit integer) TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text, p_keeps_lease boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text, p_keeps_lease boolean) TO backend_worker;

@@ -350,7 +350,8 @@ class Relay(_Server):
 
     def _drop(self) -> None:
         for talk in self._talks:
-            if isinstance(talk.transport, asyncio.Transport):
+            # One over TLS that was closed twice has nothing left to abort.
+            if isinstance(talk.transport, asyncio.Transport) and not talk.transport.is_closing():
                 talk.transport.abort()
 
     def _check_login(self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: LoginPassword) -> AuthResult:

@@ -22,6 +22,9 @@ _PURGES = (
     "admin_attempts_purge",
     "idempotency_keys_purge",
     "push_events_purge",
+    "mail_purge",
+    "notifications_purge",
+    "malformed_intents_purge",
     "jobs_purge",
 )
 

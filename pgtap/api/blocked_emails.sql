@@ -2,8 +2,6 @@
 
 BEGIN;
 SELECT plan(38);
--- Before anything is counted for the whole service: tests that do that and move the clock go one after another.
-SELECT FROM backend.clock FOR UPDATE \g /dev/null
 \ir ../helpers.psql
 \ir ../games.psql
 

@@ -28,7 +28,7 @@ SELECT is(
     (SELECT to_jsonb(a) - 'user_id' - 'user_name' - 'created_at' - 'updated_at' - 'email_hash' - 'permanent_block' - 'deleted_at'
        FROM backend.accounts AS a WHERE a.user_id = :'ann'),
     jsonb_build_object('display_name', normalize(U&'Anne\0301', NFC), 'preferred_language', 'de', 'time_zone', 'Europe/Berlin',
-                       'declared_country', 'AT', 'email', NULL),
+                       'declared_country', 'AT', 'turn_reminder', 'off', 'email', NULL),
     'with what was said of them, the name trimmed and composed');
 SELECT is(
     (SELECT to_jsonb(s) -> 'kind' || jsonb_build_array(s.status, s.client_public_key IS NULL, s.token_hash = sha256('first'))

@@ -1,9 +1,7 @@
 -- Test galaxy-backend:backend/account_deletion
 
 BEGIN;
-SELECT plan(37);
--- Before anything is counted for the whole service: tests that do that and move the clock go one after another.
-SELECT FROM backend.clock FOR UPDATE \g /dev/null
+SELECT plan(39);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -30,7 +28,8 @@ SELECT c.relname::text AS table_name, a.attname::text AS column_name,
        OR (c.relname = 'identities' AND a.attname = 'subject')
        OR (c.relname = 'idempotency_keys' AND a.attname = 'caller')
        OR (c.relname = 'device_sessions' AND a.attname ~ '_(key|hash)$')
-       OR (c.relname ~ '^mail_' AND c.relname <> 'mail_templates' AND a.attname ~ '^(subject|body|error|reason)') AS is_data
+       OR (c.relname ~ '^mail_' AND c.relname <> 'mail_templates' AND a.attname ~ '^(subject|body|error|reason)')
+       OR (c.relname IN ('notification_routes', 'notification_dead_letters') AND a.attname ~ '(error|reason)$') AS is_data
   FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
  WHERE c.relnamespace = 'backend'::regnamespace AND c.relkind IN ('r', 'p');
 SELECT cmp_ok((SELECT count(*) FROM leads WHERE is_person), '>=', 20::bigint, 'there are columns that lead to people');
@@ -68,7 +67,13 @@ INSERT INTO backend.mail_attempts (delivery_id, attempt_no, outcome, error)
 SELECT delivery_id, 1, CASE idempotency_key WHEN 'was sent' THEN 'sent' ELSE 'permanent' END, '550 <ann@example.org> unknown' FROM backend.mail_deliveries WHERE idempotency_key IN ('was sent', 'is dead');
 UPDATE backend.mail_deliveries SET status = 'dead_lettered' WHERE idempotency_key = 'is dead';
 INSERT INTO backend.mail_dead_letters (delivery_id, reason) SELECT delivery_id, '550 <ann@example.org> unknown' FROM backend.mail_deliveries WHERE idempotency_key = 'is dead';
-UPDATE backend.notification_routes SET status = 'retrying', last_error = 'ann@example.org' WHERE channel = 'email';
+UPDATE backend.mail_templates SET subject = '{{nothing}}' WHERE template_id = 'game.finished';
+SELECT backend.notification_submit('game.finished', k, :'ann', jsonb_build_object('game_id', :'game')) FROM unnest(ARRAY['once', 'twice']) AS k \g /dev/null
+UPDATE backend.notification_routes SET last_error = 'ann@example.org' WHERE status = 'retrying';
+SET LOCAL backend.notification_max_attempts = '1';
+SELECT backend.notification_route_settle(max(route_id::text)::uuid, 'retrying', 'ann@example.org') FROM backend.notification_routes WHERE status = 'retrying' \g /dev/null
+INSERT INTO backend.notification_opt_outs (user_id, kind, channel) VALUES (:'ann', 'game.started', 'push'), (:'bob', 'game.started', 'push');
+UPDATE backend.accounts SET turn_reminder = 'daily' WHERE user_id = :'ann';
 SELECT count(*) AS events FROM backend.push_pending WHERE reason = 'account_deleted' \gset
 SELECT lives_ok(format('SELECT backend.ways_in_lock(%L)', :'ann'), 'ways in are locked');
 SELECT is((SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted) >= 2, true, 'each of them');
@@ -76,8 +81,8 @@ SELECT lives_ok(format('SELECT backend.account_delete(%L)', :'ann'), 'an account
 
 -- What is left.
 SELECT results_eq(
-    format('SELECT deleted_at, email, email_hash, display_name, preferred_language, time_zone, declared_country FROM backend.accounts WHERE user_id = %L', :'ann'),
-    $$VALUES (backend.now(), NULL, sha256('ann@example.org'), 'deleted', 'en', 'UTC', NULL)$$, 'the row says nothing of them');
+    format('SELECT deleted_at, email, email_hash, display_name, preferred_language, time_zone, turn_reminder, declared_country FROM backend.accounts WHERE user_id = %L', :'ann'),
+    $$VALUES (backend.now(), NULL, sha256('ann@example.org'), 'deleted', 'en', 'UTC', 'off', NULL)$$, 'the row says nothing of them');
 SELECT matches((SELECT user_name FROM backend.accounts WHERE user_id = :'ann'), '^player-', 'but a random name');
 SELECT is_empty(format('SELECT FROM backend.identities WHERE user_id = %L', :'ann'), 'there is no way in');
 SELECT results_eq(
@@ -92,13 +97,15 @@ SELECT results_eq(
               WHERE r.address = '%s@deleted.invalid' GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2$$, :'ann'),
     format($$VALUES ('auth.login_code' COLLATE "C", 'expired', 'erased', NULL::text, NULL::text, '%1$s@deleted.invalid', 2::bigint),
                     ('game.started', 'cancelled', 'erased', NULL, NULL, '%1$s@deleted.invalid', 1), ('game.started', 'dead_lettered', 'erased', NULL, NULL, '%1$s@deleted.invalid', 1),
-                    ('game.started', 'sent', 'erased', NULL, NULL, '%1$s@deleted.invalid', 1)$$, :'ann'),
+                    ('game.started', 'sent', 'erased', NULL, NULL, '%1$s@deleted.invalid', 1), ('lobby.invite.received', 'cancelled', 'erased', NULL, NULL, '%1$s@deleted.invalid', 1)$$, :'ann'),
     'no mail goes out, and none says anything');
 SELECT results_eq('SELECT error, count(*) FROM backend.mail_attempts GROUP BY 1', 'VALUES (NULL::text, 2::bigint)', 'nor does what relays answered');
 SELECT results_eq('SELECT reason FROM backend.mail_dead_letters', $$VALUES ('erased')$$, 'nor does a dead letter');
 SELECT is_empty(
     format($$SELECT FROM backend.notification_routes JOIN backend.notifications USING (notification_id)
-              WHERE user_id = %L AND (status NOT IN ('delivered', 'cancelled') OR last_error IS NOT NULL)$$, :'ann'), 'what was to be told is not');
+              WHERE user_id = %L AND (status NOT IN ('delivered', 'cancelled', 'dead_lettered') OR last_error IS NOT NULL)$$, :'ann'), 'what was to be told is not');
+SELECT results_eq('SELECT reason FROM backend.notification_dead_letters', $$VALUES ('erased')$$, 'nor does a route that was given up say anything');
+SELECT results_eq('SELECT user_id FROM backend.notification_opt_outs', format('VALUES (%L::uuid)', :'bob'), 'what they wanted to be told is forgotten');
 SELECT is(pg_temp.state(:'game'), 'cancelled', 'the lobby is released');
 SELECT is((SELECT string_agg(status, ',') FROM backend.invites WHERE invited_user_id = :'ann'), 'revoked', 'all of it');
 

@@ -44,11 +44,11 @@ RESET ROLE;
 SELECT set_eq(
     $$SELECT action, from_state, to_state FROM backend.state_transitions WHERE machine = 'mail_delivery'$$,
     $$VALUES ('enqueue', NULL, 'pending'),
-             ('report-sent', 'pending', 'sent'), ('report-sent', 'retrying', 'sent'), ('report-transient', 'pending', 'retrying'),
+             ('report-sent', 'pending', 'sent'), ('report-sent', 'retrying', 'sent'), ('report-transient', 'pending', 'retrying'), ('report-transient', 'retrying', 'retrying'),
              ('report-permanent', 'pending', 'dead_lettered'), ('report-permanent', 'retrying', 'dead_lettered'),
              ('cancel', 'pending', 'cancelled'), ('cancel', 'retrying', 'cancelled'),
              ('expire', 'pending', 'expired'), ('expire', 'retrying', 'expired'),
-             ('resend', 'retrying', 'pending'), ('resend', 'dead_lettered', 'pending')$$,
+             ('resend', 'pending', 'pending'), ('resend', 'retrying', 'pending'), ('resend', 'dead_lettered', 'pending')$$,
     'a mail is sent, tried again, given up, cancelled, dropped or sent again');
 
 -- The templates.

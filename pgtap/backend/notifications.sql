@@ -1,13 +1,13 @@
 -- Test galaxy-backend:backend/notifications
 
 BEGIN;
-SELECT plan(97);
+SELECT plan(132);
 \ir ../helpers.psql
 \ir ../games.psql
 
 -- Attributes.
 CREATE TEMPORARY TABLE tables (t text);
-INSERT INTO tables VALUES ('notification_kinds'), ('notifications'), ('notification_routes'), ('notification_malformed_intents');
+INSERT INTO tables VALUES ('notification_kinds'), ('notifications'), ('notification_routes'), ('notification_malformed_intents'), ('notification_dead_letters'), ('notification_opt_outs');
 SELECT has_table('backend', t, format('there is %s', t)) FROM tables;
 SELECT col_is_pk('backend', t, c, format('%s has its key', t))
   FROM (VALUES ('notification_kinds', 'kind'), ('notifications', 'notification_id'), ('notification_routes', 'route_id'),
@@ -53,8 +53,12 @@ SELECT set_eq(
              ('mail.dead_lettered', 'email', true, 'delivery_id uuid,template_id text')$$,
     'the kinds, their channels and their fields');
 SELECT set_eq(
-    $$SELECT kind FROM backend.notification_kinds WHERE 'email' = ANY (channels)$$,
-    $$SELECT template_id FROM backend.mail_templates WHERE template_id <> 'auth.login_code'$$, 'each that goes by mail has its template, and no other has');
+    $$SELECT kind FROM backend.notification_kinds WHERE 'email' = ANY (channels) OR has_reminder$$,
+    $$SELECT template_id FROM backend.mail_templates WHERE template_id NOT IN ('auth.login_code', 'game.turn.digest')$$, 'each that goes by mail has its template, and no other has');
+SELECT set_eq('SELECT kind FROM backend.notification_kinds WHERE has_reminder', ARRAY['game.turn.ready'], 'of turns people can be reminded');
+SELECT set_eq(
+    'SELECT kind FROM backend.notification_kinds WHERE NOT is_optional AND NOT is_for_administrators', ARRAY['lobby.membership.removed', 'lobby.membership.blocked'],
+    'what was decided about people they are told');
 SELECT lives_ok(
     format('SELECT backend.mail_enqueue(%L, ''test'', ARRAY[''a@example.org''], %L)', k.kind,
            (SELECT jsonb_object_agg(f, 'x') FROM jsonb_object_keys(k.fields) AS f) || CASE WHEN k.fields ? 'game_id' THEN '{"game_name": "G"}' ELSE '{}' END::jsonb),
@@ -66,7 +70,7 @@ SELECT is_empty(
 -- The machine of a route.
 SELECT set_eq(
     $$SELECT action, from_state, to_state FROM backend.state_transitions WHERE machine = 'notification_route'$$,
-    $$SELECT 'open' AS action, NULL AS from_state, 'pending' AS to_state UNION ALL SELECT 'retry', 'pending', 'retrying' UNION ALL SELECT 'retry-dead', 'dead_lettered', 'pending'
+    $$SELECT 'open' AS action, NULL AS from_state, 'pending' AS to_state UNION ALL SELECT 'retry', 'pending', 'retrying' UNION ALL SELECT 'retry', 'retrying', 'retrying' UNION ALL SELECT 'retry-dead', 'dead_lettered', 'pending'
       UNION ALL SELECT a, f, t FROM (VALUES ('deliver', 'delivered'), ('give-up', 'dead_lettered'), ('skip', 'skipped'), ('cancel', 'cancelled')) AS e(a, t),
                                     unnest(ARRAY['pending', 'retrying']) AS f$$, 'a route has these edges');
 
@@ -129,17 +133,85 @@ SELECT isnt(
 SELECT isnt(
     backend.notification_submit('lobby.race_name.registered', 'turn-ready:1', :'ann', '{"race_name": "Zorg"}'), :'turn', 'and of another kind');
 
--- By mail.
-SELECT backend.notification_submit('game.started', 'started', :'ann', jsonb_build_object('game_id', :'game')) AS started \gset
+-- By mail, as it is to be read, with its cause.
+SELECT pg_temp.game(:'ann', '{"game_name": "Friday <night>"}') AS friday \gset
+SELECT count(*) AS mails FROM backend.mail_deliveries \gset
+SELECT backend.notification_submit('game.started', 'started', :'ann', jsonb_build_object('game_id', :'friday')) AS started \gset
 SELECT set_eq(
     format('SELECT channel, status, attempts FROM backend.notification_routes WHERE notification_id = %L', :'started'),
-    $$VALUES ('push', 'delivered', 1), ('email', 'pending', 0)$$, 'what goes by mail too has a route that waits');
+    $$VALUES ('push', 'delivered', 1), ('email', 'delivered', 1)$$, 'what goes by mail too is in the outbox at once');
 SELECT results_eq(
-    $$SELECT queue_name::text, task_name::text, args FROM procrastinate.procrastinate_jobs WHERE queue_name = 'notifications'$$,
-    $$VALUES ('notifications', 'notification_deliver',
-              '{"context": {"request_id": "request-1", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}}'::jsonb)$$,
-    'for a job, which has the context of its cause');
-SELECT is((SELECT count(*) FROM backend.mail_deliveries WHERE idempotency_key <> 'test'), 0::bigint, 'nothing is in the outbox yet');
+    $$SELECT d.idempotency_key, d.user_id, r.address, p.subject, p.body_html ~ 'Friday &lt;night&gt;', d.request_id
+        FROM backend.mail_deliveries AS d JOIN backend.mail_recipients AS r USING (delivery_id) JOIN backend.mail_payloads AS p USING (payload_id)
+       WHERE d.template_id = 'game.started' AND d.idempotency_key <> 'test'$$,
+    format($$SELECT route_id::text, %L::uuid, 'ann@example.org', 'Friday <night> has started', true, 'request-1'
+               FROM backend.notification_routes WHERE notification_id = %L AND channel = 'email'$$, :'ann', :'started'),
+    'under the route''s id, to the person, with the game''s name');
+SELECT is_empty($$SELECT FROM procrastinate.procrastinate_jobs WHERE queue_name = 'notifications'$$, 'for which no job is needed');
+UPDATE backend.mail_templates SET subject = '{{nothing}}' WHERE template_id = 'game.finished';
+SELECT backend.notification_submit('game.finished', 'broken', :'ann', jsonb_build_object('game_id', :'friday')) AS broken \gset
+SELECT set_eq(
+    format($$SELECT channel, status, attempts, last_error, next_attempt_at > backend.now() FROM backend.notification_routes WHERE notification_id = %L$$, :'broken'),
+    $$VALUES ('push', 'delivered', 1, NULL, true), ('email', 'retrying', 1, '22023 a mail needs the value nothing', true)$$,
+    'a mail that cannot be made harms neither its cause nor the other route');
+UPDATE backend.accounts SET email = NULL WHERE user_id = :'bob';
+SELECT backend.notification_submit('game.started', 'no address', :'bob', jsonb_build_object('game_id', :'friday')) AS addressless \gset
+SELECT set_eq(
+    format('SELECT channel, status, last_error FROM backend.notification_routes WHERE notification_id = %L', :'addressless'),
+    $$VALUES ('push', 'delivered', NULL), ('email', 'skipped', 'there is no address')$$, 'who has no address gets no mail');
+SELECT is((SELECT count(*) FROM backend.mail_deliveries) - :mails, 1::bigint, 'nothing half done is left');
+
+-- What people want.
+SELECT is(
+    backend.notification_preferences_json(a) -> 'channels',
+    (SELECT jsonb_object_agg(kind, (SELECT jsonb_object_agg(c, true) FROM unnest(channels) AS c)) FROM backend.notification_kinds WHERE is_optional),
+    'who has said nothing is told by every channel')
+  FROM backend.accounts AS a WHERE user_id = :'ann';
+SELECT pg_temp.person('cleo') AS cleo \gset
+INSERT INTO backend.notification_opt_outs (user_id, kind, channel) VALUES (:'cleo', 'game.started', 'email'), (:'cleo', 'game.turn.ready', 'push');
+SELECT is(
+    backend.notification_preferences_json(a) #> '{channels,game.started}', '{"push": true, "email": false}', 'who does not want a channel has said so')
+  FROM backend.accounts AS a WHERE user_id = :'cleo';
+SELECT backend.notification_submit('game.started', 'wanted', :'cleo', jsonb_build_object('game_id', :'friday')) AS wanted,
+       backend.notification_submit('game.turn.ready', 'wanted', :'cleo', jsonb_build_object('game_id', :'friday', 'turn', 1)) AS unwanted \gset
+SELECT set_eq(
+    format('SELECT notification_id, channel, status, last_error FROM backend.notification_routes WHERE notification_id IN (%L, %L)', :'wanted', :'unwanted'),
+    format($$VALUES (%1$L::uuid, 'push', 'delivered', NULL), (%1$L, 'email', 'skipped', 'it is not wanted'), (%2$L, 'push', 'skipped', 'it is not wanted')$$, :'wanted', :'unwanted'),
+    'and is not told by it, but by the others');
+SELECT is_empty(format($$SELECT FROM backend.push_pending WHERE user_id = %L AND kind = 'game.turn.ready'$$, :'cleo'), 'no event comes of it');
+
+-- Reminders of turns.
+SELECT is(backend.turn_reminder_due(r, t::timestamptz, z), e::timestamptz, d)
+  FROM (VALUES
+    ('off', '2026-03-01T12:00:00Z', 'UTC', NULL, 'who does not want to be reminded is not'),
+    ('each', '2026-03-01T12:00:00Z', 'UTC', '2026-03-01T13:00:00Z', 'of each turn it is an hour later'),
+    ('daily', '2026-03-01T07:59:59Z', 'UTC', '2026-03-01T08:00:00Z', 'by the day it is at eight'),
+    ('daily', '2026-03-01T08:00:00Z', 'UTC', '2026-03-02T08:00:00Z', 'at eight it is the next'),
+    ('daily', '2026-03-01T12:00:00Z', 'America/New_York', '2026-03-01T13:00:00Z', 'of their zone'),
+    ('daily', '2026-03-01T23:30:00Z', 'Asia/Kolkata', '2026-03-02T02:30:00Z', 'whatever its offset'),
+    ('daily', '2026-03-28T12:00:00Z', 'Europe/Berlin', '2026-03-29T06:00:00Z', 'also where clocks go forward in that night'),
+    ('daily', '2026-10-24T12:00:00Z', 'Europe/Berlin', '2026-10-25T07:00:00Z', 'and where they go back')) AS t(r, t, z, e, d);
+SELECT backend.notification_submit('game.turn.ready', 'reminded', :'ann', jsonb_build_object('game_id', :'friday', 'turn', 3)) \g /dev/null
+SELECT is(
+    (SELECT string_agg(r.channel, ',') FROM backend.notification_routes AS r JOIN backend.notifications AS n USING (notification_id) WHERE n.idempotency_key = 'reminded'),
+    'push', 'by itself nobody is reminded');
+CREATE FUNCTION pg_temp.reminder(p_key text) RETURNS text LANGUAGE sql
+RETURN (SELECT concat_ws(' ', r.status, CASE WHEN r.is_digest THEN 'by the day' END, (r.next_attempt_at - n.created_at)::text)
+          FROM backend.notification_routes AS r JOIN backend.notifications AS n USING (notification_id) WHERE n.idempotency_key = p_key AND r.channel = 'email');
+UPDATE backend.accounts SET turn_reminder = 'each' WHERE user_id = :'ann';
+SELECT backend.notification_submit('game.turn.ready', 'each', :'ann', jsonb_build_object('game_id', :'friday', 'turn', 4)) \g /dev/null
+SELECT is(pg_temp.reminder('each'), 'pending 01:00:00', 'who asks for it has a mail that waits for an hour');
+SELECT backend.turn_reminders_reschedule(:'ann') \g /dev/null
+SELECT is(pg_temp.reminder('each'), 'pending 01:00:00', 'where nothing is chosen anew it stays so');
+UPDATE backend.accounts SET turn_reminder = 'daily' WHERE user_id = :'ann';
+SELECT backend.notification_submit('game.turn.ready', 'daily', :'ann', jsonb_build_object('game_id', :'friday', 'turn', 5)) \g /dev/null
+SELECT matches(pg_temp.reminder('daily'), '^pending by the day ', 'or for the mail of the day');
+SELECT backend.turn_reminders_reschedule(:'ann') \g /dev/null
+SELECT is(pg_temp.reminder('each'), pg_temp.reminder('daily'), 'what waits follows what is chosen');
+UPDATE backend.accounts SET turn_reminder = 'off' WHERE user_id = :'ann';
+SELECT backend.turn_reminders_reschedule(:'ann') \g /dev/null
+SELECT matches(pg_temp.reminder(k), '^skipped', 'and goes with it') FROM unnest(ARRAY['each', 'daily']) AS k;
+SELECT is(backend.turn_reminder_problem(:'ann', gen_random_uuid(), backend.now()), 'they do not play it any more', 'of a game that they do not play nobody is reminded');
 
 -- Administrators.
 SELECT backend.notification_submit('runtime.container_start_failed', 'failed', NULL, jsonb_build_object('game_id', :'game')) AS failed \gset
@@ -150,6 +222,7 @@ SELECT is(
     backend.notification_submit('runtime.container_start_failed', 'failed', NULL, jsonb_build_object('game_id', :'game')), :'failed', 'and once too');
 
 -- What is malformed is kept aside, and harms nobody.
+SELECT count(*) AS told FROM backend.notifications \gset
 SELECT is(backend.notification_submit(k, 'key', u, p::jsonb), NULL, d)
   FROM (VALUES
     ('game.exploded', :'ann'::uuid, '{"a": 1}', 'an unknown kind is no notification'),
@@ -164,7 +237,7 @@ SELECT set_eq(
                     ('game.started', 'key', NULL, '{"game_id": "%2$s"}', 'the kind is for a person'),
                     ('runtime.container_start_failed', 'key', %1$L, '{"game_id": "%2$s"}', 'the kind is for administrators')$$, :'ann', :'game'),
     'each is kept with the reason');
-SELECT is((SELECT count(*) FROM backend.notifications), 6::bigint, 'and nobody was told');
+SELECT is((SELECT count(*) FROM backend.notifications) - :told, 0::bigint, 'and nobody was told');
 SELECT lives_ok(format('SELECT backend.notification_submit(%s, jsonb_build_object(''game_id'', %L::text))', v, :'game'), d)
   FROM (VALUES ($$'game.started', 'key', gen_random_uuid()$$, 'a person that is not there harms nobody'),
                (format($$'game.started', NULL, %L::uuid$$, :'ann'), 'nor does a key that is missing'),
@@ -173,8 +246,13 @@ SELECT lives_ok(format('SELECT backend.notification_submit(%s, jsonb_build_objec
 -- Constraints.
 SELECT is(pg_temp.violated('INSERT INTO backend.' || replace(replace(v, ':ann', quote_literal(:'ann')), ':turn', quote_literal(:'turn'))), c, d)
   FROM (VALUES
-    ($$notification_kinds (kind, channels, fields) VALUES ('Bad', '{push}', '{}')$$, 'notification_kinds_kind_is_dotted', 'a kind''s name is dotted'),
-    ($$notification_kinds (kind, channels, fields) VALUES ('a.b', '{pigeon}', '{}')$$, 'notification_kinds_channels_are_known', 'a channel is known'),
+    ($$notification_kinds (kind, channels, is_optional, fields) VALUES ('Bad', '{push}', true, '{}')$$, 'notification_kinds_kind_is_dotted', 'a kind''s name is dotted'),
+    ($$notification_kinds (kind, channels, is_optional, fields) VALUES ('a.b', '{pigeon}', true, '{}')$$, 'notification_kinds_channels_are_known', 'a channel is known'),
+    ($$notification_kinds (kind, channels, is_for_administrators, is_optional, fields) VALUES ('a.b', '{email}', true, true, '{}')$$,
+        'notification_kinds_administrators_have_no_choice', 'administrators have no choice'),
+    ($$notification_kinds (kind, channels, is_optional, has_reminder, fields) VALUES ('a.b', '{email}', true, true, '{}')$$,
+        'notification_kinds_reminder_is_the_only_mail', 'what goes by mail anyway needs no reminder'),
+    ($$notification_opt_outs (user_id, kind, channel) VALUES (:ann, 'game.started', 'pigeon')$$, 'notification_opt_outs_channel_is_known', 'what is not wanted is a channel'),
     ($$notifications (kind, idempotency_key, user_id, payload) VALUES ('game.started', '', :ann, '{}')$$, 'notifications_key_has_1_to_200_characters', 'a key is something'),
     (format($$notifications (kind, idempotency_key, user_id, payload) VALUES ('game.started', %L, :ann, '{}')$$, repeat('x', 201)),
         'notifications_key_has_1_to_200_characters', 'and not too long'),
@@ -193,11 +271,20 @@ SELECT results_eq(
     'SELECT invariant, object_id, details FROM backend.invariants_notifications',
     format($$VALUES ('notification_without_its_routes', %L::uuid, 'game.turn.ready')$$, :'turn'), 'a notification with no route is listed');
 INSERT INTO backend.notification_routes (notification_id, channel) VALUES (:'turn', 'push'), (:'turn', 'email');
+SELECT is_empty('SELECT * FROM backend.invariants_notifications', 'one of a turn may have two');
+INSERT INTO backend.notification_routes (notification_id, channel)
+SELECT n.notification_id, 'push' FROM backend.notifications AS n WHERE n.idempotency_key = 'failed';
 SELECT results_eq(
-    'SELECT invariant, object_id FROM backend.invariants_notifications',
-    format($$VALUES ('notification_without_its_routes', %L::uuid)$$, :'turn'), 'one with too many too');
-DELETE FROM backend.notification_routes WHERE notification_id = :'turn' AND channel = 'email';
-INSERT INTO backend.notification_kinds (kind, channels, fields) VALUES ('test.kind', '{email}', '{}'), ('test.other', '{push}', '{}');
+    'SELECT invariant, details FROM backend.invariants_notifications', $$VALUES ('route_by_a_channel_that_its_kind_has_not', 'runtime.container_start_failed')$$,
+    'a route that its kind has not is listed');
+DELETE FROM backend.notification_routes AS r USING backend.notifications AS n WHERE n.notification_id = r.notification_id AND n.idempotency_key = 'failed' AND r.channel = 'push';
+INSERT INTO backend.notification_dead_letters (route_id, reason) SELECT route_id, 'x' FROM backend.notification_routes WHERE notification_id = :'turn' AND channel = 'push';
+SELECT results_eq('SELECT invariant, details FROM backend.invariants_notifications', $$VALUES ('dead_letter_and_route_disagree', 'pending')$$, 'a dead letter of a route that lives is listed');
+DELETE FROM backend.notification_dead_letters;
+INSERT INTO backend.notification_opt_outs (user_id, kind, channel) VALUES (:'cleo', 'lobby.membership.removed', 'push');
+SELECT results_eq('SELECT invariant, details FROM backend.invariants_notifications', $$VALUES ('opt_out_of_what_is_not_optional', 'lobby.membership.removed')$$, 'what cannot be refused is listed');
+DELETE FROM backend.notification_opt_outs WHERE kind = 'lobby.membership.removed';
+INSERT INTO backend.notification_kinds (kind, channels, is_optional, fields) VALUES ('test.kind', '{email}', true, '{}'), ('test.other', '{push}', true, '{}');
 SELECT results_eq(
     'SELECT invariant, object_id, details FROM backend.invariants_notifications',
     $$VALUES ('email_kind_without_a_template', NULL::uuid, 'test.kind')$$, 'a kind that goes by mail and has no template is listed');

@@ -1,13 +1,13 @@
 -- Test galaxy-backend:worker/mail
 
 BEGIN;
-SELECT plan(75);
+SELECT plan(92);
 \ir ../helpers.psql
 
 -- Attributes and privileges.
 CREATE TEMPORARY TABLE functions (name text, arguments name[]);
-INSERT INTO functions VALUES ('mail_claim', ARRAY['integer', 'numeric']), ('mail_report', ARRAY['uuid', 'integer', 'text', 'text']);
-SELECT function_returns('worker', 'mail_claim', ARRAY['integer', 'numeric'], 'setof record', 'mails are claimed in batches');
+INSERT INTO functions VALUES ('mail_claim', ARRAY['integer', 'numeric', 'integer']), ('mail_purge', ARRAY['integer']), ('mail_report', ARRAY['uuid', 'integer', 'text', 'text']);
+SELECT function_returns('worker', 'mail_claim', ARRAY['integer', 'numeric', 'integer'], 'setof record', 'mails are claimed in batches');
 SELECT function_returns('worker', 'mail_report', ARRAY['uuid', 'integer', 'text', 'text'], 'text', 'a report is answered with the state');
 SELECT volatility_is('worker', name, arguments, 'volatile', format('%s() is VOLATILE', name)) FROM functions;
 SELECT is_definer('worker', name, arguments, format('%s() has its owner''s rights', name)) FROM functions;
@@ -21,13 +21,13 @@ INSERT INTO backend.mail_templates (template_id, subject, body_text, body_html, 
 CREATE FUNCTION pg_temp.enqueue(p_key text, p_template text DEFAULT 'test.low', p_expires_in interval DEFAULT NULL) RETURNS uuid LANGUAGE sql
 RETURN backend.mail_enqueue(p_template, p_key, ARRAY[p_key || '@b.example.org', p_key || '@a.example.org'], jsonb_build_object('n', p_key, 'code', p_key, 'minutes', 1),
                             NULL, backend.now() + p_expires_in);
-CREATE FUNCTION pg_temp.claim(p_limit integer DEFAULT 10, p_lease numeric DEFAULT 60) RETURNS text[]
+CREATE FUNCTION pg_temp.claim(p_limit integer DEFAULT 10, p_lease numeric DEFAULT 60, p_min_priority integer DEFAULT 0) RETURNS text[]
 LANGUAGE plpgsql SET role = backend_worker AS $$
 DECLARE
     v_claimed text[];
 BEGIN
     SELECT array_agg(c.subject || ' #' || c.attempt_no ORDER BY c.n) INTO v_claimed
-      FROM (SELECT m.*, row_number() OVER () AS n FROM worker.mail_claim(p_limit, p_lease) AS m) AS c;
+      FROM (SELECT m.*, row_number() OVER () AS n FROM worker.mail_claim(p_limit, p_lease, p_min_priority) AS m) AS c;
     RETURN coalesce(v_claimed, '{}');
 END;
 $$;
@@ -55,7 +55,7 @@ SELECT is(pg_temp.claim(), '{}', 'where there is no mail none is claimed');
 SELECT pg_temp.enqueue('one'), pg_temp.enqueue('urgent', 'test.high') \g /dev/null
 SELECT is(pg_temp.claim(0), '{}', 'none is claimed where none is asked for');
 SELECT results_eq(
-    'SELECT template_id, attempt_no, recipients, subject, body_text, body_html FROM worker.mail_claim(10, 60)',
+    'SELECT template_id, attempt_no, recipients, subject, body_text, body_html FROM worker.mail_claim(10, 60, 0)',
     $$VALUES ('test.high', 1, ARRAY['urgent@a.example.org', 'urgent@b.example.org'], 'High urgent', 'Text urgent', '<!doctype html>urgent'),
              ('test.low', 1, ARRAY['one@a.example.org', 'one@b.example.org'], 'Low one', 'Text one', '<!doctype html>one')$$,
     'what is due comes, the urgent first, with all that is needed to send it');
@@ -113,8 +113,9 @@ BEGIN
 END;
 $$;
 SELECT is_empty(
-    $$SELECT attempt, wait FROM waits WHERE wait NOT BETWEEN interval '2.5 seconds' * 2 ^ (attempt - 1) AND interval '5 seconds' * 2 ^ (attempt - 1)$$,
-    'each wait is twice the one before, less up to a half');
+    $$SELECT attempt, wait FROM waits
+       WHERE extract(epoch FROM wait) NOT BETWEEN least(3600, 5 * 4 ^ (attempt - 1)) / 2 AND least(3600, 5 * 4 ^ (attempt - 1))$$,
+    'each wait is four times the one before, to an hour, less up to a half');
 SELECT results_eq(
     $$SELECT status, attempts, last_attempt_no FROM pg_temp.delivery('later')$$, $$VALUES ('retrying', 8, 8)$$, 'seven failures are not the end');
 SELECT is(pg_temp.report('later', 8, 'transient', '421 too often'), 'dead_lettered', 'the eighth is');
@@ -159,6 +160,16 @@ SELECT pg_temp.enqueue('mute'), pg_temp.claim() \g /dev/null
 SELECT is(pg_temp.report('mute', 1, 'permanent'), 'dead_lettered', 'and without an error');
 SELECT is((SELECT reason FROM backend.mail_dead_letters WHERE delivery_id = (pg_temp.delivery('mute')).delivery_id), 'permanent', 'with what there is');
 
+-- Administrators are told, but not that a mail to them is dead.
+SELECT results_eq(
+    $$SELECT n.idempotency_key, n.user_id, n.payload FROM backend.notifications AS n WHERE n.payload ->> 'delivery_id' = (pg_temp.delivery('refused')).delivery_id::text$$,
+    $$SELECT delivery_id || ':1', NULL::uuid, jsonb_build_object('delivery_id', delivery_id, 'template_id', 'test.low') FROM pg_temp.delivery('refused')$$,
+    'administrators are told which mail was given up');
+SELECT backend.mail_enqueue('mail.dead_lettered', 'itself', ARRAY['ops@example.org'], '{"delivery_id": "x", "template_id": "y"}') \g /dev/null
+SELECT pg_temp.claim() \g /dev/null
+SELECT is(pg_temp.report('itself', 1, 'permanent', '550'), 'dead_lettered', 'the mail that says so can be given up too');
+SELECT is_empty($$SELECT FROM backend.notifications WHERE payload ->> 'template_id' = 'mail.dead_lettered'$$, 'of which nobody is told');
+
 -- Outcomes that are none.
 SELECT pg_temp.enqueue('odd'), pg_temp.claim() \g /dev/null
 SELECT throws_ok($$SELECT pg_temp.report('odd', 1, 'lost')$$, '23514', NULL, 'an outcome is one that is known');
@@ -174,6 +185,10 @@ SELECT results_eq(
     $$SELECT attempt_no, outcome, error FROM backend.mail_attempts WHERE delivery_id = (pg_temp.delivery('lost')).delivery_id ORDER BY 1$$,
     $$VALUES (1, 'permanent', 'late'), (2, 'outcome_unknown', NULL)$$, 'but is written down');
 SELECT is(pg_temp.report('lost', 2, 'sent'), 'sent', 'the one that has it now decides');
+SELECT pg_temp.enqueue('doubled'), pg_temp.claim(1, 60), pg_temp.advance('60 seconds'), pg_temp.claim(1, 60) \g /dev/null
+SELECT is(pg_temp.report('doubled', 1, 'sent'), 'sent', 'but what it sent, though it says so late, is sent');
+SELECT is(pg_temp.report('doubled', 2, 'transient', '4xx'), 'sent', 'whatever comes of the attempt that took over');
+SELECT is(pg_temp.claim(), '{}', 'and nobody sends it again');
 SELECT pg_temp.enqueue('slow'), pg_temp.claim(1, 60), pg_temp.advance('2 minutes') \g /dev/null
 SELECT is(pg_temp.report('slow', 1, 'sent'), 'sent', 'one that is late decides while nobody else has it');
 SELECT pg_temp.enqueue('stopped'), pg_temp.claim() \g /dev/null
@@ -214,7 +229,27 @@ SELECT is(
     'they are dropped in batches, whatever little is claimed');
 SELECT pg_temp.claim(2) \g /dev/null
 
-SELECT is_empty('SELECT * FROM backend.invariants_mail', 'nothing is wrong after all this');
+-- Urgent mail has claims of its own.
+SELECT pg_temp.enqueue('bulk'), pg_temp.enqueue('fresh', 'test.high') \g /dev/null
+SELECT is(pg_temp.claim(10, 60, 11), '{}', 'who asks for what is more urgent gets nothing else');
+SELECT is(pg_temp.claim(10, 60, 10), ARRAY['High fresh #1'], 'but that');
+UPDATE backend.mail_deliveries SET status = 'cancelled' WHERE status IN ('pending', 'retrying');
+
+SELECT is_empty($$SELECT * FROM backend.invariants_mail$$, 'nothing is wrong after all this');
+
+-- What is old.
+SELECT is(worker.mail_purge(1000), 0, 'mail that was done with lately is kept');
+SELECT pg_temp.enqueue('waits'), pg_temp.advance('30 days') \g /dev/null
+SELECT is(worker.mail_purge(2), 2, 'after a month it is deleted, in batches');
+SELECT worker.mail_purge(1000) \g /dev/null
+SELECT results_eq(
+    'SELECT status, count(*) > 1 FROM backend.mail_deliveries GROUP BY 1 ORDER BY 1', $$VALUES ('dead_lettered', true), ('pending', false)$$,
+    'but what was given up, and what still waits');
+SELECT pg_temp.advance('60 days'), worker.mail_purge(1000) \g /dev/null
+SELECT results_eq(
+    'SELECT d.idempotency_key, (SELECT count(*) FROM backend.mail_payloads), (SELECT count(*) FROM backend.mail_attempts) FROM backend.mail_deliveries AS d',
+    $$VALUES ('waits', 1::bigint, 0::bigint)$$, 'for some months; what waits stays for ever');
+UPDATE backend.mail_deliveries SET status = 'cancelled' WHERE status IN ('pending', 'retrying');
 
 -- A worker claims often and little: what it looks at must not grow with what waits.
 INSERT INTO backend.mail_payloads (payload_id, subject, body_text, body_html) VALUES ('0197f3a2-0000-7000-8000-000000000000', 's', 't', 'h');

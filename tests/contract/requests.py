@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import httpx
 import psycopg
 
-from tests.contract import accounts, administrators, games, identities
+from tests.contract import accounts, administrators, games, identities, notifications
 from tests.contract.document import Operation, document
 from tests.postgres import Database
 from tests.services import (
@@ -108,6 +108,8 @@ def right(world: World, operation: Operation, person: Person | None = None, body
         return identities.right(world, operation, person, body)
     if operation.name in accounts.OPERATIONS:
         return accounts.right(world, operation, person, body)
+    if operation.name in notifications.OPERATIONS:
+        return notifications.right(world, operation, person, body)
     values = {"device_session_id": person.device_session_id, "user_id": person.user_id}
     return Request(
         operation.method,
@@ -234,6 +236,7 @@ CAUSES: Mapping[str | tuple[str, str], Make] = {
     **administrators.causes(right),
     **identities.CAUSES,
     **accounts.CAUSES,
+    **notifications.CAUSES,
 }
 
 # What answers with these is tried while the database stalls.

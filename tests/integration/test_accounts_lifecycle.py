@@ -54,7 +54,7 @@ def test_a_deletion_leaves_nothing_that_leads_to_the_person(api: Api, database: 
         add_session(connection, ann.user_id)
         # Mail of a notification, one that is given up, and one whose relay repeats the address.
         connection.execute("SELECT worker.notification_routes_deliver(100, 'operators@example.org')")
-        claimed = connection.execute("SELECT delivery_id, attempt_no, recipients FROM worker.mail_claim(100, 60)").fetchall()
+        claimed = connection.execute("SELECT delivery_id, attempt_no, recipients FROM worker.mail_claim(100, 60, 0)").fetchall()
         mine = [(delivery_id, attempt_no) for delivery_id, attempt_no, recipients in claimed if recipients == [ann.email]]
         assert len(mine) >= 3
         for number, (delivery_id, attempt_no) in enumerate(mine):

@@ -317,7 +317,7 @@ def test_a_mail_that_took_every_worker_with_it_is_given_up(
     one = enqueue(connection)
     with database.cluster.connect(database.name, "galaxy_worker") as dying:
         for _ in range(8):
-            assert len(dying.execute("SELECT * FROM worker.mail_claim(1, 30)").fetchall()) == 1
+            assert len(dying.execute("SELECT * FROM worker.mail_claim(1, 30, 0)").fetchall()) == 1
             travel(connection, "30 seconds")
     deliver()
     state = delivery(connection, one)

@@ -30,7 +30,7 @@ class Worker:
         self.connection = database.connect("galaxy_worker", options=options)
 
     def claim(self, limit: int = 1, lease: float = LEASE) -> list[Claim]:
-        rows = self.connection.execute("SELECT * FROM worker.mail_claim(%s, %s)", [limit, lease]).fetchall()
+        rows = self.connection.execute("SELECT * FROM worker.mail_claim(%s, %s, 0)", [limit, lease]).fetchall()
         return [Claim(str(row[0]), row[1]) for row in rows]
 
     def report(self, claim: Claim, outcome: str, error: str | None = None) -> str | None:
@@ -360,7 +360,7 @@ def test_a_claim_costs_little_while_much_waits(connection: psycopg.Connection[An
     """Ten times the mail must not make a claim ten times as dear: all of it would take a hundred times as long."""
 
     def buffers() -> float:
-        plan = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM worker.mail_claim(1, 30)"
+        plan = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM worker.mail_claim(1, 30, 0)"
         row = worker.connection.execute(plan).fetchone()
         assert row is not None
         return float(row[0][0]["Plan"]["Shared Hit Blocks"] + row[0][0]["Plan"]["Shared Read Blocks"])

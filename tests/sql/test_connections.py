@@ -176,7 +176,7 @@ def test_every_mail_is_claimed_by_one(database: Database) -> None:
 
     def claim(connection: psycopg.Connection[Any], _: int) -> list[UUID]:
         found: list[UUID] = []
-        while batch := connection.execute("SELECT delivery_id FROM worker.mail_claim(3, 60)").fetchall():
+        while batch := connection.execute("SELECT delivery_id FROM worker.mail_claim(3, 60, 0)").fetchall():
             found.extend(row[0] for row in batch)
         return found
 

@@ -17,34 +17,63 @@ from workers.smtp import SEND_TIMEOUT, Mail, Relay, Result
 
 log = logging.getLogger("galaxy.worker")
 
-# A worker that dies gives its mail back after this long; it outlasts everything that an attempt may take.
-LEASE_SECONDS = int(SEND_TIMEOUT) + 10
+# A worker that dies gives its mail back after this long; it outlasts everything that an attempt may take: a connection that was
+# kept and is gone, another one, a relay that hangs, and an outcome that can be written down only a little later.
+LEASE_SECONDS = 2 * int(SEND_TIMEOUT) + 20
+
+# From this priority on somebody waits for the mail.
+URGENT = 100
 
 
 class MailDelivery:
-    """Sends due mail one by one over one connection, each under a lease of its own, until none is left.
+    """Sends what is due in the outbox over two connections: one for all of it, one for what is urgent.
+
+    So a fresh code waits neither for the backlog nor for a relay that is slow with some other mail.
+    """
+
+    def __init__(self, config: Config, door: Door) -> None:
+        self._lanes = [_Lane(config, door, min_priority) for min_priority in (0, URGENT)]
+
+    def stop(self) -> None:
+        """Finish the mail that has been started, and no other."""
+        for lane in self._lanes:
+            lane.stop()
+
+    async def idle(self) -> None:
+        """Wait until no mail is being sent."""
+        for lane in self._lanes:
+            await lane.idle()
+
+    async def run(self) -> None:
+        """Send what is due. Raises psycopg.Error when the database cannot be asked; the sweep comes back."""
+        ended = await asyncio.gather(*(lane.run() for lane in self._lanes), return_exceptions=True)
+        for error in ended:
+            if error is not None:
+                raise error
+
+
+class _Lane:
+    """Sends due mail of a priority one by one over one connection, each under a lease of its own, until none is left.
 
     One run at a time in a process: whoever is woken meanwhile makes the run that goes on look once more.
     """
 
-    def __init__(self, config: Config, door: Door) -> None:
+    def __init__(self, config: Config, door: Door, min_priority: int) -> None:
         self._config = config
         self._door = door
+        self._min_priority = min_priority
         self._running = asyncio.Lock()
         self._look_again = False
         self._stopping = False
 
     def stop(self) -> None:
-        """Finish the mail that has been started, and no other."""
         self._stopping = True
 
     async def idle(self) -> None:
-        """Wait until no mail is being sent."""
         async with self._running:
             return
 
     async def run(self) -> None:
-        """Send what is due. Raises psycopg.Error when the database cannot be asked; the sweep comes back."""
         self._look_again = True
         if self._running.locked():
             return
@@ -63,7 +92,7 @@ class MailDelivery:
                 await relay.quit()
 
     async def _send_next(self, relay: Relay) -> bool:
-        claimed = await self._door.call("mail_claim", limit=1, lease_seconds=LEASE_SECONDS)
+        claimed = await self._door.call("mail_claim", limit=1, lease_seconds=LEASE_SECONDS, min_priority=self._min_priority)
         for row in claimed:
             # Not the run's context: it sends the mail of many requests.
             with telemetry.span("mail", row["traceparent"]), logs.bind(request_id=row["request_id"]):

@@ -1,8 +1,10 @@
-"""Task `notification_deliver`: put due mail notifications into the outbox."""
+"""Task `notification_deliver`: what could not be told with its cause."""
 
 from __future__ import annotations
 
 import logging
+
+from psycopg.rows import DictRow
 
 from app import metrics
 from app.config import Config
@@ -14,7 +16,7 @@ _BATCH = 100
 
 
 class NotificationDelivery:
-    """Delivers the routes that need an address: the person's, or the administrators'."""
+    """Delivers by mail what is for administrators, what failed before, and reminders of turns."""
 
     def __init__(self, config: Config, door: Door) -> None:
         self._admin_email = config.notification_admin_email
@@ -22,17 +24,22 @@ class NotificationDelivery:
 
     async def run(self) -> None:
         """Deliver what is due. Raises psycopg.Error; the sweep comes back."""
-        delivered = _BATCH
-        while delivered == _BATCH:
-            routes = await self._door.call("notification_routes_deliver", limit=_BATCH, admin_email=self._admin_email)
-            delivered = len(routes)
-            for route in routes:
-                metrics.notification_routes_total.add(1, {"channel": "email"})
-                if route["status"] == "skipped":
-                    log.warning("notification skipped: there is no address", extra=_fields(route))
-                elif route["status"] != "delivered":
-                    log.error("notification not delivered", extra=_fields(route))
+        while routes := await self._door.call("notification_routes_deliver", limit=_BATCH, admin_email=self._admin_email):
+            _tell(routes)
+        while routes := await self._door.call("turn_digests_deliver", limit=_BATCH):
+            _tell(routes)
 
 
-def _fields(route: dict[str, object]) -> dict[str, object]:
-    return {"route_id": route["route_id"], "kind": route["kind"], "status": route["status"], "error": route["error"]}
+def _tell(routes: list[DictRow]) -> None:
+    for route in routes:
+        metrics.notification_routes_total.add(1, {"channel": "email"})
+        fields = {key: route[key] for key in ("route_id", "kind", "status", "error")}
+        match route["status"]:
+            case "delivered":
+                log.debug("notification delivered", extra=fields)
+            case "skipped" if not route["is_for_administrators"]:
+                log.debug("notification skipped", extra=fields)
+            case "skipped":
+                log.warning("notification skipped: BACKEND_NOTIFICATION_ADMIN_EMAIL is not set", extra=fields)
+            case _:
+                log.error("notification not delivered", extra=fields)

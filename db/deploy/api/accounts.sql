@@ -55,6 +55,7 @@ BEGIN
            time_zone = coalesce(p_body ->> 'time_zone', time_zone)
      WHERE user_id = p_user_id
     RETURNING * INTO v_account;
+    PERFORM turn_reminders_reschedule(p_user_id);
     RETURN account_json(v_account)::text;
 END;
 $$;

@@ -31,6 +31,7 @@ INSERT INTO backend.deletion_rules (table_name, column_name, holds, rule, descri
     ('accounts', 'display_name', 'data', 'erase', 'It becomes "deleted".'),
     ('accounts', 'preferred_language', 'data', 'erase', 'It becomes that of somebody new.'),
     ('accounts', 'time_zone', 'data', 'erase', 'It becomes UTC.'),
+    ('accounts', 'turn_reminder', 'data', 'erase', 'It becomes off.'),
     ('accounts', 'declared_country', 'data', 'erase', 'It becomes null.'),
     ('identities', 'user_id', 'person', 'delete', 'The ways in are free for a new registration.'),
     ('identities', 'subject', 'data', 'erase', 'It goes with its row.'),
@@ -53,7 +54,10 @@ INSERT INTO backend.deletion_rules (table_name, column_name, holds, rule, descri
     ('mail_attempts', 'error', 'data', 'erase', 'Relays repeat the address in what they answer.'),
     ('mail_dead_letters', 'reason', 'data', 'erase', 'Likewise.'),
     ('notifications', 'user_id', 'person', 'keep', 'Ids of games; what was not delivered is cancelled.'),
+    ('notification_opt_outs', 'user_id', 'person', 'delete', 'What they wanted to be told.'),
     ('notification_malformed_intents', 'user_id', 'person', 'keep', 'As it was given, of our own faults.'),
+    ('notification_routes', 'last_error', 'data', 'erase', 'It may repeat what was to be said.'),
+    ('notification_dead_letters', 'reason', 'data', 'erase', 'Likewise.'),
     ('push_pending', 'user_id', 'person', 'keep', 'Ids, for minutes.'),
     ('push_events', 'user_id', 'person', 'keep', 'Ids, for minutes.'),
     ('games', 'owner_user_id', 'person', 'release', 'Cancelled before the start; after it the game goes on, and administrators run it.'),
@@ -97,6 +101,9 @@ BEGIN
     UPDATE notification_routes AS r SET last_error = NULL
       FROM notifications AS n
      WHERE n.notification_id = r.notification_id AND n.user_id = p_user_id AND r.last_error IS NOT NULL;
+    UPDATE notification_dead_letters AS l SET reason = 'erased'
+      FROM notification_routes AS r JOIN notifications AS n USING (notification_id)
+     WHERE r.route_id = l.route_id AND n.user_id = p_user_id;
     v_delivery_ids := ARRAY(
         SELECT d.delivery_id FROM mail_deliveries AS d
          WHERE d.delivery_id IN (SELECT o.delivery_id FROM mail_deliveries AS o WHERE o.user_id = p_user_id
@@ -129,7 +136,7 @@ BEGIN
      WHERE caller = p_user_id::text OR (caller = 'internal' AND strpos(concat(location, body), p_user_id::text) > 0);
     UPDATE accounts
        SET deleted_at = backend.now(), email = NULL, email_hash = sha256(convert_to(email, 'UTF8')), display_name = 'deleted',
-           preferred_language = 'en', time_zone = 'UTC', declared_country = NULL
+           preferred_language = 'en', time_zone = 'UTC', turn_reminder = 'off', declared_country = NULL
      WHERE user_id = p_user_id;
     PERFORM session_revoke_all(p_user_id, 'account_deleted');
     UPDATE device_sessions SET client_public_key = NULL, token_hash = NULL WHERE user_id = p_user_id;

@@ -52,6 +52,8 @@ CREATE TABLE backend.accounts (
         CONSTRAINT accounts_language_is_a_tag CHECK (preferred_language ~ '^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$'),
     time_zone text NOT NULL DEFAULT 'UTC'
         CONSTRAINT accounts_time_zone_is_known REFERENCES backend.time_zones,
+    turn_reminder text NOT NULL DEFAULT 'off'
+        CONSTRAINT accounts_turn_reminder_is_known CHECK (turn_reminder IN ('off', 'each', 'daily')),
     declared_country text CONSTRAINT accounts_country_is_iso_3166 CHECK (declared_country ~ '^[A-Z]{2}$'),
     permanent_block boolean NOT NULL DEFAULT false,
     deleted_at timestamptz,
@@ -62,6 +64,8 @@ CREATE TABLE backend.accounts (
     CONSTRAINT accounts_deleted_keeps_no_email CHECK (deleted_at IS NULL OR email IS NULL)
 );
 COMMENT ON TABLE backend.accounts IS 'A person. Never deleted as a row: deleted_at says that they are gone.';
+COMMENT ON COLUMN backend.accounts.turn_reminder IS
+    'Whether turns that came while they were away are told by mail: an hour after each, or at eight in the morning of their zone.';
 COMMENT ON COLUMN backend.accounts.declared_country IS 'Where the registration came from (ISO 3166-1 alpha-2); set then and never again.';
 COMMENT ON COLUMN backend.accounts.email_hash IS 'SHA-256 of the address of a deleted account.';
 CREATE UNIQUE INDEX accounts_email_is_unique_among_the_live ON backend.accounts (email) WHERE deleted_at IS NULL;

@@ -1,5 +1,5 @@
 -- Deploy galaxy-backend:backend/auth to pg
--- requires: backend/mail
+-- requires: backend/mail_templates
 -- requires: backend/sessions
 
 -- Why: signing in by a code that is mailed. The database keeps only a hash that it cannot compute by itself (the pepper is the

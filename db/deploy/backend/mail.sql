@@ -13,13 +13,15 @@ INSERT INTO backend.state_transitions (machine, action, from_state, to_state, de
     ('mail_delivery', 'report-sent', 'pending', 'sent', 'The relay took it.'),
     ('mail_delivery', 'report-sent', 'retrying', 'sent', 'The relay took it.'),
     ('mail_delivery', 'report-transient', 'pending', 'retrying', 'A 4xx, or the network.'),
+    ('mail_delivery', 'report-transient', 'retrying', 'retrying', 'A 4xx, or the network.'),
     ('mail_delivery', 'report-permanent', 'pending', 'dead_lettered', 'A 5xx, or one attempt too many.'),
     ('mail_delivery', 'report-permanent', 'retrying', 'dead_lettered', 'A 5xx, or one attempt too many.'),
     ('mail_delivery', 'cancel', 'pending', 'cancelled', 'What it speaks of is gone.'),
     ('mail_delivery', 'cancel', 'retrying', 'cancelled', 'What it speaks of is gone.'),
     ('mail_delivery', 'expire', 'pending', 'expired', 'It would come too late.'),
     ('mail_delivery', 'expire', 'retrying', 'expired', 'It would come too late.'),
-    ('mail_delivery', 'resend', 'retrying', 'pending', 'An administrator sends it again.'),
+    ('mail_delivery', 'resend', 'pending', 'pending', 'An administrator does not want to wait.'),
+    ('mail_delivery', 'resend', 'retrying', 'pending', 'An administrator does not want to wait.'),
     ('mail_delivery', 'resend', 'dead_lettered', 'pending', 'An administrator sends it again.');
 
 CREATE TABLE backend.mail_templates (
@@ -36,14 +38,6 @@ COMMENT ON TABLE backend.mail_templates IS 'One per kind of mail, in English; {{
 COMMENT ON COLUMN backend.mail_templates.priority IS 'Higher goes first.';
 COMMENT ON COLUMN backend.mail_templates.is_secret IS 'The body is erased when the mail is done with, and no view shows it.';
 CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_templates FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
-
-INSERT INTO backend.mail_templates (template_id, subject, body_text, body_html, priority, is_secret) VALUES (
-    'auth.login_code',
-    'Your Galaxy sign-in code',
-    E'Your sign-in code is {{code}}\n\nIt is good for {{minutes}} minutes, once. If you did not ask for it, ignore this mail: nobody can sign in without the code.\n',
-    E'<!doctype html>\n<html lang="en"><body style="font-family: sans-serif">\n<p>Your sign-in code is</p>\n<p style="font-size: 2em; letter-spacing: 0.2em"><strong>{{code}}</strong></p>\n<p>It is good for {{minutes}} minutes, once. If you did not ask for it, ignore this mail: nobody can sign in without the code.</p>\n</body></html>\n',
-    100, true
-);
 
 CREATE TABLE backend.mail_payloads (
     payload_id uuid PRIMARY KEY DEFAULT backend.uuid_v7(),
@@ -92,6 +86,8 @@ CREATE INDEX mail_deliveries_due ON backend.mail_deliveries (priority DESC, next
 -- What is to be dropped.
 CREATE INDEX mail_deliveries_expiring ON backend.mail_deliveries (expires_at)
     WHERE status IN ('pending', 'retrying') AND expires_at IS NOT NULL;
+-- What retention lets go.
+CREATE INDEX mail_deliveries_done ON backend.mail_deliveries (updated_at) WHERE status NOT IN ('pending', 'retrying');
 CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.mail_deliveries
     FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('mail_delivery', 'status');
 CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_deliveries FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();

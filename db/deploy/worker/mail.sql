@@ -1,19 +1,20 @@
 -- Deploy galaxy-backend:worker/mail to pg
--- requires: backend/mail
+-- requires: backend/mail_rules
 
 -- Why: a mail is sent under a lease, by one worker at a time. The attempt is written down before anything is sent; its number
--- is the fence: what a worker reports after its lease was taken over is kept as the attempt's outcome, and moves nothing else.
+-- is the fence: what a worker reports after its lease was taken over is kept as the attempt's outcome, and moves nothing else, unless
+-- it is that the mail was sent.
 
 BEGIN;
 SET LOCAL ROLE backend_owner;
 
-CREATE FUNCTION worker.mail_claim(p_limit integer, p_lease_seconds numeric)
+CREATE FUNCTION worker.mail_claim(p_limit integer, p_lease_seconds numeric, p_min_priority integer)
 RETURNS TABLE (
     delivery_id uuid, attempt_no integer, template_id text, recipients text[], subject text, body_text text, body_html text,
     request_id text, traceparent text
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = backend, pg_catalog, pg_temp
+SET search_path = backend, procrastinate, pg_catalog, pg_temp
 AS $$
 DECLARE
     v_expired uuid;
@@ -39,6 +40,7 @@ BEGIN
         SELECT * INTO v_delivery FROM mail_deliveries AS d
          WHERE d.status IN ('pending', 'retrying') AND d.next_attempt_at <= backend.now()
            AND (d.lease_until IS NULL OR is_over(d.lease_until)) AND NOT is_over(d.expires_at)
+           AND d.priority >= p_min_priority
          ORDER BY d.priority DESC, d.next_attempt_at
          LIMIT 1
            FOR NO KEY UPDATE SKIP LOCKED;
@@ -47,10 +49,7 @@ BEGIN
         traceparent := v_delivery.traceparent;
         IF v_delivery.attempts >= v_max_attempts THEN
             -- Every attempt counts, those too whose worker died: what takes its worker with it each time is not tried for ever.
-            UPDATE mail_deliveries AS d SET status = 'dead_lettered', lease_until = NULL WHERE d.delivery_id = v_delivery.delivery_id;
-            INSERT INTO mail_dead_letters (delivery_id, reason)
-            VALUES (v_delivery.delivery_id, 'nothing is known of the last attempt');
-            PERFORM mail_erase(v_delivery.delivery_id);
+            PERFORM mail_give_up(v_delivery.delivery_id, 'nothing is known of the last attempt');
             -- The worker is told, so that an operator is.
             delivery_id := v_delivery.delivery_id;
             template_id := v_delivery.template_id;
@@ -78,12 +77,12 @@ BEGIN
     END LOOP;
 END;
 $$;
-COMMENT ON FUNCTION worker.mail_claim(integer, numeric) IS
-    'At most so many mails that are due, the most urgent first, each with an attempt begun and a lease; and those that were given up on the way, without an attempt_no. Raises nothing of its own.';
+COMMENT ON FUNCTION worker.mail_claim(integer, numeric, integer) IS
+    'At most so many mails of at least this priority that are due, the most urgent first, each with an attempt begun and a lease; and those that were given up on the way, without an attempt_no. Raises nothing of its own.';
 
 CREATE FUNCTION worker.mail_report(p_delivery_id uuid, p_attempt_no integer, p_outcome text, p_error text) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = backend, pg_catalog, pg_temp
+SET search_path = backend, procrastinate, pg_catalog, pg_temp
 AS $$
 DECLARE
     v_delivery mail_deliveries%ROWTYPE;
@@ -92,7 +91,9 @@ BEGIN
     SELECT * INTO v_delivery FROM mail_deliveries AS d WHERE d.delivery_id = p_delivery_id FOR NO KEY UPDATE;
     UPDATE mail_attempts AS a SET outcome = p_outcome, error = left(p_error, 1000), finished_at = backend.now()
      WHERE a.delivery_id = p_delivery_id AND a.attempt_no = p_attempt_no AND a.finished_at IS NULL;
-    IF NOT FOUND OR v_delivery.last_attempt_no <> p_attempt_no OR v_delivery.status NOT IN ('pending', 'retrying') THEN
+    -- Who is late decides nothing, except that it was sent: then nobody need send it again.
+    IF NOT FOUND OR v_delivery.status NOT IN ('pending', 'retrying')
+        OR (v_delivery.last_attempt_no <> p_attempt_no AND p_outcome <> 'sent') THEN
         RETURN v_delivery.status;
     END IF;
     v_status := CASE
@@ -100,19 +101,15 @@ BEGIN
         WHEN p_outcome IN ('transient', 'outcome_unknown') AND v_delivery.attempts < setting('mail_max_attempts') THEN 'retrying'
         ELSE 'dead_lettered'
     END;
+    IF v_status = 'dead_lettered' THEN
+        PERFORM mail_give_up(p_delivery_id, coalesce(p_error, p_outcome));
+        RETURN v_status;
+    END IF;
     UPDATE mail_deliveries AS d
        SET status = v_status, lease_until = NULL,
-           -- 5 s, 10 s, 20 s, … to an hour, and up to half less, so that what failed together does not come back together.
-           next_attempt_at = CASE v_status
-               WHEN 'retrying' THEN backend.now()
-                   + make_interval(secs => least(3600, 5 * 2 ^ (v_delivery.attempts - 1)) * (0.5 + random() / 2))
-               ELSE d.next_attempt_at
-           END
+           next_attempt_at = CASE v_status WHEN 'retrying' THEN backend.now() + retry_after(v_delivery.attempts) ELSE d.next_attempt_at END
      WHERE d.delivery_id = p_delivery_id;
-    IF v_status = 'dead_lettered' THEN
-        INSERT INTO mail_dead_letters (delivery_id, reason) VALUES (p_delivery_id, left(coalesce(p_error, p_outcome), 1000));
-    END IF;
-    IF v_status <> 'retrying' THEN
+    IF v_status = 'sent' THEN
         PERFORM mail_erase(p_delivery_id);
     END IF;
     RETURN v_status;
@@ -120,5 +117,30 @@ END;
 $$;
 COMMENT ON FUNCTION worker.mail_report(uuid, integer, text, text) IS
     'What came of an attempt: sent, transient, permanent, or outcome_unknown where the relay''s answer was lost; returns the delivery''s status then. 23514 for another outcome.';
+
+CREATE FUNCTION worker.mail_purge(p_limit integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_ids uuid[];
+    v_payload_ids uuid[];
+BEGIN
+    SELECT array_agg(o.delivery_id), array_agg(o.payload_id) INTO v_ids, v_payload_ids
+      FROM (SELECT d.delivery_id, d.payload_id FROM mail_deliveries AS d
+             WHERE d.status NOT IN ('pending', 'retrying') AND d.updated_at <= backend.now() - setting_interval('mail_retention')
+               AND (d.status <> 'dead_lettered' OR d.updated_at <= backend.now() - setting_interval('dead_letter_retention'))
+             ORDER BY d.updated_at LIMIT p_limit
+               FOR UPDATE SKIP LOCKED) AS o;
+    DELETE FROM mail_dead_letters WHERE delivery_id = ANY (v_ids);
+    DELETE FROM mail_attempts WHERE delivery_id = ANY (v_ids);
+    DELETE FROM mail_recipients WHERE delivery_id = ANY (v_ids);
+    DELETE FROM mail_deliveries WHERE delivery_id = ANY (v_ids);
+    DELETE FROM mail_payloads WHERE payload_id = ANY (v_payload_ids);
+    RETURN coalesce(cardinality(v_ids), 0);
+END;
+$$;
+COMMENT ON FUNCTION worker.mail_purge(integer) IS
+    'Deletes at most so many mails that have been done with for long; returns how many. Raises nothing of its own.';
 
 COMMIT;

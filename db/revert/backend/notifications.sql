@@ -3,21 +3,21 @@
 BEGIN;
 SET LOCAL ROLE backend_owner;
 
--- Mail that was made of notifications goes with its templates.
-CREATE TEMPORARY TABLE revert_deliveries ON COMMIT DROP AS
-SELECT d.delivery_id, d.payload_id FROM backend.mail_deliveries AS d
- WHERE d.template_id IN (SELECT k.kind FROM backend.notification_kinds AS k);
-DELETE FROM backend.mail_dead_letters WHERE delivery_id IN (SELECT delivery_id FROM revert_deliveries);
-DELETE FROM backend.mail_attempts WHERE delivery_id IN (SELECT delivery_id FROM revert_deliveries);
-DELETE FROM backend.mail_recipients WHERE delivery_id IN (SELECT delivery_id FROM revert_deliveries);
-DELETE FROM backend.mail_deliveries WHERE delivery_id IN (SELECT delivery_id FROM revert_deliveries);
-DELETE FROM backend.mail_payloads WHERE payload_id IN (SELECT payload_id FROM revert_deliveries);
-DELETE FROM backend.mail_templates WHERE template_id IN (SELECT k.kind FROM backend.notification_kinds AS k);
-
 DROP VIEW backend.invariants_notifications;
+DROP FUNCTION backend.notification_with_routes_json(backend.notifications);
+DROP FUNCTION backend.notification_json(backend.notifications);
+DROP FUNCTION backend.notification_preferences_json(backend.accounts);
+DROP FUNCTION backend.turn_reminders_reschedule(uuid);
 DROP FUNCTION backend.notification_submit(text, text, uuid, jsonb);
+DROP FUNCTION backend.notification_mail(text, uuid[], text, jsonb, uuid);
+DROP FUNCTION backend.notification_route_settle(uuid, text, text);
+DROP FUNCTION backend.notification_values(jsonb);
+DROP FUNCTION backend.turn_reminder_problem(uuid, uuid, timestamptz);
+DROP FUNCTION backend.turn_reminder_due(text, timestamptz, text);
 DROP FUNCTION backend.notification_problem(text, jsonb);
 DROP TABLE backend.notification_malformed_intents;
+DROP TABLE backend.notification_opt_outs;
+DROP TABLE backend.notification_dead_letters;
 DROP TABLE backend.notification_routes;
 DROP TABLE backend.notifications;
 DROP TABLE backend.notification_kinds;

@@ -3,7 +3,8 @@
 BEGIN;
 SET LOCAL ROLE backend_owner;
 
+DROP FUNCTION worker.mail_purge(integer);
 DROP FUNCTION worker.mail_report(uuid, integer, text, text);
-DROP FUNCTION worker.mail_claim(integer, numeric);
+DROP FUNCTION worker.mail_claim(integer, numeric, integer);
 
 COMMIT;

@@ -7,8 +7,9 @@ DECLARE
     v_signature text;
 BEGIN
     FOREACH v_signature IN ARRAY ARRAY[
-        'worker.mail_claim(integer, numeric)',
-        'worker.mail_report(uuid, integer, text, text)'
+        'worker.mail_claim(integer, numeric, integer)',
+        'worker.mail_report(uuid, integer, text, text)',
+        'worker.mail_purge(integer)'
     ] LOOP
         ASSERT (SELECT p.prosecdef AND p.proowner = 'backend_owner'::regrole
                        AND p.proconfig[1] ~ '^search_path=backend, (procrastinate, )?pg_catalog, pg_temp$'

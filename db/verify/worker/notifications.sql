@@ -7,7 +7,10 @@ DECLARE
     v_signature text;
 BEGIN
     FOREACH v_signature IN ARRAY ARRAY[
-        'worker.notification_routes_deliver(integer, text)'
+        'worker.notification_routes_deliver(integer, text)',
+        'worker.turn_digests_deliver(integer)',
+        'worker.notifications_purge(integer)',
+        'worker.malformed_intents_purge(integer)'
     ] LOOP
         ASSERT (SELECT p.prosecdef AND p.proowner = 'backend_owner'::regrole
                        AND p.proconfig[1] ~ '^search_path=backend, (procrastinate, )?pg_catalog, pg_temp$'

@@ -1,0 +1,26 @@
+-- Verify galaxy-backend:api/mail on pg
+
+BEGIN;
+
+DO $$
+DECLARE
+    v_signature text;
+BEGIN
+    FOREACH v_signature IN ARRAY ARRAY[
+        'api.mail_delivery_list(text, text[], text, text, integer, text)',
+        'api.mail_delivery_get(text, uuid)',
+        'api.mail_attempt_list(text, uuid, integer, text)',
+        'api.mail_dead_letter_list(text, text, integer, text)',
+        'api.mail_delivery_resend(text, uuid)',
+        'api.mail_resend(text, uuid)'
+    ] LOOP
+        ASSERT (SELECT p.prosecdef AND p.proowner = 'backend_owner'::regrole
+                       AND p.proconfig[1] ~ '^search_path=backend, (procrastinate, )?pg_catalog, pg_temp$'
+                  FROM pg_proc AS p WHERE p.oid = v_signature::regprocedure),
+            format('%s is not a function of a door', v_signature);
+        ASSERT has_function_privilege('backend_api', v_signature, 'EXECUTE'), format('backend_api cannot execute %s', v_signature);
+    END LOOP;
+END;
+$$;
+
+ROLLBACK;
