@@ -52,8 +52,9 @@ lock: setup ## Pin what requirements/*.in name, with hashes; UPGRADE=1 takes new
 	cd requirements && $(COMPILE) -c dev.txt -o run.txt run.in
 	cd requirements && $(COMPILE) -o bench.txt bench.in
 
-proto: setup ## Generate the code of proto/push/v1/push.proto
+proto: setup ## Generate the code of proto/push/v1/push.proto and proto/notification.fbs
 	$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. proto/push/v1/push.proto
+	flatc --python --gen-object-api --gen-onefile -o proto/notification/v1 proto/notification.fbs
 
 schema: setup ## Write docs/schema.sql and docs/error_codes.md anew
 	$(PY) -m dev.schema_dump

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from dev.push_client import PushClient
+from dev.push_client import PushClient, decode_payload
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
                         "device_session_id": told.device_session_id,
                         "kind": getattr(told, "kind", ""),
                         "reason": getattr(told, "reason", ""),
-                        "payload": json.loads(told.payload) if is_client_event else {},
+                        "payload": decode_payload(told.kind, told.payload) if is_client_event else {},
                     }
                 ),
                 flush=True,

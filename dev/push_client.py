@@ -3,19 +3,24 @@
 with PushClient("localhost:8081", "gateway-1", token) as client:
     for event in client:
         ...             # event is a push_pb2.PushEvent; client.cursor is its cursor
+
+decode_payload(event.client_event.kind, event.client_event.payload) is what a client event tells.
 """
 
 from __future__ import annotations
 
+import json
 import random
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import grpc
 
+from proto.notification.v1 import notification_generated
 from proto.push.v1 import push_pb2, push_pb2_grpc
 
 # Trying again would not help.
@@ -152,3 +157,20 @@ class PushClient:
             return
         self._closed.wait(self._delay * random.uniform(0.5, 1.0))  # noqa: S311
         self._delay = min(self._delay * 2, 5.0)
+
+
+def decode_payload(kind: str, payload: bytes) -> dict[str, Any] | None:
+    """Return what a client event tells, or None where that cannot be read: nothing was sent, or a table that this
+    copy of the schema does not have yet.
+    """
+    if payload.startswith(b"{"):  # as no table does
+        return cast(dict[str, Any], json.loads(payload))
+    name = "".join(word.capitalize() for word in re.split("[._]", kind))
+    reader = getattr(notification_generated, name, None)
+    if reader is None or not payload:
+        return None
+    table = getattr(notification_generated, f"{name}T").InitFromObj(reader.GetRootAs(payload))
+    return {
+        re.sub("[A-Z]", lambda letter: "_" + letter[0].lower(), attribute): value.decode() if type(value) is bytes else value
+        for attribute, value in vars(table).items()
+    }

@@ -56,6 +56,7 @@ missing_packages() {
     if ! command -v perl >/dev/null || ! perl -MDBD::Pg -e 1 2>/dev/null; then echo libdbd-pg-perl; fi
     command -v pg_prove >/dev/null || echo libtap-parser-sourcehandler-pgtap-perl
     venv_works || [ -n "$(find_python)" ] || printf '%s\n' python3 python3-venv
+    command -v flatc >/dev/null || echo flatbuffers-compiler
     command -v setpriv >/dev/null || echo util-linux
     command -v git >/dev/null || echo git
     command -v make >/dev/null || echo make
@@ -75,6 +76,7 @@ refuse() { # refuse WHY PACKAGES…
             sqitch) say "  $package: Sqitch" ;;
             libdbd-pg-perl) say "  $package: Perl's DBD::Pg, which Sqitch needs" ;;
             libtap-parser-sourcehandler-pgtap-perl) say "  $package: pg_prove" ;;
+            flatbuffers-compiler) say "  $package: flatc, the compiler of FlatBuffers" ;;
             python3*) say "  $package: Python 3.11 or newer with venv and ensurepip" ;;
             util-linux) say "  $package: setpriv" ;;
             *) say "  $package" ;;

@@ -33,7 +33,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from psycopg.conninfo import conninfo_to_dict
 
 from app import dsn
-from dev.push_client import PushClient, ReplacedError
+from dev.push_client import PushClient, ReplacedError, decode_payload
 from proto.push.v1 import push_pb2, push_pb2_grpc
 from tests.postgres import Database
 
@@ -169,7 +169,9 @@ class Gateway:
 
 
 def number(event: push_pb2.PushEvent) -> int:
-    return int(json.loads(event.client_event.payload)["n"])
+    told = decode_payload(event.client_event.kind, event.client_event.payload)
+    assert told is not None
+    return int(told["n"])
 
 
 def emit(connection: psycopg.Connection[Any], first: int, last: int | None = None, padding: int = 0) -> None:
@@ -305,6 +307,32 @@ def test_an_event_arrives_with_all_it_has(
         reason="revoked",
     )
     assert event.cursor.encode() < invalidation.cursor.encode()
+
+
+def test_every_kind_of_notification_arrives_as_it_was_told(
+    streamer: Streamer, gateway: Subscribe, connection: psycopg.Connection[Any]
+) -> None:
+    one = gateway(streamer.target)
+    user_id = value(connection, "SELECT user_id FROM backend.account_create('email', 'a@b.org', 'a@b.org', 'en', 'UTC', NULL)")
+    examples = {
+        "uuid": "0198c0de-0000-7000-8000-000000000001",
+        "text": "👩‍🚀 שלום " * 100,
+        "time": "2026-01-31T12:00:00.5Z",
+        "integer": 999_999_999,
+    }
+    told = {
+        kind: {name: examples[field_type] for name, field_type in fields.items()}
+        for kind, fields in connection.execute(
+            "SELECT kind, fields FROM backend.notification_kinds WHERE 'push' = ANY (channels) ORDER BY kind"
+        ).fetchall()
+    }
+    for kind, payload in told.items():
+        connection.execute("SELECT backend.notification_submit(%s, 'key', %s, %s)", [kind, user_id, json.dumps(payload)])
+    until(lambda: len(one.events) == len(told))
+    events = [event.client_event for event in one.events]
+    assert {event.kind: decode_payload(event.kind, event.payload) for event in events} == told
+    assert not [event.kind for event in events if event.payload.startswith(b"{")]
+    assert not streamer.logged("does not fit")
 
 
 def test_a_rollback_leaves_nothing(streamer: Streamer, gateway: Subscribe, connection: psycopg.Connection[Any]) -> None:

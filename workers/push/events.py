@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from proto.push.v1 import push_pb2
+from workers.push.payloads import encode_payload
 
 # A gateway accepts messages of 4 MiB by default.
 BATCH_BYTES = 256 * 1024
@@ -63,11 +64,6 @@ def encode(row: Row) -> Event:
         event.session_invalidation.reason = row.reason or ""
     batch = push_pb2.PushEventBatch(events=[event]).SerializeToString()
     return Event(row.position, row.kind or INVALIDATION, row.created_at, batch, len(batch) - event.ByteSize())
-
-
-def encode_payload(kind: str, payload_json: str) -> bytes:
-    """Return a client event's payload as it is sent: for every kind, the JSON text."""
-    return payload_json.encode()
 
 
 def singles(events: Iterable[Event]) -> Iterator[bytes]:
