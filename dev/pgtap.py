@@ -15,7 +15,8 @@ def prove(cluster: Cluster, database: str, files: Sequence[str] = ()) -> tuple[i
     """Run pg_prove as the superuser and return its exit code and output.
 
     The database gets the extension in a schema `pgtap`, which everybody may use; the search path of the tests is
-    `backend, pgtap`. One file after another: they move the one clock, and make the same people. No file at all, and a file that plans no test, are failures.
+    `backend, pgtap`. One file goes after another: they move the one clock, and make the same people. No file at all,
+    and a file that plans no test, are failures.
     """
     with cluster.connect(database) as connection:
         # Not in `public`, where its views would be something that our roles can read.

@@ -5111,7 +5111,7 @@ BEGIN
              WHERE d.status NOT IN ('pending', 'retrying') AND d.updated_at <= backend.now() - setting_interval('mail_retention')
                AND (d.status <> 'dead_lettered' OR d.updated_at <= backend.now() - setting_interval('dead_letter_retention'))
              ORDER BY d.updated_at LIMIT p_limit
-               FOR UPDATE SKIP LOCKED) AS o;
+               FOR NO KEY UPDATE SKIP LOCKED) AS o;
     DELETE FROM mail_dead_letters WHERE delivery_id = ANY (v_ids);
     DELETE FROM mail_attempts WHERE delivery_id = ANY (v_ids);
     DELETE FROM mail_recipients WHERE delivery_id = ANY (v_ids);
@@ -5233,7 +5233,7 @@ BEGIN
                   AND (r.status IN ('pending', 'retrying')
                        OR (r.status = 'dead_lettered' AND r.updated_at > backend.now() - setting_interval('dead_letter_retention'))))
          ORDER BY n.created_at LIMIT p_limit
-           FOR UPDATE SKIP LOCKED);
+           FOR NO KEY UPDATE SKIP LOCKED);
     DELETE FROM notification_dead_letters AS l USING notification_routes AS r
      WHERE r.route_id = l.route_id AND r.notification_id = ANY (v_ids);
     DELETE FROM notification_routes WHERE notification_id = ANY (v_ids);

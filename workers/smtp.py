@@ -21,7 +21,7 @@ from app.config import Config
 
 Outcome = Literal["sent", "transient", "permanent", "outcome_unknown"]
 
-SEND_TIMEOUT = 20.0
+SEND_TIMEOUT = 15.0
 """Seconds that one mail may take, the connection included; the lease of an attempt is longer."""
 
 

@@ -101,9 +101,9 @@ SELECT pg_temp.mail('given up', 'ann@example.org', 'auth.login_code') AS given_u
 SELECT backend.mail_give_up(:'given_up', 'x') \g /dev/null
 UPDATE backend.mail_deliveries SET status = 'cancelled' WHERE delivery_id = :'cancelled';
 UPDATE backend.mail_deliveries SET expires_at = backend.now() WHERE delivery_id = :'late';
-SELECT is(pg_temp.resend(:'given_up'), 'mail_erased', 'nor a code that is forgotten');
+SELECT throws_ok(format($$SELECT api.mail_delivery_resend('root', %L)$$, :'given_up'), 'GX409', 'mail_erased', 'nor a code that is forgotten');
 SELECT is(pg_temp.resend(:'late'), 'mail_erased', 'nor what would come too late');
-SELECT is(pg_temp.resend(:'cancelled'), 'invalid_transition', 'nor what was cancelled');
+SELECT throws_ok(format($$SELECT api.mail_delivery_resend('root', %L)$$, :'cancelled'), 'GX409', 'invalid_transition', 'nor what was cancelled');
 SELECT is(api.mail_resend('root', :'two')::jsonb ->> 'status', 'pending', 'by the other path it is the same');
 SELECT throws_ok(format($$SELECT api.mail_resend('root', %L)$$, :'one'), 'GX409', 'already_sent', 'in every respect');
 SELECT bag_eq(

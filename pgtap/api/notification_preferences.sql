@@ -1,7 +1,7 @@
 -- Test galaxy-backend:api/notification_preferences
 
 BEGIN;
-SELECT plan(33);
+SELECT plan(35);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -67,6 +67,11 @@ SELECT throws_ok(format(c, gen_random_uuid()), 'GX404', 'account_not_found', 'it
   FROM unnest(ARRAY['SELECT api.notification_preferences_get(%L)', $$SELECT pg_temp.choose(%L, '{}')$$]) AS c;
 SELECT pg_temp.sanction(:'ann', 'login_block') \g /dev/null
 SELECT throws_ok(format('SELECT api.notification_preferences_get(%L)', :'ann'), 'GX403', 'sanctioned', 'who may sign in');
+
+UPDATE backend.accounts SET permanent_block = true WHERE user_id = :'ann';
+SELECT throws_ok(format($$SELECT pg_temp.choose(%L, '{}')$$, :'ann'), 'GX403', 'account_blocked', 'who is not blocked');
+UPDATE backend.accounts SET permanent_block = false, deleted_at = backend.now(), email = NULL WHERE user_id = :'ann';
+SELECT throws_ok(format($$SELECT pg_temp.choose(%L, '{}')$$, :'ann'), 'GX403', 'account_deleted', 'who is there');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/accounts
 
 BEGIN;
-SELECT plan(212);
+SELECT plan(213);
 \ir ../helpers.psql
 
 -- Attributes.
@@ -320,6 +320,7 @@ SELECT is(pg_temp.violated(format('UPDATE backend.accounts SET %s WHERE user_id 
     ($$preferred_language = 'zh-Hant-TW'$$, 'nothing', 'a tag may have parts'),
     ($$time_zone = 'Mars/Olympus'$$, 'accounts_time_zone_is_known', 'a time zone is known'),
     ($$declared_country = 'Deu'$$, 'accounts_country_is_iso_3166', 'a country has two letters'),
+    ($$turn_reminder = 'hourly'$$, 'accounts_turn_reminder_is_known', 'how somebody is reminded is known'),
     ($$user_name = (SELECT user_name FROM backend.accounts WHERE email IS NULL LIMIT 1)$$, 'accounts_user_name_is_unique', 'a user name is one person''s'),
     ($$deleted_at = backend.now()$$, 'accounts_deleted_keeps_no_email', 'who is gone leaves no address')
   ) AS t(v, c, d);

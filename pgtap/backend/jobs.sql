@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/jobs
 
 BEGIN;
-SELECT plan(20);
+SELECT plan(22);
 \ir ../helpers.psql
 
 -- Attributes.
@@ -51,6 +51,12 @@ SELECT is_empty(
     $$SELECT FROM procrastinate.procrastinate_jobs WHERE task_name = 'rolled_back'$$, 'what is rolled back leaves no job');
 SELECT throws_ok($$SELECT backend.job_defer(NULL, 'b')$$, '23502', NULL, 'a job has a queue');
 SELECT throws_ok($$SELECT backend.job_defer('a', NULL)$$, '23502', NULL, 'a job has a task');
+
+SELECT is_empty(
+    $$SELECT n, w FROM generate_series(1, 12) AS n, LATERAL (SELECT extract(epoch FROM backend.retry_after(n)) AS w) AS t
+       WHERE w NOT BETWEEN least(3600, 5 * 4 ^ (n - 1)) / 2 AND least(3600, 5 * 4 ^ (n - 1))$$,
+    'what failed waits four times as long each time, to an hour, less up to a half');
+SELECT cmp_ok((SELECT count(DISTINCT backend.retry_after(3)) FROM generate_series(1, 20)), '>', 10::bigint, 'of which chance decides');
 
 SELECT * FROM finish();
 ROLLBACK;

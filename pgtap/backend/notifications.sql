@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/notifications
 
 BEGIN;
-SELECT plan(132);
+SELECT plan(137);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -18,7 +18,8 @@ SELECT fk_ok('backend', 'notification_routes', 'notification_id', 'backend', 'no
 SELECT col_is_null('backend', 'notification_malformed_intents', c, format('of what is malformed %s may be missing', c))
   FROM unnest(ARRAY['idempotency_key', 'user_id', 'payload']) AS c;
 SELECT volatility_is('backend', f, v, format('%s() is %s', f, upper(v)))
-  FROM (VALUES ('notification_problem', 'stable'), ('notification_submit', 'volatile')) AS t(f, v);
+  FROM (VALUES ('notification_problem', 'stable'), ('notification_submit', 'volatile'), ('notification_values', 'stable'), ('notification_route_settle', 'volatile'),
+               ('notification_mail', 'volatile'), ('notification_json', 'stable'), ('notification_with_routes_json', 'stable')) AS t(f, v);
 
 -- Privileges.
 GRANT SELECT ON tables TO backend_api;

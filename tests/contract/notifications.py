@@ -93,9 +93,7 @@ def _mail(status: str) -> Make:
                 [secrets.token_hex(8), new_email(), Jsonb({"game_name": "G"})],
             ).fetchone()
             assert row is not None
-            connection.execute(
-                "INSERT INTO mail_attempts (delivery_id, attempt_no, outcome) VALUES (%s, 1, 'sent')", row
-            )
+            connection.execute("INSERT INTO mail_attempts (delivery_id, attempt_no, outcome) VALUES (%s, 1, 'sent')", row)
             connection.execute("UPDATE mail_deliveries SET status = %s WHERE delivery_id = %s", [status, row[0]])
         return replace(right(world, operation, world.person()), path=operation.path.format(delivery_id=row[0]))
 

@@ -18,6 +18,7 @@ from dev.cluster import KILLABLE, Cluster, throw_away
 from tests.postgres import Database
 from tests.services import Program, StartProgram, travel, until
 from tests.smtp_relay import Attempt, Fault, FaultyRelay, Stage, Trouble, delivery, enqueue, enqueue_many
+from workers.tasks.mail import LEASE_SECONDS
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_a_worker_killed_in_mid_send(
     [line] = until(lambda: second.logged("mail sent"))
     assert line["delivery_id"] != one
     assert delivery(connection, one).attempts == [Attempt(1, "outcome_unknown", None, False)]
-    travel(connection, "30 seconds")
+    travel(connection, f"{LEASE_SECONDS} seconds")
     until(lambda: delivery(connection, one).status == "sent")
     assert delivery(connection, one).attempts == [Attempt(1, "outcome_unknown", None, False), Attempt(2, "sent", None, True)]
     assert [r.message_id for r in relay.received].count(f"<{one}@galaxy.example>") == kept + 1

@@ -97,7 +97,7 @@ def test_a_lease_that_ran_out_gives_the_mail_back_and_numbers_go_on(
 
 
 def test_a_late_report_moves_nothing(connection: psycopg.Connection[Any], worker: Worker, other: Worker) -> None:
-    for outcome in ("sent", "transient", "permanent", "outcome_unknown"):
+    for outcome in ("transient", "permanent", "outcome_unknown"):
         one = enqueue(connection, outcome)
         [first] = worker.claim()
         travel(connection, f"{LEASE} seconds")
@@ -113,6 +113,18 @@ def test_a_late_report_moves_nothing(connection: psycopg.Connection[Any], worker
         assert worker.report(first, "permanent", "later still") == "sent"
         assert other.report(second, "permanent") == "sent"
         assert delivery(connection, one).outcomes == [outcome, "sent"]
+
+
+def test_what_was_sent_after_all_is_not_sent_again(connection: psycopg.Connection[Any], worker: Worker, other: Worker) -> None:
+    one = enqueue(connection)
+    [first] = worker.claim()
+    travel(connection, f"{LEASE} seconds")
+    [second] = other.claim()
+    assert worker.report(first, "sent") == "sent"
+    assert other.report(second, "transient", "450 later") == "sent"
+    assert delivery(connection, one).outcomes == ["sent", "transient"]
+    travel(connection, "1 day")
+    assert worker.claim() == []
 
 
 def test_a_report_after_the_lease_counts_while_nobody_has_taken_over(connection: psycopg.Connection[Any], worker: Worker) -> None:
@@ -171,7 +183,7 @@ def test_who_waits_longest_goes_first_within_a_priority(connection: psycopg.Conn
 def test_each_wait_is_longer_and_no_two_are_alike(connection: psycopg.Connection[Any], worker: Worker) -> None:
     everything = enqueue_many(connection, 30)
     for attempt in range(1, 8):
-        longest = min(3600, 5 * 2 ** (attempt - 1))
+        longest = min(3600, 5 * 4 ** (attempt - 1))
         for claim in worker.claim(100):
             assert worker.report(claim, "transient", "450 later") == "retrying"
         waits = [delivery(connection, one).due_in for one in everything]

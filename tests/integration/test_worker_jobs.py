@@ -14,6 +14,7 @@ import pytest
 from tests.postgres import Database
 from tests.services import Program, StartProgram, simultaneously, travel, until
 from tests.smtp_relay import FaultyRelay, Trouble, delivery, enqueue, enqueue_many, worker_environment
+from workers.tasks.mail import LEASE_SECONDS
 
 # The job program itself, except that every sweep comes round ten times a second.
 HASTY = """
@@ -126,7 +127,7 @@ def test_a_worker_killed_in_mid_job(
     assert [line["job_id"] for line in second.logged("job of a dead worker")] == [job]
     # The mail's own lease still lasts.
     assert delivery(connection, one).outcomes == ["outcome_unknown"]
-    travel(connection, "30 seconds")
+    travel(connection, f"{LEASE_SECONDS} seconds")
     until(lambda: delivery(connection, one).status == "sent")
 
 

@@ -19,7 +19,7 @@ log = logging.getLogger("galaxy.worker")
 
 # A worker that dies gives its mail back after this long; it outlasts everything that an attempt may take: a connection that was
 # kept and is gone, another one, a relay that hangs, and an outcome that can be written down only a little later.
-LEASE_SECONDS = 2 * int(SEND_TIMEOUT) + 20
+LEASE_SECONDS = 2 * int(SEND_TIMEOUT) + 10
 
 # From this priority on somebody waits for the mail.
 URGENT = 100

@@ -1,5 +1,6 @@
 -- Deploy galaxy-backend:api/mail to pg
 -- requires: backend/mail_rules
+-- requires: backend/auth
 -- requires: backend/audit
 -- requires: backend/pages
 

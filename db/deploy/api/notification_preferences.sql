@@ -1,5 +1,6 @@
 -- Deploy galaxy-backend:api/notification_preferences to pg
 -- requires: backend/notifications
+-- requires: backend/game_rules
 
 BEGIN;
 SET LOCAL ROLE backend_owner;

@@ -34,9 +34,9 @@ $$;
 COMMENT ON FUNCTION backend.job_defer(text, text, jsonb, text, integer) IS
     'Puts a job in the queue, in this transaction, with the request''s context in its argument "context"; returns the job''s id.';
 
+-- Why a part is left to chance: what failed together is not to come back together.
 CREATE FUNCTION backend.retry_after(p_attempts integer) RETURNS interval
 LANGUAGE sql VOLATILE SECURITY INVOKER
--- Up to half less, so that what failed together does not come back together.
 RETURN make_interval(secs => least(3600, 5 * 4 ^ (least(p_attempts, 10) - 1)) * (0.5 + random() / 2));
 COMMENT ON FUNCTION backend.retry_after(integer) IS
     'How long to wait after so many attempts that failed: 5 s, 20 s, 80 s, … to an hour, and up to half less.';

@@ -77,12 +77,12 @@ SELECT t.template_id, t.priority, t.is_secret, t.subject,
         'Template: {{template_id}}',
         'Its attempts say why: GET /api/v1/admin/mail/deliveries/{{delivery_id}}/attempts'])
   ) AS t (template_id, priority, is_secret, audience, subject, paragraphs)
-  JOIN (VALUES
-    ('address', 'You get this mail because somebody asked to sign in to Galaxy with this address.'),
-    ('person', 'You get this mail because you have an account at Galaxy. Your notification preferences say which mails you get.'),
-    ('decision', 'You get this mail because it is about your seat in a game at Galaxy.'),
-    ('reminder', 'You get this mail because you asked to be reminded of turns. Your notification preferences end that.'),
-    ('operator', 'You get this mail because this is the address for administrators of this Galaxy platform.')
-  ) AS f (audience, footer) USING (audience);
+  CROSS JOIN LATERAL (SELECT 'You get this mail because ' || CASE t.audience
+      WHEN 'address' THEN 'somebody asked to sign in to Galaxy with this address.'
+      WHEN 'person' THEN 'you have an account at Galaxy. Your notification preferences say which mails you get.'
+      WHEN 'decision' THEN 'it is about your seat in a game at Galaxy.'
+      WHEN 'reminder' THEN 'you asked to be reminded of turns. Your notification preferences end that.'
+      WHEN 'operator' THEN 'this is the address for administrators of this Galaxy platform.'
+  END) AS f (footer);
 
 COMMIT;

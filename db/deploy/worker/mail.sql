@@ -131,7 +131,7 @@ BEGIN
              WHERE d.status NOT IN ('pending', 'retrying') AND d.updated_at <= backend.now() - setting_interval('mail_retention')
                AND (d.status <> 'dead_lettered' OR d.updated_at <= backend.now() - setting_interval('dead_letter_retention'))
              ORDER BY d.updated_at LIMIT p_limit
-               FOR UPDATE SKIP LOCKED) AS o;
+               FOR NO KEY UPDATE SKIP LOCKED) AS o;
     DELETE FROM mail_dead_letters WHERE delivery_id = ANY (v_ids);
     DELETE FROM mail_attempts WHERE delivery_id = ANY (v_ids);
     DELETE FROM mail_recipients WHERE delivery_id = ANY (v_ids);

@@ -119,7 +119,7 @@ BEGIN
                   AND (r.status IN ('pending', 'retrying')
                        OR (r.status = 'dead_lettered' AND r.updated_at > backend.now() - setting_interval('dead_letter_retention'))))
          ORDER BY n.created_at LIMIT p_limit
-           FOR UPDATE SKIP LOCKED);
+           FOR NO KEY UPDATE SKIP LOCKED);
     DELETE FROM notification_dead_letters AS l USING notification_routes AS r
      WHERE r.route_id = l.route_id AND r.notification_id = ANY (v_ids);
     DELETE FROM notification_routes WHERE notification_id = ANY (v_ids);
