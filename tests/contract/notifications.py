@@ -70,9 +70,9 @@ def right(world: World, operation: Operation, person: Person, body: Any = None) 
     )
 
 
-def known_values(world: World, operation: Operation) -> Mapping[str, str] | None:
+def known_values(world: World, operation: Operation) -> Mapping[str, str]:
     """For made-up requests: what is there for the operation."""
-    return values_of(world, operation) if operation.name in OPERATIONS else None
+    return values_of(world, operation) if operation.name in OPERATIONS else {}
 
 
 # -- wrong ones

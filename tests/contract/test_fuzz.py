@@ -26,7 +26,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from tests.contract import accounts, administrators
+from tests.contract import accounts, administrators, notifications
 from tests.contract.document import document
 from tests.contract.games import known_values
 from tests.contract.requests import World
@@ -83,6 +83,7 @@ def test_any_request_gets_a_documented_answer(case: Any, shared_api: Api, world:
         known = {"device_session_id": caller.device_session_id, "user_id": caller.user_id}
         known |= administrators.known_values(world, operation)
         known |= known_values(world, operation, caller)
+        known |= notifications.known_values(world, operation)
         known |= others[0] if others is not None else {}
         for name in case.path_parameters:
             case.path_parameters[name] = known.get(name, case.path_parameters[name])
