@@ -179,7 +179,7 @@ def test_whoever_is_no_member_any_more_finds_no_game(which: str, status: str, wo
     game = make_game(world, status="running")
     game.execute(f"UPDATE memberships SET status = '{status}', ended_at = now() WHERE user_id = %(guest)s")
     # What their race holds is let go with the seat.
-    game.execute("UPDATE race_names SET released_at = now() WHERE user_id = %(guest)s")
+    game.execute("UPDATE race_names SET tier = 'released', released_at = now() WHERE user_id = %(guest)s")
     assert refused(EVERY[which](world, game, game.guest)) == (404, "game_not_found")
     assert EVERY[which](world, game, game.owner).status_code < 300
 
@@ -188,7 +188,7 @@ def test_whoever_is_no_member_any_more_finds_no_game(which: str, status: str, wo
 def test_an_owner_without_a_seat_finds_no_game(which: str, world: World) -> None:
     game = make_game(world, status="running")
     game.execute("UPDATE memberships SET status = 'removed', ended_at = now() WHERE user_id = %(owner)s")
-    game.execute("UPDATE race_names SET released_at = now() WHERE user_id = %(owner)s")
+    game.execute("UPDATE race_names SET tier = 'released', released_at = now() WHERE user_id = %(owner)s")
     assert refused(EVERY[which](world, game, game.owner)) == (404, "game_not_found")
 
 
@@ -199,7 +199,7 @@ def test_whoever_may_do_nothing_may_not_play(which: str, what: str, world: World
     with world.connect() as connection:
         if what == "deleted":
             game.execute("UPDATE memberships SET status = 'removed', ended_at = now() WHERE user_id = %(guest)s")
-            game.execute("UPDATE race_names SET released_at = now() WHERE user_id = %(guest)s")
+            game.execute("UPDATE race_names SET tier = 'released', released_at = now() WHERE user_id = %(guest)s")
             delete_account(connection, game.guest.user_id)
         else:
             sanction(connection, game.guest.user_id, what)
