@@ -8,7 +8,7 @@ and skeletons; both must be of one Unicode version. What is written, tab-separat
     default_ignorables.tsv  first, last: Default_Ignorable_Code_Point (DerivedCoreProperties.txt)
     name_characters.tsv     first, last, kind, scripts: letters, marks and digits (UnicodeData.txt) with their scripts
                             (Scripts.txt, ScriptExtensions.txt), augmented as TS 39 has it; {} for those of every script
-    version.tsv             data_version, unicode_version, icu_version: the first names all of the above by a digest
+    unicode_version.tsv     data_version, unicode_version, icu_version: the first names all of the above by a digest
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 SOURCE = Path("/usr/share/unicode")
 TARGET = Path(__file__).resolve().parent.parent / "db" / "data" / "unicode"
 FILES = ("case_foldings.tsv", "confusables.tsv", "default_ignorables.tsv", "name_characters.tsv")
-VERSION = "version.tsv"
+VERSION = "unicode_version.tsv"
 
 SEPARATORS = " -'."
 KINDS = {"L": "letter", "Mn": "mark", "Mc": "mark", "Nd": "digit"}

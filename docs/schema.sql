@@ -3658,13 +3658,13 @@ CREATE FUNCTION backend.race_name_canonical(p_race_name text) RETURNS text
     AS $$
 DECLARE
     v_text text := text_fold(normalize(text_visible(p_race_name), NFKC));
-    v_skeleton text;
+    v_before text;
 BEGIN
-    -- Some characters look like a capital letter whose small one looks like something else: they are gone after a second time.
+    -- Until nothing changes: some characters look like a capital letter, and its small one like something else.
     FOR i IN 1..4 LOOP
-        v_skeleton := text_skeleton(v_text);
-        v_text := text_fold(v_skeleton);
-        EXIT WHEN v_text = v_skeleton;
+        v_before := v_text;
+        v_text := text_fold(text_skeleton(v_before));
+        EXIT WHEN v_text = v_before;
     END LOOP;
     -- Without separators; and I, l and 1, of which case folding leaves two, are one.
     RETURN translate(v_text, 'i ''-.', 'l');
@@ -3679,16 +3679,15 @@ CREATE FUNCTION backend.race_name_clean(p_race_name text) RETURNS text
     AS $$
 DECLARE
     v_name text := race_name_tidy(p_race_name);
+    v_problem text := race_name_problem(v_name);
 BEGIN
-    CASE race_name_problem(v_name)
-        WHEN 'name_reserved' THEN
-            PERFORM fail(422, 'invalid_name', 'This race name is reserved.', '{"reason": "name_reserved"}');
-        WHEN 'invalid_name' THEN
-            PERFORM fail(422, 'invalid_name', 'A race name has 2 to 32 letters of one script, digits, spaces, hyphens, apostrophes or full stops.',
-                         '{"reason": "invalid_name"}');
-        ELSE
-            RETURN v_name;
-    END CASE;
+    IF v_problem = 'name_reserved' THEN
+        PERFORM fail(422, 'invalid_name', 'This race name is reserved.', '{"reason": "name_reserved"}');
+    ELSIF v_problem IS NOT NULL THEN
+        PERFORM fail(422, 'invalid_name', 'A race name has 2 to 32 letters of one script, digits, spaces, hyphens, apostrophes or full stops.',
+                     '{"reason": "invalid_name"}');
+    END IF;
+    RETURN v_name;
 END;
 $$;
 

@@ -25,13 +25,13 @@ SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
     v_text text := text_fold(normalize(text_visible(p_race_name), NFKC));
-    v_skeleton text;
+    v_before text;
 BEGIN
-    -- Some characters look like a capital letter whose small one looks like something else: they are gone after a second time.
+    -- Until nothing changes: some characters look like a capital letter, and its small one like something else.
     FOR i IN 1..4 LOOP
-        v_skeleton := text_skeleton(v_text);
-        v_text := text_fold(v_skeleton);
-        EXIT WHEN v_text = v_skeleton;
+        v_before := v_text;
+        v_text := text_fold(text_skeleton(v_before));
+        EXIT WHEN v_text = v_before;
     END LOOP;
     -- Without separators; and I, l and 1, of which case folding leaves two, are one.
     RETURN translate(v_text, 'i ''-.', 'l');
@@ -97,9 +97,9 @@ SELECT n FROM unnest(ARRAY[
     'nobody', 'null', 'official', 'operator', 'owner', 'postmaster', 'root', 'security', 'server', 'service', 'staff', 'superuser',
     'support', 'sysadmin', 'system', 'undefined', 'unknown', 'webmaster']) AS n;
 
+-- Every space of Unicode is one, whatever the collation says.
 CREATE FUNCTION backend.race_name_tidy(p_race_name text) RETURNS text
 LANGUAGE sql IMMUTABLE SECURITY INVOKER
--- Every space of Unicode is one, whatever the collation says.
 RETURN btrim(regexp_replace(
     normalize(p_race_name, NFC),
     E'[\\u0009-\\u000d\\u0020\\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]+', ' ', 'g'));
@@ -153,16 +153,15 @@ SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
     v_name text := race_name_tidy(p_race_name);
+    v_problem text := race_name_problem(v_name);
 BEGIN
-    CASE race_name_problem(v_name)
-        WHEN 'name_reserved' THEN
-            PERFORM fail(422, 'invalid_name', 'This race name is reserved.', '{"reason": "name_reserved"}');
-        WHEN 'invalid_name' THEN
-            PERFORM fail(422, 'invalid_name', 'A race name has 2 to 32 letters of one script, digits, spaces, hyphens, apostrophes or full stops.',
-                         '{"reason": "invalid_name"}');
-        ELSE
-            RETURN v_name;
-    END CASE;
+    IF v_problem = 'name_reserved' THEN
+        PERFORM fail(422, 'invalid_name', 'This race name is reserved.', '{"reason": "name_reserved"}');
+    ELSIF v_problem IS NOT NULL THEN
+        PERFORM fail(422, 'invalid_name', 'A race name has 2 to 32 letters of one script, digits, spaces, hyphens, apostrophes or full stops.',
+                     '{"reason": "invalid_name"}');
+    END IF;
+    RETURN v_name;
 END;
 $$;
 COMMENT ON FUNCTION backend.race_name_clean(text) IS 'A name that may be somebody''s, as it is kept. GX422 invalid_name.';
