@@ -155,8 +155,9 @@ def test_a_race_may_have_any_name_that_a_race_may_have(world: World) -> None:
     """Spaces, apostrophes, letters of other scripts: what goes into a query comes out of it."""
     with RudeEngine(lambda connection, _: connection.sendall(answer_of(200, b"{}"))) as engine:
         game = make_game(world, status="running", endpoint=engine.url)
-        name = "Zoë O'Ñandú-Ω. 7"
-        game.execute(f"UPDATE memberships SET race_name = '{name.replace(chr(39), chr(39) * 2)}' WHERE user_id = %(guest)s")
+        name = "Zoë O'Ñandú-Ö. 7"
+        for table in ("race_names", "memberships"):
+            game.execute(f"UPDATE {table} SET race_name = '{name.replace(chr(39), chr(39) * 2)}' WHERE user_id = %(guest)s")
         assert report(world, game, game.guest).status_code == 200
         assert command(world, game, game.guest).status_code == 202
         line = engine.requests[0].split(b"\r\n")[0].decode()
