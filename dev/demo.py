@@ -336,6 +336,10 @@ def game_in_play(platform: Platform, hurry: bool) -> None:
     check("grow" in json.dumps(report["orders"]), "Dana's report tells of the orders that were carried out")
 
     step("The rest is played by force, to the end")
+    # A second planet: who has more planets and more people at their best than at first has earned their race's name.
+    home = report["planets"][0]["number"]
+    settle = {"order": "settle", "planet": home, "target": home % 8 + 1, "people": 10}
+    dana.ask(platform, "POST", orders_path, 200, json={"turn": 2, "commands": [settle]})
     turn = 2
     while (seen := dana.ask(platform, "GET", path, 200))["status"] == "running":
         if seen["current_turn"] >= turn:
@@ -348,6 +352,21 @@ def game_in_play(platform: Platform, hurry: bool) -> None:
     check(True, "game.finished reached both")
     turns = [e["payload"]["turn"] for e in subscriber.events if e["kind"] == "game.turn.ready" and e["user_id"] == dana.user_id]
     check(turns == list(range(1, seen["current_turn"] + 1)), "Dana was told of each turn once, in order")
+
+    step("Dana's race grew: its name is earned, and she registers it")
+    subscriber.client_event(dana.user_id, "lobby.race_name.pending", race_name=dana_race)
+    mine = dana.ask(platform, "GET", "/lobby/my/race-names", 200)["items"]
+    check(
+        [n["status"] for n in mine if n["race_name"] == dana_race] == ["pending_registration"],
+        f"{dana_race} waits to be registered",
+    )
+    registered = dana.ask(platform, "POST", "/lobby/race-names/register", 200, json={"race_name": dana_race})
+    subscriber.client_event(dana.user_id, "lobby.race_name.registered", race_name=dana_race)
+    check(registered["status"] == "registered", f"{dana_race} is hers for good")
+    asked = emil.ask(platform, "GET", "/lobby/race-names/check", 200, params={"name": dana_race.upper()})
+    check(asked["reason"] == "name_taken", "and nobody else's")
+
+    step("The game is over")
     refused = platform.admin("POST", force, 409)
     check(refused["error"]["code"] == "game_not_running", "no turn can be forced any more")
     # Else every game made after this would be played with it.

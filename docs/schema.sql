@@ -1351,6 +1351,30 @@ $$;
 
 COMMENT ON FUNCTION api.my_profile_update(p_user_id uuid, p_body jsonb) IS 'Changes how the caller is called. GX400 invalid_request, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
 
+CREATE FUNCTION api.my_race_name_list(p_user_id uuid, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_list text := 'my_race_name_list:' || p_user_id;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+    v_account accounts%ROWTYPE := account_require(p_user_id);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    SELECT array_agg(race_name_json(r) ORDER BY r.race_name_id DESC), array_agg(r.race_name_id::text ORDER BY r.race_name_id DESC)
+      INTO v_items, v_keys
+      FROM (SELECT h.* FROM race_names AS h
+             WHERE h.user_id = v_account.user_id AND h.tier <> 'released' AND race_name_tier(h) <> 'released'
+               AND (v_before IS NULL OR h.race_name_id < v_before)
+             ORDER BY h.race_name_id DESC
+             LIMIT p_limit + 1) AS r;
+    RETURN page(v_list, v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.my_race_name_list(p_user_id uuid, p_limit integer, p_cursor text) IS 'The race names that the caller holds, newest first, with the games in which they use them. GX400 invalid_cursor, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
+
 CREATE FUNCTION api.my_session_list(p_user_id uuid, p_limit integer, p_cursor text) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -1598,6 +1622,70 @@ END;
 $$;
 
 COMMENT ON FUNCTION api.notification_preferences_set(p_user_id uuid, p_body jsonb) IS 'Says by which channels the caller is told of what, whole: what is not named is told by every channel. GX400 invalid_request, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
+
+CREATE FUNCTION api.race_name_check(p_user_id uuid, p_name text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_account accounts%ROWTYPE := account_require(p_user_id);
+    v_name text := race_name_tidy(p_name);
+    v_reason text := race_name_problem(v_name);
+BEGIN
+    IF v_reason IS NULL AND EXISTS (
+        SELECT FROM race_names AS r
+         WHERE r.canonical = race_name_canonical(v_name) AND r.user_id <> v_account.user_id AND race_name_tier(r) <> 'released'
+    ) THEN
+        v_reason := 'name_taken';
+    END IF;
+    RETURN json_build_object('race_name', v_name, 'available', v_reason IS NULL, 'reason', v_reason)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.race_name_check(p_user_id uuid, p_name text) IS 'Whether the caller could take a name now, and if not why; never who has it. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
+
+CREATE FUNCTION api.race_name_register(p_user_id uuid, p_body jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_canonical text;
+    v_name race_names%ROWTYPE;
+    v_limit integer;
+BEGIN
+    PERFORM account_require(p_user_id);
+    -- The person first: of two names that they register at once, the second is counted after the first.
+    PERFORM account_lock(p_user_id);
+    v_canonical := race_name_canonical(p_body ->> 'race_name');
+    PERFORM race_name_lock(v_canonical);
+    -- The one that is held, else the last one that was.
+    SELECT * INTO v_name FROM race_names AS r
+     WHERE r.user_id = p_user_id AND r.canonical = v_canonical
+     ORDER BY r.tier <> 'released' DESC, r.race_name_id DESC LIMIT 1;
+    IF race_name_is_expired(v_name) THEN
+        PERFORM fail(422, 'race_name_pending_window_expired', 'The time in which this race name could be registered is over.',
+                     jsonb_build_object('expires_at', ts(v_name.expires_at)));
+    ELSIF v_name.race_name_id IS NULL OR v_name.tier = 'released' THEN
+        PERFORM fail(404, 'race_name_not_found', 'The caller holds no such race name.');
+    ELSIF v_name.tier <> 'pending_registration' THEN
+        PERFORM fail(409, 'invalid_transition', format('A race name that is %s does not allow register.', v_name.tier),
+                     jsonb_build_object('from', v_name.tier, 'action', 'register', 'allowed', '[]'::jsonb));
+    END IF;
+    v_limit := account_limit(p_user_id, 'max_registered_race_names');
+    IF (SELECT count(*) FROM race_names AS r WHERE r.user_id = p_user_id AND r.tier = 'registered') >= v_limit THEN
+        PERFORM fail(422, 'race_name_registration_quota_exceeded', 'This account has registered as many race names as it may.',
+                     jsonb_build_object('limit', 'max_registered_race_names', 'value', v_limit));
+    END IF;
+    UPDATE race_names SET tier = 'registered', expires_at = NULL, registered_at = backend.now()
+     WHERE race_name_id = v_name.race_name_id
+    RETURNING * INTO STRICT v_name;
+    PERFORM notification_submit('lobby.race_name.registered', v_name.race_name_id::text, p_user_id,
+                                jsonb_build_object('race_name', v_name.race_name));
+    RETURN race_name_json(v_name)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.race_name_register(p_user_id uuid, p_body jsonb) IS 'Makes a name that the caller has earned theirs for good. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, race_name_not_found, GX409 invalid_transition, GX422 race_name_pending_window_expired, race_name_registration_quota_exceeded.';
 
 CREATE FUNCTION api.runtime_force_next_turn(p_admin text, p_game_id uuid) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3521,8 +3609,8 @@ BEGIN
         SELECT i.game_id FROM invites AS i WHERE i.inviter_user_id = p_user_id AND i.status = 'created');
     -- The games in the order of their ids, then the names in their order: nobody who does likewise waits in a circle.
     PERFORM FROM games AS g WHERE g.game_id = ANY (v_game_ids) ORDER BY g.game_id FOR NO KEY UPDATE;
-    PERFORM pg_advisory_xact_lock(hashtextextended(n.canonical, 11))
-       FROM (SELECT r.canonical FROM race_names AS r WHERE r.user_id = p_user_id AND r.released_at IS NULL
+    PERFORM race_name_lock(n.canonical)
+       FROM (SELECT r.canonical FROM race_names AS r WHERE r.user_id = p_user_id AND r.tier <> 'released'
              UNION
              SELECT m.race_name_canonical FROM memberships AS m JOIN games AS g USING (game_id)
               WHERE g.owner_user_id = p_user_id AND m.status = 'active'
@@ -3552,8 +3640,8 @@ BEGIN
             END IF;
         END LOOP;
     END LOOP;
-    UPDATE race_names SET released_at = backend.now()
-     WHERE user_id = p_user_id AND released_at IS NULL AND (p_reason = 'deleted' OR tier <> 'registered');
+    UPDATE race_names SET tier = 'released', released_at = backend.now()
+     WHERE user_id = p_user_id AND tier <> 'released' AND (p_reason = 'deleted' OR tier <> 'registered');
 END;
 $$;
 
@@ -4102,38 +4190,192 @@ $$;
 COMMENT ON FUNCTION backend.push_wake() IS 'Wakes the sequencer if it sleeps.';
 
 CREATE FUNCTION backend.race_name_canonical(p_race_name text) RETURNS text
-    LANGUAGE sql IMMUTABLE
-    RETURN translate(regexp_replace(lower(NORMALIZE(p_race_name, NFKC)), '[\s''.-]'::text, ''::text, 'g'::text), 'i10'::text, 'llo'::text);
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_text text := text_fold(normalize(text_visible(p_race_name), NFKC));
+    v_before text;
+BEGIN
+    -- Until nothing changes: some characters look like a capital letter, and its small one like something else.
+    FOR i IN 1..4 LOOP
+        v_before := v_text;
+        v_text := text_fold(text_skeleton(v_before));
+        EXIT WHEN v_text = v_before;
+    END LOOP;
+    -- Without separators; and I, l and 1, of which case folding leaves two, are one.
+    RETURN translate(v_text, 'i ''-.', 'l');
+END;
+$$;
 
-COMMENT ON FUNCTION backend.race_name_canonical(p_race_name text) IS 'What two names that people would take for one have in common.';
+COMMENT ON FUNCTION backend.race_name_canonical(p_race_name text) IS 'What two names that people would take for one have in common; null for null.';
 
 CREATE FUNCTION backend.race_name_clean(p_race_name text) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
 DECLARE
-    v_name text := regexp_replace(btrim(normalize(p_race_name, NFC)), '\s+', ' ', 'g');
+    v_name text := race_name_tidy(p_race_name);
+    v_problem text := race_name_problem(v_name);
 BEGIN
-    IF v_name IS NULL OR v_name !~ '^[[:alnum:]][[:alnum:] .''-]{0,30}[[:alnum:].]$' OR race_name_canonical(v_name) = '' THEN
-        PERFORM fail(422, 'invalid_name', 'A race name has 2 to 32 letters, digits, spaces, hyphens, apostrophes or full stops.');
+    IF v_problem = 'name_reserved' THEN
+        PERFORM fail(422, 'invalid_name', 'This race name is reserved.', '{"reason": "name_reserved"}');
+    ELSIF v_problem IS NOT NULL THEN
+        PERFORM fail(422, 'invalid_name', 'A race name has 2 to 32 letters of one script, digits, spaces, hyphens, apostrophes or full stops.',
+                     '{"reason": "invalid_name"}');
     END IF;
     RETURN v_name;
 END;
-$_$;
+$$;
 
-COMMENT ON FUNCTION backend.race_name_clean(p_race_name text) IS 'A name as it is kept: NFC, trimmed, single spaces. GX422 invalid_name.';
+COMMENT ON FUNCTION backend.race_name_clean(p_race_name text) IS 'A name that may be somebody''s, as it is kept. GX422 invalid_name.';
+
+CREATE FUNCTION backend.race_name_expire(p_race_name_id uuid) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_name race_names%ROWTYPE;
+BEGIN
+    SELECT * INTO v_name FROM race_names AS r
+     WHERE r.race_name_id = p_race_name_id AND r.tier = 'pending_registration' AND is_over(r.expires_at);
+    IF v_name.race_name_id IS NULL THEN
+        RETURN false;
+    END IF;
+    IF race_name_tier(v_name) = 'reservation' THEN
+        UPDATE race_names SET tier = 'reservation', expires_at = NULL WHERE race_name_id = p_race_name_id;
+    ELSE
+        UPDATE race_names SET tier = 'released', released_at = backend.now() WHERE race_name_id = p_race_name_id;
+    END IF;
+    PERFORM notification_submit('lobby.race_name.expired', p_race_name_id || ':' || ts(v_name.expires_at), v_name.user_id,
+                                jsonb_build_object('race_name', v_name.race_name));
+    RETURN true;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.race_name_expire(p_race_name_id uuid) IS 'Ends the time of an earned name if it is over, and says so to its holder; false if there is nothing to end. The name is locked by the caller.';
+
+CREATE FUNCTION backend.race_name_game_ids(p_user_id uuid, p_canonical text) RETURNS uuid[]
+    LANGUAGE sql STABLE
+    RETURN ARRAY(SELECT m.game_id FROM (backend.memberships m JOIN backend.games g USING (game_id)) WHERE ((m.user_id = race_name_game_ids.p_user_id) AND (m.race_name_canonical = race_name_game_ids.p_canonical) AND (m.status = 'active'::text) AND (g.status <> ALL (ARRAY['finished'::text, 'cancelled'::text]))) ORDER BY m.game_id DESC);
+
+COMMENT ON FUNCTION backend.race_name_game_ids(p_user_id uuid, p_canonical text) IS 'The games in which a person uses a name, newest first.';
+
+CREATE TABLE backend.race_names (
+    race_name_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    canonical text NOT NULL,
+    data_version text NOT NULL,
+    race_name text NOT NULL,
+    user_id uuid NOT NULL,
+    tier text DEFAULT 'reservation'::text NOT NULL,
+    expires_at timestamp with time zone,
+    registered_at timestamp with time zone,
+    released_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT race_names_canonical_is_not_empty CHECK ((canonical <> ''::text)),
+    CONSTRAINT race_names_pending_registration_expires CHECK (((tier = 'released'::text) OR ((tier = 'pending_registration'::text) = (expires_at IS NOT NULL)))),
+    CONSTRAINT race_names_race_name_has_2_to_32_characters CHECK (((length(race_name) >= 2) AND (length(race_name) <= 32))),
+    CONSTRAINT race_names_registered_says_when CHECK (((tier = 'released'::text) OR ((tier = 'registered'::text) = (registered_at IS NOT NULL)))),
+    CONSTRAINT race_names_released_says_when CHECK (((tier = 'released'::text) = (released_at IS NOT NULL)))
+);
+
+COMMENT ON TABLE backend.race_names IS 'Who holds, or held, which race name.';
+
+COMMENT ON COLUMN backend.race_names.data_version IS 'By which data canonical was made; both are stored by a trigger.';
+
+CREATE FUNCTION backend.race_name_hold(p_canonical text) RETURNS backend.race_names
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_name race_names%ROWTYPE;
+BEGIN
+    PERFORM race_name_lock(p_canonical);
+    PERFORM race_name_expire(r.race_name_id) FROM race_names AS r WHERE r.canonical = p_canonical AND r.tier = 'pending_registration';
+    SELECT * INTO v_name FROM race_names AS r WHERE r.canonical = p_canonical AND r.tier <> 'released';
+    RETURN v_name;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.race_name_hold(p_canonical text) IS 'Locks a name to the end of the transaction, and returns who holds it how now; null for nobody.';
+
+CREATE FUNCTION backend.race_name_is_expired(p_race_name backend.race_names) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN (((p_race_name).tier = ANY (ARRAY['pending_registration'::text, 'released'::text])) AND ((p_race_name).expires_at <= COALESCE((p_race_name).released_at, backend.now())));
+
+COMMENT ON FUNCTION backend.race_name_is_expired(p_race_name backend.race_names) IS 'Whether a name was earned, and not registered in time.';
+
+CREATE FUNCTION backend.race_name_tier(p_race_name backend.race_names) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN CASE WHEN (((p_race_name).tier <> 'pending_registration'::text) OR (NOT backend.is_over((p_race_name).expires_at))) THEN (p_race_name).tier WHEN (backend.race_name_game_ids((p_race_name).user_id, (p_race_name).canonical) <> '{}'::uuid[]) THEN 'reservation'::text ELSE 'released'::text END;
+
+COMMENT ON FUNCTION backend.race_name_tier(p_race_name backend.race_names) IS 'The tier of a name now, whether or not somebody has come by to write it down.';
+
+CREATE FUNCTION backend.race_name_json(p_race_name backend.race_names) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('race_name', (p_race_name).race_name, 'status', backend.race_name_tier(p_race_name), 'game_ids', to_jsonb(backend.race_name_game_ids((p_race_name).user_id, (p_race_name).canonical)), 'expires_at', CASE backend.race_name_tier(p_race_name) WHEN 'pending_registration'::text THEN backend.ts((p_race_name).expires_at) ELSE NULL::text END, 'registered_at', backend.ts((p_race_name).registered_at));
+
+COMMENT ON FUNCTION backend.race_name_json(p_race_name backend.race_names) IS 'The race name object of the contract, for its holder.';
+
+CREATE FUNCTION backend.race_name_lock(p_canonical text) RETURNS void
+    LANGUAGE sql
+    RETURN pg_advisory_xact_lock(hashtextextended(p_canonical, (11)::bigint));
+
+COMMENT ON FUNCTION backend.race_name_lock(p_canonical text) IS 'Who holds a name changes in one transaction at a time. After accounts and games; of several names, in their order.';
+
+CREATE FUNCTION backend.race_name_problem(p_race_name text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_shape text;
+    v_is_repeated boolean;
+    v_is_one_script boolean;
+    v_canonical text;
+BEGIN
+    IF p_race_name IS NULL OR length(p_race_name) NOT BETWEEN 2 AND 32 THEN
+        RETURN 'invalid_name';
+    END IF;
+    WITH parts AS MATERIALIZED (
+        SELECT c.place, c.one, lag(c.one) OVER (ORDER BY c.place) AS one_before,
+               CASE WHEN c.one IN (' ', '-', '''', '.') THEN 'separator' ELSE n.kind END AS kind, n.scripts
+          FROM string_to_table(p_race_name, NULL) WITH ORDINALITY AS c (one, place)
+          LEFT JOIN LATERAL (
+              -- The range that could hold it, found by its begin.
+              SELECT r.kind, r.scripts, r.last_codepoint FROM name_characters AS r
+               WHERE r.first_codepoint <= ascii(c.one) ORDER BY r.first_codepoint DESC LIMIT 1
+          ) AS n ON n.last_codepoint >= ascii(c.one)
+    )
+    SELECT string_agg(coalesce(left(p.kind, 1), '?'), '' ORDER BY p.place),
+           bool_or(p.kind = 'mark' AND p.one = p.one_before),
+           -- One script that all are written in which are not of every script.
+           count(*) FILTER (WHERE p.scripts <> '{}') = coalesce((
+               SELECT max(s.uses) FROM (SELECT count(*) AS uses FROM parts AS o, unnest(o.scripts) AS script GROUP BY script) AS s), 0)
+      INTO v_shape, v_is_repeated, v_is_one_script
+      FROM parts AS p;
+    -- Marks stand on a letter, at most four, never one twice.
+    IF v_shape ~ '\?|(^|[ds])m|m{5}' OR v_is_repeated OR NOT v_is_one_script THEN
+        RETURN 'invalid_name';
+    END IF;
+    v_canonical := race_name_canonical(p_race_name);
+    RETURN CASE WHEN v_canonical = '' THEN 'invalid_name'
+                WHEN EXISTS (SELECT FROM reserved_names AS r WHERE r.canonical = v_canonical) THEN 'name_reserved' END;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.race_name_problem(p_race_name text) IS 'Why a tidy name may be nobody''s, invalid_name or name_reserved; null when it may be somebody''s.';
 
 CREATE FUNCTION backend.race_name_release_unused(p_user_id uuid, p_canonical text) RETURNS void
     LANGUAGE plpgsql
-    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
     AS $$
+DECLARE
+    v_held race_names%ROWTYPE := race_name_hold(p_canonical);
 BEGIN
-    PERFORM pg_advisory_xact_lock(hashtextextended(p_canonical, 11));
-    UPDATE race_names AS r SET released_at = backend.now()
-     WHERE r.canonical = p_canonical AND r.user_id = p_user_id AND r.released_at IS NULL AND r.tier = 'reservation'
-       AND NOT EXISTS (SELECT FROM memberships AS m JOIN games AS g USING (game_id)
-                        WHERE m.user_id = p_user_id AND m.race_name_canonical = p_canonical AND m.status = 'active'
-                          AND g.status NOT IN ('finished', 'cancelled'));
+    IF v_held.user_id = p_user_id AND v_held.tier = 'reservation' AND race_name_game_ids(p_user_id, p_canonical) = '{}' THEN
+        UPDATE race_names SET tier = 'released', released_at = backend.now() WHERE race_name_id = v_held.race_name_id;
+    END IF;
 END;
 $$;
 
@@ -4141,19 +4383,16 @@ COMMENT ON FUNCTION backend.race_name_release_unused(p_user_id uuid, p_canonical
 
 CREATE FUNCTION backend.race_name_reserve(p_user_id uuid, p_race_name text) RETURNS text
     LANGUAGE plpgsql
-    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
     v_name text := race_name_clean(p_race_name);
-    v_canonical text := race_name_canonical(v_name);
-    v_holder uuid;
-BEGIN
     -- Two who want one name at once: the second waits here, and then sees the first.
-    PERFORM pg_advisory_xact_lock(hashtextextended(v_canonical, 11));
-    SELECT r.user_id INTO v_holder FROM race_names AS r WHERE r.canonical = v_canonical AND r.released_at IS NULL;
-    IF v_holder IS NULL THEN
-        INSERT INTO race_names (canonical, race_name, user_id, tier) VALUES (v_canonical, v_name, p_user_id, 'reservation');
-    ELSIF v_holder <> p_user_id THEN
+    v_held race_names%ROWTYPE := race_name_hold(race_name_canonical(v_name));
+BEGIN
+    IF v_held.race_name_id IS NULL THEN
+        INSERT INTO race_names (race_name, user_id) VALUES (v_name, p_user_id);
+    ELSIF v_held.user_id <> p_user_id THEN
         PERFORM fail(422, 'name_taken', 'This race name is taken.');
     END IF;
     RETURN v_name;
@@ -4162,12 +4401,79 @@ $$;
 
 COMMENT ON FUNCTION backend.race_name_reserve(p_user_id uuid, p_race_name text) IS 'Makes a person the holder of a name, or leaves it theirs; returns it as it is kept. GX422 invalid_name, name_taken.';
 
+CREATE FUNCTION backend.race_name_tidy(p_race_name text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    RETURN btrim(regexp_replace(NORMALIZE(p_race_name, NFC), '[\u0009-\u000d\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+'::text, ' '::text, 'g'::text));
+
+COMMENT ON FUNCTION backend.race_name_tidy(p_race_name text) IS 'A name as it is kept: NFC, trimmed, single spaces.';
+
+CREATE FUNCTION backend.race_names_expire(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_name race_names%ROWTYPE;
+    v_count integer := 0;
+BEGIN
+    FOR v_name IN
+        SELECT * FROM race_names AS r
+         WHERE r.tier = 'pending_registration' AND r.expires_at <= backend.now()
+         ORDER BY r.expires_at LIMIT p_limit
+    LOOP
+        -- Never waits, so that the order of the names does not matter here: whoever has this one sees to it.
+        IF pg_try_advisory_xact_lock(hashtextextended(v_name.canonical, 11)) THEN
+            v_count := v_count + race_name_expire(v_name.race_name_id)::integer;
+        END IF;
+    END LOOP;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.race_names_expire(p_limit integer) IS 'Ends the time of at most so many earned names that nobody registered; returns how many. Any number may do it at once.';
+
+CREATE FUNCTION backend.race_names_recompute() RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_version text := (SELECT u.data_version FROM unicode_version AS u);
+    v_count integer;
+    v_total integer := 0;
+BEGIN
+    -- Nobody takes a name by the old data meanwhile.
+    LOCK TABLE race_names, memberships IN SHARE ROW EXCLUSIVE MODE;
+    UPDATE reserved_names SET race_name = race_name WHERE data_version <> v_version;
+    LOOP
+        -- A form can be another name's until that has its own; two names that want one are refused by race_names_one_holder.
+        UPDATE race_names AS r SET race_name = r.race_name
+         WHERE r.tier <> 'released' AND r.data_version <> v_version
+           AND NOT EXISTS (SELECT FROM race_names AS o
+                            WHERE o.canonical = race_name_canonical(r.race_name) AND o.tier <> 'released' AND o.race_name_id <> r.race_name_id);
+        GET DIAGNOSTICS v_count = ROW_COUNT;
+        EXIT WHEN v_count = 0;
+        v_total := v_total + v_count;
+    END LOOP;
+    UPDATE memberships AS m SET race_name = m.race_name
+      FROM games AS g
+     WHERE g.game_id = m.game_id AND m.status = 'active' AND g.status NOT IN ('finished', 'cancelled')
+       AND m.race_name_canonical <> race_name_canonical(m.race_name);
+    IF EXISTS (SELECT FROM invariants_race_names) THEN
+        RAISE EXCEPTION 'race names collide by these data' USING
+            ERRCODE = 'unique_violation', HINT = 'Look at backend.race_name_problems before the data are loaded.';
+    END IF;
+    RETURN v_total;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.race_names_recompute() IS 'Makes the canonical forms of what is held, in use and reserved anew, after other data were loaded; returns how many names it made anew. 23505 when two would become one, 23514 when one would become nothing: look at race_name_problems before.';
+
 CREATE FUNCTION backend.race_names_settle(p_game_id uuid, p_is_finished boolean) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
     v_member memberships%ROWTYPE;
+    v_earned race_names%ROWTYPE;
     v_expires_at timestamptz := backend.now() + setting_interval('pending_registration_ttl');
 BEGIN
     -- In the order of the names, which is the order of their locks.
@@ -4175,14 +4481,15 @@ BEGIN
         SELECT * FROM memberships WHERE game_id = p_game_id AND status = 'active' ORDER BY race_name_canonical
     LOOP
         IF p_is_finished AND v_member.max_planets > v_member.initial_planets AND v_member.max_population > v_member.initial_population THEN
-            PERFORM pg_advisory_xact_lock(hashtextextended(v_member.race_name_canonical, 11));
+            PERFORM race_name_lock(v_member.race_name_canonical);
+            -- One that was earned before and whose time is over was but in use, whether or not somebody has come by.
             UPDATE race_names AS r SET tier = 'pending_registration', expires_at = v_expires_at
-             WHERE r.canonical = v_member.race_name_canonical AND r.user_id = v_member.user_id AND r.released_at IS NULL
-               AND r.tier = 'reservation';
+             WHERE r.canonical = v_member.race_name_canonical AND r.user_id = v_member.user_id
+               AND (r.tier = 'reservation' OR (r.tier = 'pending_registration' AND is_over(r.expires_at)))
+            RETURNING * INTO v_earned;
             IF FOUND THEN
-                PERFORM notification_submit(
-                    'lobby.race_name.pending', p_game_id || ':' || v_member.race_name_canonical, v_member.user_id,
-                    jsonb_build_object('race_name', v_member.race_name, 'expires_at', ts(v_expires_at)));
+                PERFORM notification_submit('lobby.race_name.pending', p_game_id || ':' || v_earned.race_name_id, v_member.user_id,
+                                            jsonb_build_object('race_name', v_earned.race_name, 'expires_at', ts(v_expires_at)));
             END IF;
         ELSE
             PERFORM race_name_release_unused(v_member.user_id, v_member.race_name_canonical);
@@ -4441,11 +4748,10 @@ BEGIN
         PERFORM fail(422, 'game_full', 'Every seat is taken.');
     END IF;
     v_name := race_name_reserve(p_user_id, p_race_name);
-    INSERT INTO memberships AS m (game_id, user_id, race_name, race_name_canonical)
-    VALUES (p_game.game_id, p_user_id, v_name, race_name_canonical(v_name))
+    INSERT INTO memberships AS m (game_id, user_id, race_name)
+    VALUES (p_game.game_id, p_user_id, v_name)
     ON CONFLICT ON CONSTRAINT memberships_one_per_person_and_game DO UPDATE
-        SET status = 'active', ended_at = NULL, joined_at = backend.now(), race_name = excluded.race_name,
-            race_name_canonical = excluded.race_name_canonical
+        SET status = 'active', ended_at = NULL, joined_at = backend.now(), race_name = excluded.race_name
     RETURNING * INTO v_membership;
     RETURN v_membership;
 END;
@@ -4558,6 +4864,51 @@ CREATE FUNCTION backend.setting_interval(p_name text) RETURNS interval
 
 COMMENT ON FUNCTION backend.setting_interval(p_name text) IS 'A setting of unit seconds, as an interval.';
 
+CREATE TABLE backend.case_foldings (
+    codepoint integer NOT NULL,
+    folding text NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT case_foldings_folding_is_something CHECK ((folding <> ''::text))
+);
+
+COMMENT ON TABLE backend.case_foldings IS 'Full case folding: CaseFolding.txt, status C and F.';
+
+CREATE FUNCTION backend.text_fold(p_text text) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN (SELECT COALESCE(string_agg(COALESCE((SELECT f.folding FROM backend.case_foldings f WHERE (f.codepoint = ascii(c.one))), c.one), ''::text ORDER BY c.place), ''::text) AS "coalesce" FROM string_to_table(text_fold.p_text, NULL::text) WITH ORDINALITY c(one, place));
+
+COMMENT ON FUNCTION backend.text_fold(p_text text) IS 'A text with its case folded, whatever the collation.';
+
+CREATE TABLE backend.confusables (
+    codepoint integer NOT NULL,
+    skeleton text NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT confusables_skeleton_is_something CHECK ((skeleton <> ''::text))
+);
+
+COMMENT ON TABLE backend.confusables IS 'What a character looks like: the skeletons of Unicode TS 39, for those that a folded name can contain.';
+
+CREATE FUNCTION backend.text_skeleton(p_text text) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN (SELECT NORMALIZE(COALESCE(string_agg(COALESCE((SELECT f.skeleton FROM backend.confusables f WHERE (f.codepoint = ascii(c.one))), c.one), ''::text ORDER BY c.place), ''::text), NFD) AS "normalize" FROM string_to_table(NORMALIZE(text_skeleton.p_text, NFD), NULL::text) WITH ORDINALITY c(one, place));
+
+COMMENT ON FUNCTION backend.text_skeleton(p_text text) IS 'What a folded text looks like: its skeleton by Unicode TS 39.';
+
+CREATE TABLE backend.default_ignorables (
+    first_codepoint integer NOT NULL,
+    last_codepoint integer NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT default_ignorables_range_is_not_empty CHECK ((first_codepoint <= last_codepoint))
+);
+
+COMMENT ON TABLE backend.default_ignorables IS 'Characters that are not shown: Default_Ignorable_Code_Point.';
+
+CREATE FUNCTION backend.text_visible(p_text text) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN (SELECT COALESCE(string_agg(c.one, ''::text ORDER BY c.place), ''::text) AS "coalesce" FROM string_to_table(text_visible.p_text, NULL::text) WITH ORDINALITY c(one, place) WHERE (NOT (EXISTS (SELECT FROM backend.default_ignorables d WHERE ((ascii(c.one) >= d.first_codepoint) AND (ascii(c.one) <= d.last_codepoint))))));
+
+COMMENT ON FUNCTION backend.text_visible(p_text text) IS 'A text without the characters that are not shown.';
+
 CREATE FUNCTION backend.tg_audit_log__append_only() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -4568,6 +4919,31 @@ END;
 $$;
 
 COMMENT ON FUNCTION backend.tg_audit_log__append_only() IS 'Before update, delete or truncate: refuses. 42501.';
+
+CREATE FUNCTION backend.tg_memberships__store_canonical() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    NEW.race_name_canonical := race_name_canonical(NEW.race_name);
+    RETURN NEW;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.tg_memberships__store_canonical() IS 'Before insert or update of a seat: stores the canonical form of its race name.';
+
+CREATE FUNCTION backend.tg_race_name__store() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    NEW.canonical := race_name_canonical(NEW.race_name);
+    NEW.data_version := (SELECT u.data_version FROM unicode_version AS u);
+    RETURN NEW;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.tg_race_name__store() IS 'Before insert or update of a row with a race_name: stores its canonical form, and by which data.';
 
 CREATE FUNCTION backend.tg_row__touch() RETURNS trigger
     LANGUAGE plpgsql
@@ -5936,26 +6312,6 @@ CREATE TABLE backend.player_mappings (
 
 COMMENT ON TABLE backend.player_mappings IS 'Which player of the engine is which person.';
 
-CREATE TABLE backend.race_names (
-    race_name_id uuid DEFAULT backend.uuid_v7() NOT NULL,
-    canonical text NOT NULL,
-    race_name text NOT NULL,
-    user_id uuid NOT NULL,
-    tier text NOT NULL,
-    expires_at timestamp with time zone,
-    registered_at timestamp with time zone,
-    released_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT race_names_canonical_is_not_empty CHECK ((canonical <> ''::text)),
-    CONSTRAINT race_names_pending_registration_expires CHECK (((tier = 'pending_registration'::text) = (expires_at IS NOT NULL))),
-    CONSTRAINT race_names_race_name_has_2_to_32_characters CHECK (((length(race_name) >= 2) AND (length(race_name) <= 32))),
-    CONSTRAINT race_names_registered_says_when CHECK (((tier = 'registered'::text) = (registered_at IS NOT NULL))),
-    CONSTRAINT race_names_tier_is_known CHECK ((tier = ANY (ARRAY['reservation'::text, 'pending_registration'::text, 'registered'::text])))
-);
-
-COMMENT ON TABLE backend.race_names IS 'Who holds which race name; released_at is null while they do.';
-
 CREATE VIEW backend.invariants_games AS
  SELECT 'more_members_than_seats'::text AS invariant,
     g.game_id AS object_id,
@@ -5978,24 +6334,6 @@ UNION ALL
   WHERE ((g.status = 'running'::text) AND (( SELECT count(*) AS count
            FROM backend.player_mappings p
           WHERE (p.game_id = g.game_id)) < 2))
-UNION ALL
- SELECT 'reservation_without_a_game'::text AS invariant,
-    r.race_name_id AS object_id,
-    r.race_name AS details
-   FROM backend.race_names r
-  WHERE ((r.released_at IS NULL) AND (r.tier = 'reservation'::text) AND (NOT (EXISTS ( SELECT
-           FROM (backend.memberships m
-             JOIN backend.games g USING (game_id))
-          WHERE ((m.user_id = r.user_id) AND (m.race_name_canonical = r.canonical) AND (m.status = 'active'::text) AND (g.status <> ALL (ARRAY['finished'::text, 'cancelled'::text])))))))
-UNION ALL
- SELECT 'seat_under_a_name_that_is_not_held'::text AS invariant,
-    m.membership_id AS object_id,
-    m.race_name AS details
-   FROM (backend.memberships m
-     JOIN backend.games g USING (game_id))
-  WHERE ((m.status = 'active'::text) AND (g.status <> ALL (ARRAY['finished'::text, 'cancelled'::text])) AND (NOT (EXISTS ( SELECT
-           FROM backend.race_names r
-          WHERE ((r.canonical = m.race_name_canonical) AND (r.user_id = m.user_id) AND (r.released_at IS NULL))))))
 UNION ALL
  SELECT 'turn_without_its_predecessor'::text AS invariant,
     t.game_id AS object_id,
@@ -6079,7 +6417,7 @@ UNION ALL
     c.user_name AS details
    FROM (closed c
      JOIN backend.race_names r USING (user_id))
-  WHERE ((r.released_at IS NULL) AND (c.is_deleted OR (r.tier <> 'registered'::text)))
+  WHERE ((r.tier <> 'released'::text) AND (c.is_deleted OR (r.tier <> 'registered'::text)))
 UNION ALL
  SELECT 'game_that_its_owner_cannot_start'::text AS invariant,
     g.game_id AS object_id,
@@ -6259,6 +6597,42 @@ UNION ALL
 
 COMMENT ON VIEW backend.invariants_push IS 'What must never be seen in the push stream.';
 
+CREATE TABLE backend.unicode_version (
+    is_only boolean DEFAULT true NOT NULL,
+    data_version text NOT NULL,
+    unicode_version text NOT NULL,
+    icu_version text NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT unicode_version_has_one_row CHECK (is_only)
+);
+
+COMMENT ON TABLE backend.unicode_version IS 'One row: which data the tables of Unicode hold; data_version ends in a digest of them.';
+
+CREATE VIEW backend.invariants_race_names AS
+ SELECT 'reservation_without_a_game'::text AS invariant,
+    r.race_name_id AS object_id,
+    r.race_name AS details
+   FROM backend.race_names r
+  WHERE ((r.tier = 'reservation'::text) AND (backend.race_name_game_ids(r.user_id, r.canonical) = '{}'::uuid[]))
+UNION ALL
+ SELECT 'seat_under_a_name_that_is_not_held'::text AS invariant,
+    m.membership_id AS object_id,
+    m.race_name AS details
+   FROM (backend.memberships m
+     JOIN backend.games g USING (game_id))
+  WHERE ((m.status = 'active'::text) AND (g.status <> ALL (ARRAY['finished'::text, 'cancelled'::text])) AND (NOT (EXISTS ( SELECT
+           FROM backend.race_names r
+          WHERE ((r.canonical = m.race_name_canonical) AND (r.user_id = m.user_id) AND (r.tier <> 'released'::text))))))
+UNION ALL
+ SELECT 'name_by_other_data'::text AS invariant,
+    r.race_name_id AS object_id,
+    r.data_version AS details
+   FROM backend.race_names r
+  WHERE ((r.tier <> 'released'::text) AND (r.data_version IS DISTINCT FROM ( SELECT u.data_version
+           FROM backend.unicode_version u)));
+
+COMMENT ON VIEW backend.invariants_race_names IS 'What must never be seen in race names.';
+
 CREATE VIEW backend.invariants_sessions AS
  SELECT 'active_session_of_a_closed_account'::text AS invariant,
     s.device_session_id AS object_id,
@@ -6268,6 +6642,20 @@ CREATE VIEW backend.invariants_sessions AS
   WHERE ((s.status = 'active'::text) AND ((a.deleted_at IS NOT NULL) OR a.permanent_block));
 
 COMMENT ON VIEW backend.invariants_sessions IS 'What must never be seen in sessions.';
+
+CREATE TABLE backend.name_characters (
+    first_codepoint integer NOT NULL,
+    last_codepoint integer NOT NULL,
+    kind text NOT NULL,
+    scripts text[] NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT name_characters_kind_is_known CHECK ((kind = ANY (ARRAY['letter'::text, 'mark'::text, 'digit'::text]))),
+    CONSTRAINT name_characters_range_is_not_empty CHECK ((first_codepoint <= last_codepoint))
+);
+
+COMMENT ON TABLE backend.name_characters IS 'Letters, marks and digits, in ranges, and the scripts that they are written in.';
+
+COMMENT ON COLUMN backend.name_characters.scripts IS 'Script_Extensions, with Jpan, Kore and Hanb for what is written together (Unicode TS 39, 5.1); empty for those of every script.';
 
 CREATE TABLE backend.notification_malformed_intents (
     malformed_id uuid DEFAULT backend.uuid_v7() NOT NULL,
@@ -6320,6 +6708,65 @@ CREATE TABLE backend.push_subscribers (
 );
 
 COMMENT ON TABLE backend.push_subscribers IS 'The newest stream of each gateway client; an older one of the same id has been replaced.';
+
+CREATE VIEW backend.race_name_problems AS
+ WITH live AS MATERIALIZED (
+         SELECT r.race_name_id,
+            r.race_name,
+            r.user_id,
+            backend.race_name_canonical(r.race_name) AS canonical
+           FROM backend.race_names r
+          WHERE (r.tier <> 'released'::text)
+        ), seat AS MATERIALIZED (
+         SELECT m.race_name,
+            m.user_id,
+            backend.race_name_canonical(m.race_name) AS canonical
+           FROM (backend.memberships m
+             JOIN backend.games g USING (game_id))
+          WHERE ((m.status = 'active'::text) AND (g.status <> ALL (ARRAY['finished'::text, 'cancelled'::text])))
+        )
+ SELECT 'collision'::text AS problem,
+    a.race_name,
+    a.user_id,
+    b.race_name AS other_race_name,
+    b.user_id AS other_user_id
+   FROM (live a
+     JOIN live b ON (((b.canonical = a.canonical) AND (b.race_name_id > a.race_name_id))))
+UNION ALL
+ SELECT COALESCE(
+        CASE
+            WHEN (l.canonical = ''::text) THEN 'empty'::text
+            ELSE NULL::text
+        END, backend.race_name_problem(l.race_name)) AS problem,
+    l.race_name,
+    l.user_id,
+    NULL::text AS other_race_name,
+    NULL::uuid AS other_user_id
+   FROM live l
+  WHERE (backend.race_name_problem(l.race_name) IS NOT NULL)
+UNION ALL
+ SELECT 'seat_under_another_name'::text AS problem,
+    s.race_name,
+    s.user_id,
+    NULL::text AS other_race_name,
+    NULL::uuid AS other_user_id
+   FROM seat s
+  WHERE (NOT (EXISTS ( SELECT
+           FROM live l
+          WHERE ((l.user_id = s.user_id) AND (l.canonical = s.canonical)))));
+
+COMMENT ON VIEW backend.race_name_problems IS 'What would be wrong with the names that are held if the canonical forms were made anew: two that became one (collision), nothing left (empty), no longer allowed (invalid_name, name_reserved), a seat that would not be under its holder''s name any more.';
+
+CREATE TABLE backend.reserved_names (
+    race_name text NOT NULL,
+    canonical text NOT NULL,
+    data_version text NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT reserved_names_canonical_is_not_empty CHECK ((canonical <> ''::text))
+);
+
+COMMENT ON TABLE backend.reserved_names IS 'What no race may be called, nor anything that looks like it: names that speak for the platform.';
 
 CREATE TABLE backend.runtime_health_snapshots (
     snapshot_id uuid DEFAULT backend.uuid_v7() NOT NULL,
@@ -6395,11 +6842,20 @@ ALTER TABLE ONLY backend.auth_challenges
 ALTER TABLE ONLY backend.blocked_emails
     ADD CONSTRAINT blocked_emails_pkey PRIMARY KEY (email);
 
+ALTER TABLE ONLY backend.case_foldings
+    ADD CONSTRAINT case_foldings_pkey PRIMARY KEY (codepoint);
+
 ALTER TABLE ONLY backend.clock
     ADD CONSTRAINT clock_pkey PRIMARY KEY (is_only);
 
+ALTER TABLE ONLY backend.confusables
+    ADD CONSTRAINT confusables_pkey PRIMARY KEY (codepoint);
+
 ALTER TABLE ONLY backend.constraint_errors
     ADD CONSTRAINT constraint_errors_pkey PRIMARY KEY (constraint_name);
+
+ALTER TABLE ONLY backend.default_ignorables
+    ADD CONSTRAINT default_ignorables_pkey PRIMARY KEY (first_codepoint);
 
 ALTER TABLE ONLY backend.deletion_rules
     ADD CONSTRAINT deletion_rules_pkey PRIMARY KEY (table_name, column_name);
@@ -6476,6 +6932,9 @@ ALTER TABLE ONLY backend.memberships
 ALTER TABLE ONLY backend.memberships
     ADD CONSTRAINT memberships_pkey PRIMARY KEY (membership_id);
 
+ALTER TABLE ONLY backend.name_characters
+    ADD CONSTRAINT name_characters_pkey PRIMARY KEY (first_codepoint);
+
 ALTER TABLE ONLY backend.notification_dead_letters
     ADD CONSTRAINT notification_dead_letters_pkey PRIMARY KEY (route_id);
 
@@ -6521,6 +6980,12 @@ ALTER TABLE ONLY backend.push_subscribers
 ALTER TABLE ONLY backend.race_names
     ADD CONSTRAINT race_names_pkey PRIMARY KEY (race_name_id);
 
+ALTER TABLE ONLY backend.reserved_names
+    ADD CONSTRAINT reserved_names_each_is_another UNIQUE (canonical);
+
+ALTER TABLE ONLY backend.reserved_names
+    ADD CONSTRAINT reserved_names_pkey PRIMARY KEY (race_name);
+
 ALTER TABLE ONLY backend.runtime_health_snapshots
     ADD CONSTRAINT runtime_health_snapshots_pkey PRIMARY KEY (snapshot_id);
 
@@ -6544,6 +7009,9 @@ ALTER TABLE ONLY backend.state_transitions
 
 ALTER TABLE ONLY backend.time_zones
     ADD CONSTRAINT time_zones_pkey PRIMARY KEY (time_zone);
+
+ALTER TABLE ONLY backend.unicode_version
+    ADD CONSTRAINT unicode_version_pkey PRIMARY KEY (is_only);
 
 ALTER TABLE ONLY backend.user_country_counters
     ADD CONSTRAINT user_country_counters_pkey PRIMARY KEY (user_id, country);
@@ -6648,11 +7116,11 @@ CREATE INDEX player_mappings_by_user ON backend.player_mappings USING btree (use
 
 CREATE INDEX push_subscribers_by_streamer ON backend.push_subscribers USING btree (streamer_id);
 
-CREATE INDEX race_names_by_expiry ON backend.race_names USING btree (expires_at) WHERE ((expires_at IS NOT NULL) AND (released_at IS NULL));
+CREATE INDEX race_names_by_expiry ON backend.race_names USING btree (expires_at) WHERE (tier = 'pending_registration'::text);
 
 CREATE INDEX race_names_by_user ON backend.race_names USING btree (user_id, race_name_id);
 
-CREATE UNIQUE INDEX race_names_one_holder ON backend.race_names USING btree (canonical) WHERE (released_at IS NULL);
+CREATE UNIQUE INDEX race_names_one_holder ON backend.race_names USING btree (canonical) WHERE (tier <> 'released'::text);
 
 CREATE INDEX runtime_health_snapshots_by_age ON backend.runtime_health_snapshots USING btree (created_at);
 
@@ -6686,7 +7154,15 @@ CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.members
 
 CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.notification_routes FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('notification_route', 'status');
 
+CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF tier ON backend.race_names FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('race_name', 'tier');
+
 CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.runtime_records FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('runtime', 'status');
+
+CREATE TRIGGER store BEFORE INSERT OR UPDATE OF race_name, canonical, data_version ON backend.race_names FOR EACH ROW EXECUTE FUNCTION backend.tg_race_name__store();
+
+CREATE TRIGGER store BEFORE INSERT OR UPDATE OF race_name, canonical, data_version ON backend.reserved_names FOR EACH ROW EXECUTE FUNCTION backend.tg_race_name__store();
+
+CREATE TRIGGER store_canonical BEFORE INSERT OR UPDATE OF race_name, race_name_canonical ON backend.memberships FOR EACH ROW EXECUTE FUNCTION backend.tg_memberships__store_canonical();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.accounts FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
@@ -6737,6 +7213,8 @@ CREATE TRIGGER touch BEFORE UPDATE ON backend.push_epoch FOR EACH ROW EXECUTE FU
 CREATE TRIGGER touch BEFORE UPDATE ON backend.push_subscribers FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.race_names FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.reserved_names FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.runtime_operation_log FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
@@ -7055,6 +7533,9 @@ GRANT ALL ON FUNCTION api.my_game_list(p_user_id uuid, p_limit integer, p_cursor
 REVOKE ALL ON FUNCTION api.my_profile_update(p_user_id uuid, p_body jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.my_profile_update(p_user_id uuid, p_body jsonb) TO backend_api;
 
+REVOKE ALL ON FUNCTION api.my_race_name_list(p_user_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.my_race_name_list(p_user_id uuid, p_limit integer, p_cursor text) TO backend_api;
+
 REVOKE ALL ON FUNCTION api.my_session_list(p_user_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.my_session_list(p_user_id uuid, p_limit integer, p_cursor text) TO backend_api;
 
@@ -7087,6 +7568,12 @@ GRANT ALL ON FUNCTION api.notification_preferences_get(p_user_id uuid) TO backen
 
 REVOKE ALL ON FUNCTION api.notification_preferences_set(p_user_id uuid, p_body jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.notification_preferences_set(p_user_id uuid, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.race_name_check(p_user_id uuid, p_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.race_name_check(p_user_id uuid, p_name text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.race_name_register(p_user_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.race_name_register(p_user_id uuid, p_body jsonb) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.runtime_force_next_turn(p_admin text, p_game_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.runtime_force_next_turn(p_admin text, p_game_id uuid) TO backend_api;
@@ -7327,9 +7814,31 @@ REVOKE ALL ON FUNCTION backend.race_name_canonical(p_race_name text) FROM PUBLIC
 
 REVOKE ALL ON FUNCTION backend.race_name_clean(p_race_name text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.race_name_expire(p_race_name_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.race_name_game_ids(p_user_id uuid, p_canonical text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.race_name_hold(p_canonical text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.race_name_is_expired(p_race_name backend.race_names) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.race_name_tier(p_race_name backend.race_names) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.race_name_json(p_race_name backend.race_names) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.race_name_lock(p_canonical text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.race_name_problem(p_race_name text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.race_name_release_unused(p_user_id uuid, p_canonical text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.race_name_reserve(p_user_id uuid, p_race_name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.race_name_tidy(p_race_name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.race_names_expire(p_limit integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.race_names_recompute() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.race_names_settle(p_game_id uuid, p_is_finished boolean) FROM PUBLIC;
 
@@ -7373,7 +7882,17 @@ REVOKE ALL ON FUNCTION backend.setting(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.setting_interval(p_name text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.text_fold(p_text text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.text_skeleton(p_text text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.text_visible(p_text text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.tg_audit_log__append_only() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.tg_memberships__store_canonical() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.tg_race_name__store() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.tg_row__touch() FROM PUBLIC;
 

@@ -18,14 +18,14 @@ SELECT s.state, a.action, w.actor, e.to_state,
  CROSS JOIN (VALUES ('owner'), ('admin'), ('job'), ('sweeper'), ('stranger')) AS w(actor)
   LEFT JOIN backend.state_transitions AS e ON e.machine = 'game' AND e.action = a.action AND e.from_state = s.state AND w.actor = ANY (e.actors);
 
-SELECT plan(162 + (SELECT count(*)::integer FROM matrix));
+SELECT plan(160 + (SELECT count(*)::integer FROM matrix));
 
 -- Attributes.
 CREATE TEMPORARY TABLE functions (name text, volatility text);
 INSERT INTO functions VALUES
     ('account_limit', 'stable'), ('account_lock', 'volatile'), ('sanction_refuse', 'stable'), ('game_member_count', 'stable'), ('game_json', 'stable'),
     ('game_insert', 'volatile'), ('game_is_visible', 'stable'), ('game_find', 'stable'), ('game_lock', 'volatile'), ('game_refusal', 'stable'),
-    ('game_notify', 'volatile'), ('race_name_release_unused', 'volatile'), ('race_names_settle', 'volatile'), ('runtime_want', 'volatile'),
+    ('game_notify', 'volatile'), ('runtime_want', 'volatile'),
     ('runtime_unwant', 'volatile'), ('game_transition', 'volatile'), ('game_command', 'volatile'), ('membership_json', 'stable'), ('seat_take', 'volatile'), ('seat_is_played', 'stable');
 SELECT volatility_is('backend', name, volatility, format('%s() is %s', name, upper(volatility))) FROM functions;
 SELECT has_composite('backend', 'reason', 'a refusal has a reason');
@@ -237,7 +237,7 @@ SELECT pg_temp.plant('TRUNCATE backend.memberships, backend.race_names') \g /dev
 CREATE FUNCTION pg_temp.names() RETURNS TABLE (race_name text, tier text, is_held boolean)
 LANGUAGE sql
 BEGIN ATOMIC
-    SELECT r.race_name, r.tier, r.released_at IS NULL FROM backend.race_names AS r;
+    SELECT r.race_name, r.tier, r.tier <> 'released' FROM backend.race_names AS r;
 END;
 CREATE FUNCTION pg_temp.played(p_owner uuid, p_name text, p_other uuid, p_other_name text) RETURNS uuid
 LANGUAGE plpgsql
@@ -267,7 +267,8 @@ SELECT set_eq(
     'a race that grew in planets and population has earned its name; one that is in use elsewhere is held on');
 SELECT results_eq(
     $$SELECT user_id, idempotency_key, payload FROM backend.notifications WHERE kind = 'lobby.race_name.pending'$$,
-    format($$VALUES (%1$L::uuid, '%2$s:betas', jsonb_build_object('race_name', 'Betas', 'expires_at', backend.ts(backend.now() + interval '30 days')))$$, :'bob', :'one'),
+    format($$VALUES (%1$L::uuid, '%2$s:%3$s', jsonb_build_object('race_name', 'Betas', 'expires_at', backend.ts(backend.now() + interval '30 days')))$$, :'bob', :'one',
+           (SELECT race_name_id FROM backend.race_names WHERE race_name = 'Betas')),
     'its holder is told, and until when');
 SELECT is((SELECT expires_at FROM backend.race_names WHERE race_name = 'Betas'), backend.now() + interval '30 days', 'which is thirty days');
 SELECT set_eq($$SELECT user_id FROM backend.notifications WHERE kind = 'game.finished'$$, format('VALUES (%L::uuid), (%L)', :'ann', :'bob'), 'every member is told that the game is over');
@@ -275,27 +276,27 @@ UPDATE backend.memberships SET max_planets = 2 WHERE game_id = :'two' AND race_n
 UPDATE backend.memberships SET max_population = 200 WHERE game_id = :'two' AND race_name = 'Gammas';
 SELECT pg_temp.over(:'two') \g /dev/null
 SELECT set_eq(
-    'SELECT * FROM pg_temp.names()', $$VALUES ('Alphas', 'reservation', false), ('Betas', 'pending_registration', true), ('Gammas', 'reservation', false)$$,
+    'SELECT * FROM pg_temp.names()', $$VALUES ('Alphas', 'released', false), ('Betas', 'pending_registration', true), ('Gammas', 'released', false)$$,
     'a name is let go with its holder''s last game; growth in planets alone, or in population alone, earns none');
 SELECT pg_temp.played(:'ann', 'Alphas', :'bob', 'Betas') AS three \gset
 SELECT pg_temp.over(:'three') \g /dev/null
 SELECT set_eq(
-    'SELECT * FROM pg_temp.names()', $$VALUES ('Alphas', 'reservation', false), ('Betas', 'pending_registration', true), ('Gammas', 'reservation', false)$$,
+    'SELECT * FROM pg_temp.names()', $$VALUES ('Alphas', 'released', false), ('Betas', 'pending_registration', true), ('Gammas', 'released', false)$$,
     'what was earned once is not lost by a game without growth');
 SELECT pg_temp.played(:'ann', 'Alphas', :'bob', 'Betas') AS four \gset
 UPDATE backend.memberships SET max_planets = 9, max_population = 900 WHERE game_id = :'four';
 SELECT (backend.game_transition(g, 'force-stop', 'admin', 'root')).status FROM backend.game_lock(:'four') AS g \g /dev/null
-SELECT is((SELECT count(*) FROM backend.race_names WHERE race_name = 'Alphas' AND released_at IS NULL), 0::bigint, 'who grew in a game that was cancelled has earned nothing');
+SELECT is((SELECT count(*) FROM backend.race_names WHERE race_name = 'Alphas' AND tier <> 'released'), 0::bigint, 'who grew in a game that was cancelled has earned nothing');
 SET LOCAL backend.pending_registration_ttl = '60';
 SELECT pg_temp.played(:'ann', 'Alphas', :'cid', 'Gammas') AS five \gset
 UPDATE backend.memberships SET max_planets = 9, max_population = 900, status = 'blocked', ended_at = backend.now() WHERE game_id = :'five' AND race_name = 'Gammas';
 UPDATE backend.memberships SET max_planets = 9, max_population = 900 WHERE game_id = :'five' AND race_name = 'Alphas';
-SELECT backend.race_name_release_unused(:'cid', 'gammas') \g /dev/null
-SELECT is((SELECT count(*) FROM backend.race_names WHERE race_name = 'Gammas' AND released_at IS NULL), 0::bigint, 'a seat that is taken away holds no name');
+SELECT backend.race_name_release_unused(:'cid', backend.race_name_canonical('Gammas')) \g /dev/null
+SELECT is((SELECT count(*) FROM backend.race_names WHERE race_name = 'Gammas' AND tier <> 'released'), 0::bigint, 'a seat that is taken away holds no name');
 SELECT pg_temp.over(:'five') \g /dev/null
 SELECT is(
-    (SELECT expires_at FROM backend.race_names WHERE race_name = 'Alphas' AND released_at IS NULL), backend.now() + interval '60 seconds', 'how long is a setting');
-SELECT is((SELECT count(*) FROM backend.race_names WHERE race_name = 'Gammas' AND tier <> 'reservation'), 0::bigint, 'and earns none');
+    (SELECT expires_at FROM backend.race_names WHERE race_name = 'Alphas' AND tier <> 'released'), backend.now() + interval '60 seconds', 'how long is a setting');
+SELECT is((SELECT count(*) FROM backend.race_names WHERE race_name = 'Gammas' AND tier <> 'released'), 0::bigint, 'and earns none');
 RESET backend.pending_registration_ttl;
 SELECT is_empty('SELECT * FROM backend.invariants_games', 'nothing is wrong after all this');
 
@@ -453,7 +454,8 @@ END;
 $$;
 SELECT is(pg_temp.planted(replace(replace(v, ':game', quote_literal(:'broken')), ':eve', quote_literal(:'eve'))), c || ' ' || :'broken', d)
   FROM (VALUES
-    ('WITH n AS (INSERT INTO backend.race_names (canonical, race_name, user_id, tier) VALUES (''kappas'', ''Kappas'', :eve, ''reservation''))
+    ('WITH n AS (INSERT INTO backend.race_names (canonical, data_version, race_name, user_id)
+                 SELECT ''kappas'', data_version, ''Kappas'', :eve FROM backend.unicode_version)
       INSERT INTO backend.memberships (game_id, user_id, race_name, race_name_canonical) VALUES (:game, :eve, ''Kappas'', ''kappas'')', 'more_members_than_seats', 'a game with more members than seats is listed'),
     ('DELETE FROM backend.runtime_records WHERE game_id = :game', 'running_game_without_a_runtime', 'a running game without an engine'),
     ('UPDATE backend.runtime_records SET wanted = ''stopped'' WHERE game_id = :game', 'running_game_without_a_runtime', 'or with one that is not wanted'),
@@ -468,7 +470,7 @@ SELECT is(
     pg_temp.planted(format('UPDATE backend.memberships SET status = ''removed'', ended_at = now() WHERE race_name = ''Thetas''')),
     'reservation_without_a_game' || ' ' || :'thetas', 'a name that is held for no game is listed');
 SELECT is(
-    pg_temp.planted('UPDATE backend.race_names SET released_at = now() WHERE race_name = ''Iotas'''),
+    pg_temp.planted('UPDATE backend.race_names SET tier = ''released'', released_at = now() WHERE race_name = ''Iotas'''),
     'seat_under_a_name_that_is_not_held' || ' ' || :'iotas', 'and a seat under a name that is not held');
 SELECT is(pg_temp.planted('SELECT 1'), 'nothing', 'where nothing is planted nothing is listed');
 

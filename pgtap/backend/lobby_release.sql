@@ -47,8 +47,7 @@ BEGIN
     v_game_id := (SELECT game_id FROM made WHERE owner = 'cid' AND state = 'enrollment_open');
     INSERT INTO backend.invites (game_id, inviter_user_id, invited_user_id, expires_at) VALUES (v_game_id, v_cid, v_ann, backend.now() + interval '1 day');
     PERFORM api.invite_create(v_cid, v_game_id, '{}', 'DEF', sha256('DEF'));
-    INSERT INTO backend.race_names (canonical, race_name, user_id, tier, registered_at) VALUES ('etas', 'Etas', v_ann, 'registered', now());
-    INSERT INTO backend.race_names (canonical, race_name, user_id, tier, expires_at) VALUES ('zetas', 'Zetas', v_ann, 'pending_registration', now() + interval '1 day');
+    PERFORM pg_temp.name(v_ann, 'Etas', 'registered'), pg_temp.name(v_ann, 'Zetas', 'pending_registration');
 END;
 $$;
 DELETE FROM backend.notification_routes;
@@ -111,7 +110,7 @@ SELECT is(
 -- Race names.
 SELECT is(
     pg_temp.after(r, $$SELECT coalesce(string_agg(race_name, ', '), 'none') FROM backend.race_names
-                        WHERE released_at IS NULL AND user_id = (SELECT user_id FROM backend.accounts WHERE user_name = 'ann')$$),
+                        WHERE tier <> 'released' AND user_id = (SELECT user_id FROM backend.accounts WHERE user_name = 'ann')$$),
     CASE r WHEN 'blocked' THEN 'Etas' ELSE 'none' END, format('what is left of the names of somebody who is %s', r))
   FROM unnest(ARRAY['blocked', 'deleted']) AS r;
 

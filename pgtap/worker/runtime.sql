@@ -420,7 +420,7 @@ SELECT results_eq(
 SELECT set_eq(
     'SELECT kind, count(*) FROM backend.push_pending GROUP BY kind',
     $$VALUES ('game.turn.ready', 2::bigint), ('game.finished', 2), ('lobby.race_name.pending', 2)$$, 'of which everybody is told');
-SELECT is((SELECT array_agg(tier ORDER BY race_name) FROM backend.race_names WHERE released_at IS NULL), ARRAY['pending_registration', 'pending_registration'], 'who grew has earned their name');
+SELECT is((SELECT array_agg(tier ORDER BY race_name) FROM backend.race_names WHERE tier <> 'released'), ARRAY['pending_registration', 'pending_registration'], 'who grew has earned their name');
 SELECT pg_temp.everything(:'game') AS before \gset
 SELECT is(worker.turn_report(:'game', :lease, 11, true, '[]'), 'superseded', 'it is over once');
 SELECT is(pg_temp.turn_claim(:'game'), NULL, 'and has no turns');

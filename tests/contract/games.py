@@ -536,7 +536,7 @@ def _invite(who: Callable[[Game], Person]) -> Make:
 
 def _leave(status: str) -> Callable[[Game], None]:
     return lambda game: game.execute(
-        "WITH gone AS (UPDATE race_names SET released_at = now() WHERE user_id = %(guest)s)"
+        "WITH gone AS (UPDATE race_names SET tier = 'released', released_at = now() WHERE user_id = %(guest)s)"
         f" UPDATE memberships SET status = '{status}', ended_at = now() WHERE game_id = %(game)s AND user_id = %(guest)s"
     )
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import httpx
 import psycopg
 
-from tests.contract import accounts, administrators, games, identities, notifications
+from tests.contract import accounts, administrators, games, identities, notifications, race_names
 from tests.contract.document import Operation, document
 from tests.postgres import Database
 from tests.services import (
@@ -102,6 +102,8 @@ def right(world: World, operation: Operation, person: Person | None = None, body
     person = person or world.person()
     if operation.name in games.OPERATIONS:
         return games.right(world, operation, person, body)
+    if operation.name in race_names.OPERATIONS:
+        return race_names.right(world, operation, person, body)
     if operation.name in administrators.OPERATIONS:
         return administrators.right(world, operation, body)
     if operation.name in identities.OPERATIONS:
@@ -233,6 +235,7 @@ CAUSES: Mapping[str | tuple[str, str], Make] = {
     "body_too_large": _raw_body(b'{"a": "' + b"a" * 65536 + b'"}'),
     "unsupported_media_type": _headers(Content_Type="text/plain"),
     **games.CAUSES,
+    **race_names.CAUSES,
     **administrators.causes(right),
     **identities.CAUSES,
     **accounts.CAUSES,

@@ -155,8 +155,9 @@ def test_a_race_may_have_any_name_that_a_race_may_have(world: World) -> None:
     """Spaces, apostrophes, letters of other scripts: what goes into a query comes out of it."""
     with RudeEngine(lambda connection, _: connection.sendall(answer_of(200, b"{}"))) as engine:
         game = make_game(world, status="running", endpoint=engine.url)
-        name = "Zoë O'Ñandú-Ω. 7"
-        game.execute(f"UPDATE memberships SET race_name = '{name.replace(chr(39), chr(39) * 2)}' WHERE user_id = %(guest)s")
+        name = "Zoë O'Ñandú-Ö. 7"
+        for table in ("race_names", "memberships"):
+            game.execute(f"UPDATE {table} SET race_name = '{name.replace(chr(39), chr(39) * 2)}' WHERE user_id = %(guest)s")
         assert report(world, game, game.guest).status_code == 200
         assert command(world, game, game.guest).status_code == 202
         line = engine.requests[0].split(b"\r\n")[0].decode()
@@ -179,7 +180,7 @@ def test_whoever_is_no_member_any_more_finds_no_game(which: str, status: str, wo
     game = make_game(world, status="running")
     game.execute(f"UPDATE memberships SET status = '{status}', ended_at = now() WHERE user_id = %(guest)s")
     # What their race holds is let go with the seat.
-    game.execute("UPDATE race_names SET released_at = now() WHERE user_id = %(guest)s")
+    game.execute("UPDATE race_names SET tier = 'released', released_at = now() WHERE user_id = %(guest)s")
     assert refused(EVERY[which](world, game, game.guest)) == (404, "game_not_found")
     assert EVERY[which](world, game, game.owner).status_code < 300
 
@@ -188,7 +189,7 @@ def test_whoever_is_no_member_any_more_finds_no_game(which: str, status: str, wo
 def test_an_owner_without_a_seat_finds_no_game(which: str, world: World) -> None:
     game = make_game(world, status="running")
     game.execute("UPDATE memberships SET status = 'removed', ended_at = now() WHERE user_id = %(owner)s")
-    game.execute("UPDATE race_names SET released_at = now() WHERE user_id = %(owner)s")
+    game.execute("UPDATE race_names SET tier = 'released', released_at = now() WHERE user_id = %(owner)s")
     assert refused(EVERY[which](world, game, game.owner)) == (404, "game_not_found")
 
 
@@ -199,7 +200,7 @@ def test_whoever_may_do_nothing_may_not_play(which: str, what: str, world: World
     with world.connect() as connection:
         if what == "deleted":
             game.execute("UPDATE memberships SET status = 'removed', ended_at = now() WHERE user_id = %(guest)s")
-            game.execute("UPDATE race_names SET released_at = now() WHERE user_id = %(guest)s")
+            game.execute("UPDATE race_names SET tier = 'released', released_at = now() WHERE user_id = %(guest)s")
             delete_account(connection, game.guest.user_id)
         else:
             sanction(connection, game.guest.user_id, what)

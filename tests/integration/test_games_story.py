@@ -203,7 +203,7 @@ class Match:
 
     def race_tiers(self) -> list[str | None]:
         """Owner's, guest's: the tier in which each holds their name; None for not at all."""
-        found = dict(self.platform.query("SELECT race_name, tier FROM race_names WHERE released_at IS NULL"))
+        found = dict(self.platform.query("SELECT race_name, tier FROM race_names WHERE tier <> 'released'"))
         return [found.get(race) for race in self.races]
 
 

@@ -1,6 +1,6 @@
 -- Deploy galaxy-backend:backend/game_rules to pg
 -- requires: backend/runtime
--- requires: backend/notifications
+-- requires: backend/race_name_rules
 -- requires: backend/sessions
 
 -- Why: who may do what to a game, and what follows. A guard returns the reason of a refusal, or null: the command raises it, and
@@ -240,53 +240,6 @@ END;
 $$;
 COMMENT ON FUNCTION backend.game_notify(uuid, text, text, jsonb) IS 'Tells every active member of a game something.';
 
-CREATE FUNCTION backend.race_name_release_unused(p_user_id uuid, p_canonical text) RETURNS void
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
-SET search_path = backend, pg_catalog, pg_temp
-AS $$
-BEGIN
-    PERFORM pg_advisory_xact_lock(hashtextextended(p_canonical, 11));
-    UPDATE race_names AS r SET released_at = backend.now()
-     WHERE r.canonical = p_canonical AND r.user_id = p_user_id AND r.released_at IS NULL AND r.tier = 'reservation'
-       AND NOT EXISTS (SELECT FROM memberships AS m JOIN games AS g USING (game_id)
-                        WHERE m.user_id = p_user_id AND m.race_name_canonical = p_canonical AND m.status = 'active'
-                          AND g.status NOT IN ('finished', 'cancelled'));
-END;
-$$;
-COMMENT ON FUNCTION backend.race_name_release_unused(uuid, text) IS
-    'Lets a reserved name go when its holder''s last game under it has ended; earned and registered names stay.';
-
-CREATE FUNCTION backend.race_names_settle(p_game_id uuid, p_is_finished boolean) RETURNS void
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
-SET search_path = backend, procrastinate, pg_catalog, pg_temp
-AS $$
-DECLARE
-    v_member memberships%ROWTYPE;
-    v_expires_at timestamptz := backend.now() + setting_interval('pending_registration_ttl');
-BEGIN
-    -- In the order of the names, which is the order of their locks.
-    FOR v_member IN
-        SELECT * FROM memberships WHERE game_id = p_game_id AND status = 'active' ORDER BY race_name_canonical
-    LOOP
-        IF p_is_finished AND v_member.max_planets > v_member.initial_planets AND v_member.max_population > v_member.initial_population THEN
-            PERFORM pg_advisory_xact_lock(hashtextextended(v_member.race_name_canonical, 11));
-            UPDATE race_names AS r SET tier = 'pending_registration', expires_at = v_expires_at
-             WHERE r.canonical = v_member.race_name_canonical AND r.user_id = v_member.user_id AND r.released_at IS NULL
-               AND r.tier = 'reservation';
-            IF FOUND THEN
-                PERFORM notification_submit(
-                    'lobby.race_name.pending', p_game_id || ':' || v_member.race_name_canonical, v_member.user_id,
-                    jsonb_build_object('race_name', v_member.race_name, 'expires_at', ts(v_expires_at)));
-            END IF;
-        ELSE
-            PERFORM race_name_release_unused(v_member.user_id, v_member.race_name_canonical);
-        END IF;
-    END LOOP;
-END;
-$$;
-COMMENT ON FUNCTION backend.race_names_settle(uuid, boolean) IS
-    'At a game''s end: names whose races grew in planets and population are earned, the others are let go unless they are in use elsewhere.';
-
 CREATE FUNCTION backend.runtime_want(p_game backend.games) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = backend, procrastinate, pg_catalog, pg_temp
@@ -443,11 +396,10 @@ BEGIN
         PERFORM fail(422, 'game_full', 'Every seat is taken.');
     END IF;
     v_name := race_name_reserve(p_user_id, p_race_name);
-    INSERT INTO memberships AS m (game_id, user_id, race_name, race_name_canonical)
-    VALUES (p_game.game_id, p_user_id, v_name, race_name_canonical(v_name))
+    INSERT INTO memberships AS m (game_id, user_id, race_name)
+    VALUES (p_game.game_id, p_user_id, v_name)
     ON CONFLICT ON CONSTRAINT memberships_one_per_person_and_game DO UPDATE
-        SET status = 'active', ended_at = NULL, joined_at = backend.now(), race_name = excluded.race_name,
-            race_name_canonical = excluded.race_name_canonical
+        SET status = 'active', ended_at = NULL, joined_at = backend.now(), race_name = excluded.race_name
     RETURNING * INTO v_membership;
     RETURN v_membership;
 END;
@@ -474,19 +426,6 @@ UNION ALL
 SELECT 'started_game_below_its_minimum_at_start', g.game_id, g.status
   FROM backend.games AS g
  WHERE g.status = 'running' AND (SELECT count(*) FROM backend.player_mappings AS p WHERE p.game_id = g.game_id) < 2
-UNION ALL
-SELECT 'reservation_without_a_game', r.race_name_id, r.race_name
-  FROM backend.race_names AS r
- WHERE r.released_at IS NULL AND r.tier = 'reservation'
-   AND NOT EXISTS (SELECT FROM backend.memberships AS m JOIN backend.games AS g USING (game_id)
-                    WHERE m.user_id = r.user_id AND m.race_name_canonical = r.canonical AND m.status = 'active'
-                      AND g.status NOT IN ('finished', 'cancelled'))
-UNION ALL
-SELECT 'seat_under_a_name_that_is_not_held', m.membership_id, m.race_name
-  FROM backend.memberships AS m JOIN backend.games AS g USING (game_id)
- WHERE m.status = 'active' AND g.status NOT IN ('finished', 'cancelled')
-   AND NOT EXISTS (SELECT FROM backend.race_names AS r
-                    WHERE r.canonical = m.race_name_canonical AND r.user_id = m.user_id AND r.released_at IS NULL)
 UNION ALL
 SELECT 'turn_without_its_predecessor', t.game_id, t.turn::text
   FROM backend.game_turns AS t JOIN backend.runtime_records AS r USING (game_id)

@@ -31,8 +31,8 @@ BEGIN
         SELECT i.game_id FROM invites AS i WHERE i.inviter_user_id = p_user_id AND i.status = 'created');
     -- The games in the order of their ids, then the names in their order: nobody who does likewise waits in a circle.
     PERFORM FROM games AS g WHERE g.game_id = ANY (v_game_ids) ORDER BY g.game_id FOR NO KEY UPDATE;
-    PERFORM pg_advisory_xact_lock(hashtextextended(n.canonical, 11))
-       FROM (SELECT r.canonical FROM race_names AS r WHERE r.user_id = p_user_id AND r.released_at IS NULL
+    PERFORM race_name_lock(n.canonical)
+       FROM (SELECT r.canonical FROM race_names AS r WHERE r.user_id = p_user_id AND r.tier <> 'released'
              UNION
              SELECT m.race_name_canonical FROM memberships AS m JOIN games AS g USING (game_id)
               WHERE g.owner_user_id = p_user_id AND m.status = 'active'
@@ -62,8 +62,8 @@ BEGIN
             END IF;
         END LOOP;
     END LOOP;
-    UPDATE race_names SET released_at = backend.now()
-     WHERE user_id = p_user_id AND released_at IS NULL AND (p_reason = 'deleted' OR tier <> 'registered');
+    UPDATE race_names SET tier = 'released', released_at = backend.now()
+     WHERE user_id = p_user_id AND tier <> 'released' AND (p_reason = 'deleted' OR tier <> 'registered');
 END;
 $$;
 COMMENT ON FUNCTION backend.lobby_release(uuid, text) IS
@@ -84,7 +84,7 @@ SELECT 'open_invite_of_a_closed_account', i.invite_id, c.user_name
 UNION ALL
 SELECT 'race_name_of_a_closed_account', r.race_name_id, c.user_name
   FROM closed AS c JOIN backend.race_names AS r USING (user_id)
- WHERE r.released_at IS NULL AND (c.is_deleted OR r.tier <> 'registered')
+ WHERE r.tier <> 'released' AND (c.is_deleted OR r.tier <> 'registered')
 UNION ALL
 SELECT 'game_that_its_owner_cannot_start', g.game_id, c.user_name
   FROM closed AS c JOIN backend.games AS g ON g.owner_user_id = c.user_id

@@ -11,8 +11,6 @@ DROP FUNCTION backend.game_command(uuid, text, uuid, text);
 DROP FUNCTION backend.game_transition(backend.games, text, text, text, text);
 DROP FUNCTION backend.runtime_unwant(uuid);
 DROP FUNCTION backend.runtime_want(backend.games);
-DROP FUNCTION backend.race_names_settle(uuid, boolean);
-DROP FUNCTION backend.race_name_release_unused(uuid, text);
 DROP FUNCTION backend.game_notify(uuid, text, text, jsonb);
 DROP FUNCTION backend.game_refusal(backend.games, text, text, text);
 DROP FUNCTION backend.game_lock(uuid);

@@ -3,9 +3,14 @@
 BEGIN;
 SET LOCAL ROLE backend_owner;
 
-DROP FUNCTION backend.race_name_reserve(uuid, text);
+DROP FUNCTION backend.race_name_lock(text);
 DROP FUNCTION backend.race_name_clean(text);
-DROP FUNCTION backend.race_name_canonical(text);
+DROP FUNCTION backend.race_name_problem(text);
+DROP FUNCTION backend.race_name_tidy(text);
+DROP TABLE backend.reserved_names;
 DROP TABLE backend.race_names;
+DROP FUNCTION backend.tg_race_name__store();
+DROP FUNCTION backend.race_name_canonical(text);
+DELETE FROM backend.state_transitions WHERE machine = 'race_name';
 
 COMMIT;

@@ -19,8 +19,6 @@ BEGIN
         'backend.game_lock(uuid)',
         'backend.game_refusal(backend.games, text, text, text)',
         'backend.game_notify(uuid, text, text, jsonb)',
-        'backend.race_name_release_unused(uuid, text)',
-        'backend.race_names_settle(uuid, boolean)',
         'backend.runtime_want(backend.games)',
         'backend.runtime_unwant(uuid)',
         'backend.game_transition(backend.games, text, text, text, text)',
