@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup run test demo reset lock lint format typecheck proto schema config bench pgtap
+.PHONY: help setup run test demo reset lock lint format typecheck proto schema config mails bench pgtap
 
 PY := .venv/bin/python
 # The same on every machine: no address of a package index and no path gets into a lock file.
@@ -58,6 +58,9 @@ proto: setup ## Generate the code of proto/push/v1/push.proto and proto/notifica
 
 schema: setup ## Write docs/schema.sql and docs/error_codes.md anew
 	$(PY) -m dev.schema_dump
+
+mails: setup ## Take the pictures of every mail for docs/mail.md anew; needs Chromium
+	@$(PY) -m dev.mail_pictures
 
 config: setup ## Write docs/configuration.md and .env.example anew
 	$(PY) -m app.config markdown > docs/configuration.md

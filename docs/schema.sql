@@ -4095,9 +4095,9 @@ COMMENT ON FUNCTION backend.notification_submit(p_kind text, p_idempotency_key t
 
 CREATE FUNCTION backend.notification_values(p_payload jsonb) RETURNS jsonb
     LANGUAGE sql STABLE
-    RETURN (p_payload || jsonb_build_object('game_name', COALESCE((SELECT g.game_name FROM backend.games g WHERE (g.game_id = ((notification_values.p_payload ->> 'game_id'::text))::uuid)), 'a game that is gone'::text)));
+    RETURN (p_payload || jsonb_build_object('game_name', COALESCE((SELECT g.game_name FROM backend.games g WHERE (g.game_id = ((notification_values.p_payload ->> 'game_id'::text))::uuid)), 'a game that is gone'::text), 'expires_at', to_char((((p_payload ->> 'expires_at'::text))::timestamp with time zone AT TIME ZONE 'UTC'::text), 'FMDD FMMonth YYYY, HH24:MI "UTC"'::text)));
 
-COMMENT ON FUNCTION backend.notification_values(p_payload jsonb) IS 'What the mail of a notification can speak of: its payload and the game''s name. No person''s: it would be left in other people''s mail when they go.';
+COMMENT ON FUNCTION backend.notification_values(p_payload jsonb) IS 'What the mail of a notification can speak of: its payload, with times as people write them, and the game''s name. No person''s: it would be left in other people''s mail when they go.';
 
 CREATE TABLE backend.notification_routes (
     route_id uuid DEFAULT backend.uuid_v7() NOT NULL,

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/notifications
 
 BEGIN;
-SELECT plan(137);
+SELECT plan(138);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -161,6 +161,10 @@ SELECT set_eq(
     format('SELECT channel, status, last_error FROM backend.notification_routes WHERE notification_id = %L', :'addressless'),
     $$VALUES ('push', 'delivered', NULL), ('email', 'skipped', 'there is no address')$$, 'who has no address gets no mail');
 SELECT is((SELECT count(*) FROM backend.mail_deliveries) - :mails, 1::bigint, 'nothing half done is left');
+
+SELECT is(
+    backend.notification_values('{"race_name": "Zorg", "expires_at": "2026-12-01T07:05:00.123456Z"}'),
+    '{"race_name": "Zorg", "expires_at": "1 December 2026, 07:05 UTC", "game_name": "a game that is gone"}', 'a mail tells times as people do');
 
 -- What people want.
 SELECT is(

@@ -197,9 +197,10 @@ COMMENT ON FUNCTION backend.turn_reminder_problem(uuid, uuid, timestamptz) IS
 CREATE FUNCTION backend.notification_values(p_payload jsonb) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY INVOKER
 RETURN p_payload || jsonb_build_object(
-    'game_name', coalesce((SELECT g.game_name FROM backend.games AS g WHERE g.game_id = (p_payload ->> 'game_id')::uuid), 'a game that is gone'));
+    'game_name', coalesce((SELECT g.game_name FROM backend.games AS g WHERE g.game_id = (p_payload ->> 'game_id')::uuid), 'a game that is gone'),
+    'expires_at', to_char((p_payload ->> 'expires_at')::timestamptz AT TIME ZONE 'UTC', 'FMDD FMMonth YYYY, HH24:MI "UTC"'));
 COMMENT ON FUNCTION backend.notification_values(jsonb) IS
-    'What the mail of a notification can speak of: its payload and the game''s name. No person''s: it would be left in other people''s mail when they go.';
+    'What the mail of a notification can speak of: its payload, with times as people write them, and the game''s name. No person''s: it would be left in other people''s mail when they go.';
 
 CREATE FUNCTION backend.notification_route_settle(p_route_id uuid, p_status text, p_error text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
