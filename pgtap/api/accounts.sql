@@ -2,6 +2,7 @@
 
 BEGIN;
 SELECT plan(47);
+SELECT FROM backend.clock FOR UPDATE \g /dev/null
 
 -- Attributes and privileges.
 CREATE TEMPORARY TABLE functions (name text);

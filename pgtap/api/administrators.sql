@@ -2,6 +2,7 @@
 
 BEGIN;
 SELECT plan(134);
+SELECT FROM backend.clock FOR UPDATE \g /dev/null
 \ir ../helpers.psql
 
 -- Attributes and privileges.

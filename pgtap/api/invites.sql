@@ -9,7 +9,7 @@ SELECT plan(112);
 CREATE TEMPORARY TABLE functions (name text, arguments name[], returns text, volatility text);
 INSERT INTO functions VALUES
     ('invite_create', ARRAY['uuid', 'uuid', 'jsonb', 'text', 'bytea'], 'api.reply', 'volatile'), ('invite_list', ARRAY['uuid', 'uuid', 'integer', 'text'], 'text', 'stable'),
-    ('invite_redeem', ARRAY['uuid', 'uuid', 'uuid', 'jsonb', 'bytea'], 'text', 'volatile'), ('invite_redeem_by_code', ARRAY['uuid', 'jsonb', 'bytea'], 'text', 'volatile');
+    ('invite_redeem', ARRAY['uuid', 'uuid', 'uuid', 'jsonb', 'bytea'], 'api.reply', 'volatile'), ('invite_redeem_by_code', ARRAY['uuid', 'jsonb', 'bytea'], 'api.reply', 'volatile');
 SELECT function_returns('api', name, arguments, returns, format('%s() answers %s', name, returns)) FROM functions;
 SELECT volatility_is('api', name, arguments, volatility, format('%s() is %s', name, upper(volatility))) FROM functions;
 SELECT is_definer('api', name, arguments, format('%s() has its owner''s rights', name)) FROM functions;
@@ -129,21 +129,21 @@ SELECT throws_ok(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "B
 SELECT throws_ok(format('SELECT api.invite_redeem(%L, %L, %L, ''{"race_name": "Betas"}'', NULL)', :'bob', :'game', :'for_bob'), 'GX409', 'invalid_transition', 'in either way');
 SELECT api.game_open_enrollment(:'ann', :'game') \g /dev/null
 SELECT is(
-    pg_temp.undone(format('SELECT api.invite_redeem(%L, %L, %L, ''{"race_name": "Betas"}'', %s)', u, g, i, h), 'SELECT ''done'''), e, d)
+    pg_temp.undone('SELECT 1', format('SELECT pg_temp.replied(%L)', format('SELECT api.invite_redeem(%L, %L, %L, ''{"race_name": "Betas"}'', %s)', u, g, i, h))), e, d)
   FROM (VALUES
-    (:'bob', :'game', :'for_bob', 'NULL', 'done', 'a person redeems what is for them'),
+    (:'bob', :'game', :'for_bob', 'NULL', '200', 'a person redeems what is for them'),
     (:'eve', :'game', :'for_bob', 'NULL', 'GX404 invite_not_found', 'and nobody else'),
     (:'ann', :'game', :'for_bob', 'NULL', 'GX404 invite_not_found', 'not even who made it'),
-    (:'eve', :'game', :'by_code', 'sha256(''ABC'')', 'done', 'whoever has the code redeems what has one'),
+    (:'eve', :'game', :'by_code', 'sha256(''ABC'')', '200', 'whoever has the code redeems what has one'),
     (:'eve', :'game', :'by_code', 'sha256(''abc'')', 'GX404 invite_not_found', 'that very code'),
     (:'eve', :'game', :'by_code', 'NULL', 'GX404 invite_not_found', 'and none is no code'),
     (:'eve', :'game', :'for_bob', 'sha256(''ABC'')', 'GX404 invite_not_found', 'a code is of one invite'),
     (:'bob', :'game', :'by_code', 'NULL', 'GX404 invite_not_found', 'an invite of another kind does not help'),
-    (:'ann', :'game', :'by_code', 'NULL', 'done', 'an owner redeems one of their own making, without its code'),
+    (:'ann', :'game', :'by_code', 'NULL', '200', 'an owner redeems one of their own making, without its code'),
     (:'bob', :'other', :'for_bob', 'NULL', 'GX404 invite_not_found', 'an invite is to one game'),
     (:'bob', :'game', :'nobody', 'NULL', 'GX404 invite_not_found', 'and is one that there is')
   ) AS t(u, g, i, h, e, d);
-SELECT throws_ok(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Betas"}'', %s)', :'bob', h), 'GX404', 'invite_not_found', d)
+SELECT is(pg_temp.replied(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Betas"}'', %s)', :'bob', h)), 'GX404 invite_not_found', d)
   FROM (VALUES ('sha256(''nothing'')', 'a code that was never given is not found'), ('NULL', 'nor is none')) AS t(h, d);
 
 -- What refuses a seat.
@@ -160,10 +160,10 @@ SELECT pg_temp.set_limit(:'bob', 'max_active_memberships', 0) \g /dev/null
 SELECT throws_ok(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Betas"}'', sha256(''ABC''))', :'bob'), 'GX422', 'limit_reached', 'nor with as many as they may have');
 DELETE FROM backend.limit_active WHERE user_id = :'bob';
 SELECT is(
-    (SELECT j - ARRAY['membership_id', 'joined_at'] FROM (SELECT api.invite_redeem_by_code(:'bob', '{"race_name": "Betas"}', sha256('ABC'))::jsonb AS j OFFSET 0) AS t),
+    (SELECT j - ARRAY['membership_id', 'joined_at'] FROM (SELECT (api.invite_redeem_by_code(:'bob', '{"race_name": "Betas"}', sha256('ABC'))).body::jsonb AS j OFFSET 0) AS t),
     jsonb_build_object('game_id', :'game', 'user_id', :'bob', 'race_name', 'Betas', 'status', 'active', 'ended_at', NULL, 'planets', NULL, 'population', NULL),
     'then it is theirs');
-SELECT throws_ok(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Etas"}'', sha256(''ABC''))', :'eve'), 'GX404', 'invite_not_found', 'a code is good once');
+SELECT is(pg_temp.replied(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Etas"}'', sha256(''ABC''))', :'eve')), 'GX404 invite_not_found', 'a code is good once');
 SELECT throws_ok(format('SELECT api.invite_redeem(%L, %L, %L, ''{"race_name": "Etas"}'', NULL)', :'bob', :'game', :'for_bob'), 'GX409', 'already_member', 'a person has one seat');
 SELECT (api.invite_create(:'ann', :'game', '{}', 'DEF', sha256('DEF'))).status \g /dev/null
 UPDATE backend.memberships SET status = 'blocked', ended_at = backend.now() WHERE game_id = :'game' AND user_id = :'bob';

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/games
 
 BEGIN;
-SELECT plan(74);
+SELECT plan(75);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -60,7 +60,7 @@ SELECT set_eq(
     $$VALUES ('create', NULL, 'created'), ('redeem', 'created', 'redeemed'), ('decline', 'created', 'declined'), ('revoke', 'created', 'revoked'),
              ('expire', 'created', 'expired')$$, 'an invite has one end');
 SELECT set_eq(
-    $$SELECT DISTINCT a FROM backend.state_transitions, unnest(actors) AS a$$, $$VALUES ('owner'), ('admin'), ('job'), ('sweeper')$$, 'there are no other actors');
+    $$SELECT DISTINCT a FROM backend.state_transitions, unnest(actors) AS a$$, $$VALUES ('owner'), ('admin'), ('member'), ('applicant'), ('invitee'), ('job'), ('sweeper')$$, 'there are no other actors');
 
 -- What an UPDATE by hand can do to a game itself.
 SELECT pg_temp.person('ann', 'permanent') AS ann, pg_temp.person('bob') AS bob \gset
@@ -97,9 +97,10 @@ SELECT is(pg_temp.violated(format('UPDATE backend.games SET %s WHERE game_id = %
     (format('game_name = %L', repeat('ü', 64)), 'nothing', 'in characters, not in bytes'),
     (format('description = %L', repeat('x', 2001)), 'games_description_has_at_most_2000_characters', 'a description is not too long'),
     ($$description = ''$$, 'nothing', 'and may be nothing'),
-    ($$visibility = 'secret', owner_user_id = NULL$$, 'games_visibility_is_known', 'a visibility is known'),
-    ($$visibility = 'public'$$, 'games_private_has_an_owner', 'a public game has no owner'),
-    ('owner_user_id = NULL', 'games_private_has_an_owner', 'a private one has'),
+    ($$visibility = 'secret'$$, 'games_visibility_is_known', 'a visibility is known'),
+    ($$visibility = 'public'$$, 'nothing', 'a public game may have an owner'),
+    ($$visibility = 'private', owner_user_id = NULL$$, 'games_private_has_an_owner', 'a private one has one'),
+    (format('game_name = %L', U&'\200b\2800'), 'games_name_is_clean', 'a name can be seen'),
     ('min_players = 1', 'games_min_players_is_2_or_more', 'nobody plays alone'),
     ('max_players = 65, min_players = 2', 'games_max_players_is_at_most_64', 'there are at most 64 seats'),
     ('min_players = 5', 'games_min_players_not_above_max', 'so many must have a seat'),

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import httpx
 import psycopg
 
-from tests.contract import accounts, administrators, games, identities
+from tests.contract import accounts, administrators, games, identities, lobby
 from tests.contract.document import Operation, document
 from tests.postgres import Database
 from tests.services import (
@@ -231,6 +231,7 @@ CAUSES: Mapping[str | tuple[str, str], Make] = {
     "body_too_large": _raw_body(b'{"a": "' + b"a" * 65536 + b'"}'),
     "unsupported_media_type": _headers(Content_Type="text/plain"),
     **games.CAUSES,
+    **lobby.CAUSES,
     **administrators.causes(right),
     **identities.CAUSES,
     **accounts.CAUSES,
