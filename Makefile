@@ -55,7 +55,7 @@ lock: setup ## Pin what requirements/*.in name, with hashes; UPGRADE=1 takes new
 proto: setup ## Generate the code of proto/push/v1/push.proto
 	$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. proto/push/v1/push.proto
 
-schema: setup ## Write docs/schema.sql and docs/error_codes.md anew
+schema: setup ## Write docs/schema.sql, docs/states.md and docs/error_codes.md anew
 	$(PY) -m dev.schema_dump
 
 config: setup ## Write docs/configuration.md and .env.example anew

@@ -9,7 +9,7 @@ INSERT INTO commands VALUES
     ('game_open_enrollment', 'open-enrollment'), ('game_ready_to_start', 'ready-to-start'), ('game_start', 'start'), ('game_retry_start', 'retry-start'),
     ('game_pause', 'pause'), ('game_resume', 'resume'), ('game_cancel', 'cancel');
 CREATE TEMPORARY VIEW states AS SELECT DISTINCT to_state AS state FROM backend.state_transitions WHERE machine = 'game';
-SELECT plan(174 + (SELECT count(*)::integer * 3 FROM states, commands));
+SELECT plan(282 + (SELECT count(*)::integer * 3 FROM states, commands));
 
 -- Attributes and privileges.
 CREATE TEMPORARY TABLE functions (name text, arguments name[], returns text, volatility text);
