@@ -1,7 +1,7 @@
 -- Test galaxy-backend:api/admin_games
 
 BEGIN;
-SELECT plan(313);
+SELECT plan(324);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -147,6 +147,26 @@ SELECT is(api.admin_game_history_list('root', :'running', 1, NULL)::jsonb -> 'it
 SELECT api.admin_game_open_enrollment('root', :'game') \g /dev/null
 SELECT (api.application_create(:'cid', :'game', '{"race_name": "Gammas"}')).body::jsonb ->> 'application_id' AS cids \gset
 SELECT (api.application_create(:'eve', :'game', '{"race_name": "Etas"}')).body::jsonb ->> 'application_id' AS eves \gset
+SELECT is(
+    pg_temp.undone(s, format('SELECT pg_temp.answer(%L)', format('SELECT api.admin_application_approve(''root'', %L, %L)', :'game', :'cids'))), st || ' ' || c, format('no seat is given: %s', c))
+  FROM (VALUES
+    ('GX403', 'sanctioned', format('SELECT pg_temp.sanction(%L, ''game_join_block'')', :'cid')),
+    ('GX409', 'already_member', format('SELECT pg_temp.join(%L, %L, ''Others'')', :'game', :'cid')),
+    ('GX422', 'eligibility_denied', format('SELECT pg_temp.join(%1$L, %2$L, ''Others''); UPDATE backend.memberships SET status = ''blocked'', ended_at = now() WHERE game_id = %1$L AND user_id = %2$L', :'game', :'cid')),
+    ('GX422', 'enrollment_ended', format('UPDATE backend.games SET enrollment_ends_at = backend.now() WHERE game_id = %L', :'game')),
+    ('GX422', 'game_full', format('UPDATE backend.games SET max_players = 2 WHERE game_id = %1$L; SELECT pg_temp.join(%1$L, %2$L, ''Others''), pg_temp.join(%1$L, %3$L, ''More'')', :'game', :'bob', :'eve')),
+    ('GX422', 'invalid_name', format('UPDATE backend.applications SET race_name = ''?!'' WHERE application_id = %L', :'cids')),
+    ('GX422', 'limit_reached', format('SELECT pg_temp.set_limit(%L, ''max_active_memberships'', 0)', :'cid')),
+    ('GX422', 'name_taken', format('SELECT backend.race_name_reserve(%L, race_name) FROM backend.applications WHERE application_id = %L', :'eve', :'cids'))
+  ) AS t(st, c, s);
+SELECT is(
+    pg_temp.undone(s, format('SELECT pg_temp.answer(%L)', format('SELECT api.admin_invite_create(''root'', %L, %L, NULL, NULL)', :'game', jsonb_build_object('invited_user_id', :'eve')))), st || ' ' || c, format('nobody is invited: %s', c))
+  FROM (VALUES
+    ('GX409', 'already_invited', format('SELECT api.admin_invite_create(''root'', %L, %L, NULL, NULL)', :'game', jsonb_build_object('invited_user_id', :'eve'))),
+    ('GX409', 'already_member', format('SELECT pg_temp.join(%L, %L, ''Others'')', :'game', :'eve'))) AS t(st, c, s);
+UPDATE backend.engine_versions SET enabled = false;
+SELECT throws_ok(format('SELECT api.admin_game_create(''root'', %L)', pg_temp.body()), 'GX422', 'engine_version_unavailable', 'without an engine there is no game');
+UPDATE backend.engine_versions SET enabled = true;
 SELECT is(jsonb_array_length(api.admin_application_list('root', :'game', 50, NULL)::jsonb -> 'items'), 2, 'applications are seen');
 SELECT is(api.admin_application_approve('root', :'game', :'cids')::jsonb ->> 'status', 'approved', 'approved');
 SELECT is(api.admin_application_reject('root', :'game', :'eves')::jsonb ->> 'status', 'rejected', 'or rejected');

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:api/applications
 
 BEGIN;
-SELECT plan(93);
+SELECT plan(103);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -48,6 +48,23 @@ SELECT is(
     api.application_list(:'ann', :'game', 50, NULL)::jsonb -> 'items', 'in pages');
 SELECT throws_ok(format('SELECT api.my_application_list(%L, 1, %L)', :'bob', :'page1'::jsonb ->> 'next_cursor'), 'GX400', 'invalid_cursor', 'a cursor is of one list');
 SELECT throws_ok(format('SELECT api.application_list(%L, %L, 1, ''00'')', :'ann', :'game'), 'GX400', 'invalid_cursor', 'and is one');
+RESET ROLE;
+SELECT api.application_list(:'ann', :'game', 50, NULL)::jsonb -> 'items' -> 0 ->> 'application_id' AS cids \gset
+SELECT is(
+    pg_temp.undone(s, format('SELECT pg_temp.answer(%L)', format('SELECT api.application_approve(%L, %L, %L)', :'ann', :'game', :'cids'))), st || ' ' || c, format('no seat is given: %s', c))
+  FROM (VALUES
+    ('GX403', 'sanctioned', format('SELECT pg_temp.sanction(%L, ''game_join_block'')', :'cid')),
+    ('GX409', 'already_member', format('SELECT pg_temp.join(%L, %L, ''Others'')', :'game', :'cid')),
+    ('GX422', 'eligibility_denied', format('SELECT pg_temp.join(%1$L, %2$L, ''Others''); UPDATE backend.memberships SET status = ''blocked'', ended_at = now() WHERE game_id = %1$L AND user_id = %2$L', :'game', :'cid')),
+    ('GX422', 'enrollment_ended', format('UPDATE backend.games SET enrollment_ends_at = backend.now() WHERE game_id = %L', :'game')),
+    ('GX422', 'game_full', format('UPDATE backend.games SET max_players = 2 WHERE game_id = %1$L; SELECT pg_temp.join(%1$L, %2$L, ''Others''), pg_temp.join(%1$L, %3$L, ''More'')', :'game', :'bob', :'eve')),
+    ('GX422', 'invalid_name', format('UPDATE backend.applications SET race_name = ''?!'' WHERE application_id = %L', :'cids')),
+    ('GX422', 'limit_reached', format('SELECT pg_temp.set_limit(%L, ''max_active_memberships'', 0)', :'cid')),
+    ('GX422', 'name_taken', format('SELECT backend.race_name_reserve(%L, race_name) FROM backend.applications WHERE application_id = %L', :'eve', :'cids'))
+  ) AS t(st, c, s);
+SELECT is(
+    pg_temp.undone(s, format('SELECT pg_temp.answer(%L)', format('SELECT api.application_create(%L, %L, ''{"race_name": "Etas"}'')', u, :'game'))), st || ' ' || c, format('nobody applies: %s', c))
+  FROM (VALUES ('GX409', 'already_applied', :'cid', 'SELECT 1'), ('GX422', 'eligibility_denied', :'ann', 'SELECT 1')) AS t(st, c, u, s);
 SELECT throws_ok(format('SELECT api.application_withdraw(%L, %L, %L)', :'ann', :'game', :'application'), 'GX403', 'forbidden', 'an owner does not take it back');
 SELECT throws_ok(format('SELECT api.application_approve(%L, %L, %L)', :'bob', :'game', :'application'), 'GX403', 'forbidden', 'nor does anybody approve their own');
 SELECT throws_ok(format('SELECT api.application_reject(%L, %L, %L)', :'eve', :'game', :'application'), 'GX404', 'application_not_found', 'for others there is none');

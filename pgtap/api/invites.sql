@@ -136,18 +136,18 @@ SELECT is(
     pg_temp.undone('SELECT 1', format('SELECT pg_temp.replied(%L)', format('SELECT api.invite_redeem(%L, %L, %L, ''{"race_name": "Betas"}'', %s)', u, g, i, h))), e, d)
   FROM (VALUES
     (:'bob', :'game', :'for_bob', 'NULL', '200', 'a person redeems what is for them'),
-    (:'eve', :'game', :'for_bob', 'NULL', 'GX404 invite_not_found', 'and nobody else'),
-    (:'ann', :'game', :'for_bob', 'NULL', 'GX404 invite_not_found', 'not even who made it'),
+    (:'eve', :'game', :'for_bob', 'NULL', '404 invite_not_found', 'and nobody else'),
+    (:'ann', :'game', :'for_bob', 'NULL', '404 invite_not_found', 'not even who made it'),
     (:'eve', :'game', :'by_code', 'sha256(''ABC'')', '200', 'whoever has the code redeems what has one'),
-    (:'eve', :'game', :'by_code', 'sha256(''abc'')', 'GX404 invite_not_found', 'that very code'),
-    (:'eve', :'game', :'by_code', 'NULL', 'GX404 invite_not_found', 'and none is no code'),
-    (:'eve', :'game', :'for_bob', 'sha256(''ABC'')', 'GX404 invite_not_found', 'a code is of one invite'),
-    (:'bob', :'game', :'by_code', 'NULL', 'GX404 invite_not_found', 'an invite of another kind does not help'),
+    (:'eve', :'game', :'by_code', 'sha256(''abc'')', '404 invite_not_found', 'that very code'),
+    (:'eve', :'game', :'by_code', 'NULL', '404 invite_not_found', 'and none is no code'),
+    (:'eve', :'game', :'for_bob', 'sha256(''ABC'')', '404 invite_not_found', 'a code is of one invite'),
+    (:'bob', :'game', :'by_code', 'NULL', '404 invite_not_found', 'an invite of another kind does not help'),
     (:'ann', :'game', :'by_code', 'NULL', '200', 'an owner redeems one of their own making, without its code'),
-    (:'bob', :'other', :'for_bob', 'NULL', 'GX404 invite_not_found', 'an invite is to one game'),
-    (:'bob', :'game', :'nobody', 'NULL', 'GX404 invite_not_found', 'and is one that there is')
+    (:'bob', :'other', :'for_bob', 'NULL', '404 invite_not_found', 'an invite is to one game'),
+    (:'bob', :'game', :'nobody', 'NULL', '404 invite_not_found', 'and is one that there is')
   ) AS t(u, g, i, h, e, d);
-SELECT is(pg_temp.replied(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Betas"}'', %s)', :'bob', h)), 'GX404 invite_not_found', d)
+SELECT is(pg_temp.replied(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Betas"}'', %s)', :'bob', h)), '404 invite_not_found', d)
   FROM (VALUES ('sha256(''nothing'')', 'a code that was never given is not found'), ('NULL', 'nor is none')) AS t(h, d);
 
 -- What refuses a seat.
@@ -167,7 +167,7 @@ SELECT is(
     (SELECT j - ARRAY['membership_id', 'joined_at'] FROM (SELECT (api.invite_redeem_by_code(:'bob', '{"race_name": "Betas"}', sha256('ABC'))).body::jsonb AS j OFFSET 0) AS t),
     jsonb_build_object('game_id', :'game', 'user_id', :'bob', 'race_name', 'Betas', 'status', 'active', 'ended_at', NULL, 'planets', NULL, 'population', NULL),
     'then it is theirs');
-SELECT is(pg_temp.replied(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Etas"}'', sha256(''ABC''))', :'eve')), 'GX404 invite_not_found', 'a code is good once');
+SELECT is(pg_temp.replied(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Etas"}'', sha256(''ABC''))', :'eve')), '404 invite_not_found', 'a code is good once');
 SELECT throws_ok(format('SELECT api.invite_redeem(%L, %L, %L, ''{"race_name": "Etas"}'', NULL)', :'bob', :'game', :'for_bob'), 'GX409', 'already_member', 'a person has one seat');
 SELECT (api.invite_create(:'ann', :'game', '{}', 'DEF', sha256('DEF'))).status \g /dev/null
 UPDATE backend.memberships SET status = 'blocked', ended_at = backend.now() WHERE game_id = :'game' AND user_id = :'bob';
@@ -203,12 +203,12 @@ SELECT throws_ok(format('SELECT api.invite_%s(%L, %L, %L)', a, u, :'offered', :'
   FROM (VALUES ('decline', :'gus'), ('revoke', :'fay')) AS t(a, u);
 
 -- Who tries codes is slowed down.
-SELECT is(pg_temp.replied(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Gusts"}'', sha256(%L))', :'gus', n::text)), 'GX404 invite_not_found', format('wrong code %s', n)) FROM generate_series(1, 20) AS n;
-SELECT is(pg_temp.replied(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Gusts"}'', sha256(''DEF''))', :'gus')), 'GX429 too_many_attempts', 'after twenty nothing is looked at, not even a right one');
+SELECT is(pg_temp.replied(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Gusts"}'', sha256(%L))', :'gus', n::text)), '404 invite_not_found', format('wrong code %s', n)) FROM generate_series(1, 20) AS n;
+SELECT is(pg_temp.replied(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Gusts"}'', sha256(''DEF''))', :'gus')), '429 too_many_attempts', 'after twenty nothing is looked at, not even a right one');
 SELECT is((api.invite_redeem(:'gus', :'offered', :'for_gus', '{"race_name": "Gusts"}', NULL)).body::jsonb -> 'details', '{"retry_after": 3600}', 'in either way, for an hour');
-SELECT is(pg_temp.replied(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Gusts"}'', sha256(''none''))', :'fay')), 'GX404 invite_not_found', 'which is nobody else''s business');
+SELECT is(pg_temp.replied(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Gusts"}'', sha256(''none''))', :'fay')), '404 invite_not_found', 'which is nobody else''s business');
 SELECT pg_temp.advance('1 hour') \g /dev/null
-SELECT is(pg_temp.replied(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Gusts"}'', sha256(''none''))', :'gus')), 'GX404 invite_not_found', 'then it begins anew');
+SELECT is(pg_temp.replied(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Gusts"}'', sha256(''none''))', :'gus')), '404 invite_not_found', 'then it begins anew');
 SELECT is((SELECT failures FROM backend.invite_attempts WHERE user_id = :'gus'), 1, 'at one');
 SELECT pg_temp.advance('-1 hour') \g /dev/null
 

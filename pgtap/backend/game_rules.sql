@@ -18,12 +18,14 @@ SELECT s.state, a.action, w.actor, e.to_state,
  CROSS JOIN (VALUES ('owner'), ('admin'), ('job'), ('sweeper'), ('stranger')) AS w(actor)
   LEFT JOIN backend.state_transitions AS e ON e.machine = 'game' AND e.action = a.action AND e.from_state = s.state AND w.actor = ANY (e.actors);
 
-SELECT plan(162 + (SELECT count(*)::integer FROM matrix));
+SELECT plan(174 + (SELECT count(*)::integer FROM matrix));
 
 -- Attributes.
 CREATE TEMPORARY TABLE functions (name text, volatility text);
 INSERT INTO functions VALUES
-    ('account_limit', 'stable'), ('account_lock', 'volatile'), ('sanction_refuse', 'stable'), ('game_member_count', 'stable'), ('game_json', 'stable'),
+    ('refuse', 'stable'), ('game_from_body', 'stable'), ('game_edit', 'volatile'), ('games_newest', 'stable'), ('edge_refusal', 'stable'), ('game_actions', 'stable'),
+    ('game_history_page', 'stable'), ('game_command_by_admin', 'volatile'), ('memberships_page', 'stable'), ('membership_actor', 'stable'),
+    ('membership_refusal', 'stable'), ('membership_end', 'volatile'), ('account_limit', 'stable'), ('account_lock', 'volatile'), ('sanction_refuse', 'stable'), ('game_member_count', 'stable'), ('game_json', 'stable'),
     ('game_insert', 'volatile'), ('game_is_visible', 'stable'), ('game_find', 'stable'), ('game_lock', 'volatile'), ('game_refusal', 'stable'),
     ('game_notify', 'volatile'), ('race_name_release_unused', 'volatile'), ('race_names_settle', 'volatile'), ('runtime_want', 'volatile'),
     ('runtime_unwant', 'volatile'), ('game_transition', 'volatile'), ('game_command', 'volatile'), ('membership_json', 'stable'), ('seat_take', 'volatile'), ('seat_is_played', 'stable');

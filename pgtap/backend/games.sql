@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/games
 
 BEGIN;
-SELECT plan(75);
+SELECT plan(83);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -123,6 +123,19 @@ SELECT lives_ok(format('UPDATE backend.memberships SET status = ''removed'', end
 SELECT is(
     pg_temp.violated(pg_temp.fill($$INSERT INTO backend.memberships (game_id, user_id, race_name, race_name_canonical) VALUES (:game, :bob, 'Zorg', 'zorg')$$, :'ann', :'bob', :'game')),
     'nothing', 'and its race name with it');
+SELECT is(pg_temp.violated(format('UPDATE backend.memberships SET %s WHERE game_id = %L AND user_id = %L', v, :'game', :'ann')), c, d)
+  FROM (VALUES
+    ($$ended_by = 'ghost'$$, 'memberships_ended_by_is_known', 'a seat is ended by somebody'),
+    ('banished_at = now()', 'memberships_banished_was_wanted', 'nobody is banished without cause')) AS t(v, c, d);
+SELECT is(pg_temp.violated(format('UPDATE backend.memberships SET ended_by = ''owner'' WHERE game_id = %L AND user_id = %L', :'game', :'bob')),
+    'memberships_active_was_ended_by_nobody', 'nor is one ended that is taken');
+SELECT is(pg_temp.violated(format('INSERT INTO backend.applications (game_id, applicant_user_id, race_name, decided_at) VALUES (%L, %L, ''Zorg'', %s)', :'game', :'ann', v)), c, d)
+  FROM (VALUES
+    ('now()', 'applications_decided_says_when', 'what is not decided was not decided at any time'),
+    ('NULL', 'nothing', 'an application'),
+    ('NULL', 'applications_one_live_per_person_and_game', 'one at a time')) AS t(v, c, d);
+SELECT is(pg_temp.violated(format('INSERT INTO backend.invite_attempts (user_id, failures, expires_at) VALUES (%L, %s, now())', :'ann', v)), c, d)
+  FROM (VALUES ('0', 'invite_attempts_failures_are_positive', 'what did not fail is not counted'), ('1', 'nothing', 'what did is')) AS t(v, c, d);
 SELECT is(
     pg_temp.violated(pg_temp.fill(replace('INSERT INTO backend.invites (game_id, inviter_user_id, invited_user_id, code_hash, expires_at) VALUES ' || v, ':32',
                                           $$decode(repeat('01', 32), 'hex')$$), :'ann', :'bob', :'game')), c, d)
