@@ -3998,13 +3998,15 @@ CREATE FUNCTION backend.games_newest(p_visibility text, p_status text[], p_owner
      g.created_at,
      g.updated_at
     FROM (( SELECT n.game_id
-            FROM ((( VALUES ('private'::text), ('public'::text)) v(visibility)
+            FROM (((( VALUES ('private'::text), ('public'::text)) v(visibility)
+              CROSS JOIN ( SELECT lower(NORMALIZE(games_newest.p_q, NFC)) AS part
+                  OFFSET 0) q)
               CROSS JOIN ( SELECT DISTINCT t.to_state
                     FROM backend.state_transitions t
                    WHERE ((t.machine = 'game'::text) AND ((games_newest.p_status IS NULL) OR (t.to_state = ANY (games_newest.p_status))))) s(status))
               CROSS JOIN LATERAL ( SELECT o.game_id
                     FROM backend.games o
-                   WHERE ((o.visibility = v.visibility) AND (o.status = s.status) AND (o.game_id < COALESCE(games_newest.p_before, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)) AND ((games_newest.p_owner_user_id IS NULL) OR (o.owner_user_id = games_newest.p_owner_user_id)) AND ((games_newest.p_q IS NULL) OR (strpos(o.name_search, lower(NORMALIZE(games_newest.p_q, NFC))) > 0)))
+                   WHERE ((o.visibility = v.visibility) AND (o.status = s.status) AND (o.game_id < COALESCE(games_newest.p_before, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)) AND ((games_newest.p_owner_user_id IS NULL) OR (o.owner_user_id = games_newest.p_owner_user_id)) AND ((q.part IS NULL) OR (strpos(o.name_search, q.part) > 0)))
                    ORDER BY o.game_id DESC
                   LIMIT games_newest.p_limit) n)
            WHERE ((games_newest.p_visibility IS NULL) OR (v.visibility = games_newest.p_visibility))

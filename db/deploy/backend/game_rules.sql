@@ -213,6 +213,8 @@ BEGIN ATOMIC
     SELECT g.*
       FROM (SELECT n.game_id
               FROM (VALUES ('private'), ('public')) AS v (visibility)
+             -- Once, not for each row.
+             CROSS JOIN (SELECT lower(normalize(p_q, NFC)) AS part OFFSET 0) AS q
              CROSS JOIN (SELECT DISTINCT t.to_state FROM backend.state_transitions AS t
                           WHERE t.machine = 'game' AND (p_status IS NULL OR t.to_state = ANY (p_status))) AS s (status)
              CROSS JOIN LATERAL (
@@ -220,7 +222,7 @@ BEGIN ATOMIC
                         WHERE o.visibility = v.visibility AND o.status = s.status
                           AND o.game_id < coalesce(p_before, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
                           AND (p_owner_user_id IS NULL OR o.owner_user_id = p_owner_user_id)
-                          AND (p_q IS NULL OR strpos(o.name_search, lower(normalize(p_q, NFC))) > 0)
+                          AND (q.part IS NULL OR strpos(o.name_search, q.part) > 0)
                         ORDER BY o.game_id DESC
                         LIMIT p_limit) AS n
              WHERE p_visibility IS NULL OR v.visibility = p_visibility
