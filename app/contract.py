@@ -24,6 +24,9 @@ DOCUMENT = Path(__file__).parent / "openapi" / "openapi.yaml"
 PREFIX = "/api/v1/"
 KEY_HEADER = "Idempotency-Key"
 
+DRY_RUN = "dry_run"
+"""The query parameter of commands that can be tried; the app sees to it, and no function is told."""
+
 # What a command's transaction is told of its request, in this order.
 SETTINGS = ("request_id", "traceparent", "source_ip")
 
@@ -268,7 +271,7 @@ def bind(all_operations: Iterable[Operation], connection: psycopg.Connection[Any
 
 
 def _given(operation: Operation) -> set[str]:
-    given = {f"p_{name}" for name in operation.parameters}
+    given = {f"p_{name}" for name in operation.parameters if name != DRY_RUN}
     if operation.body is not None:
         given.add("p_body")
     if operation.group == "user":

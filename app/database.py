@@ -141,9 +141,10 @@ class Database:
             return columns
         raise AssertionError("unreachable")
 
-    def transaction(self, work: Callable[[Calls], T]) -> T:
+    def transaction(self, work: Callable[[Calls], T], *, is_undone: Callable[[T], bool] = lambda _: False) -> T:
         """Run several calls of commands in one transaction and return what `work` returns; nothing is committed if it raises.
 
+        What `is_undone` says of is rolled back, once the constraints that wait for the end have been checked.
         All of it is tried again after a serialization failure or a deadlock. Raises psycopg.Error, and what `work` raises.
         """
         for tries in range(1, _TRIES + 1):
@@ -155,7 +156,11 @@ class Database:
             try:
                 connection.execute(b"BEGIN")
                 result = work(call)
-                connection.execute(b"COMMIT")
+                if is_undone(result):
+                    connection.execute(b"SET CONSTRAINTS ALL IMMEDIATE")
+                    connection.execute(b"ROLLBACK")
+                else:
+                    connection.execute(b"COMMIT")
             except psycopg.Error as error:
                 self._roll_back(connection)
                 if tries < _TRIES and error.sqlstate in _TRY_AGAIN:

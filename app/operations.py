@@ -17,7 +17,7 @@ from gunicorn.http.errors import ParseException
 
 from app import context, idempotency, identity, secrets
 from app.background import Countries, SeenSessions
-from app.contract import KEY_HEADER, Call, Operation, Parameter
+from app.contract import DRY_RUN, KEY_HEADER, Call, Operation, Parameter
 from app.database import Calls, Database, Value
 from app.errors import ApiError, ConstraintError, error_body, headers_of, internal, invalid
 from app.geo import Geo
@@ -76,6 +76,8 @@ class Reader:
         """Check the body and put it among the arguments; return it parsed, None where there is none."""
         operation = self._operation
         if operation.body is None:
+            if operation.method != "GET" and _has_body(req):
+                raise invalid([{"path": "", "problem": "the operation takes no body"}])
             return None
         raw = read_body(req)
         req.context.body = raw
@@ -139,6 +141,9 @@ class Responder:
         key = self._reader.key(req)
         arguments = self._reader.arguments(req, path)
         parameters = self._parameters(req, arguments, self._call.arguments)
+        if arguments.get(f"p_{DRY_RUN}") == b"true":
+            self._try(req, resp, parameters)
+            return
         if key is not None:
             self._reply(req, resp, self._once(req, key, path, arguments, parameters))
             return
@@ -150,6 +155,21 @@ class Responder:
             return
         resp.status = _status(self._operation.success_status)
         self._send(req, resp, columns[0])
+
+    def _try(self, req: falcon.Request, resp: falcon.Response, parameters: list[Value]) -> None:
+        """Do the command and undo it: the answer is the same, but for what leads to what is not there."""
+        # Also on what is raised from here on.
+        resp.set_header("X-Dry-Run", "true")
+
+        def work(call: Calls) -> list[Value]:
+            return self._with_status(call(self._operation.name, parameters))
+
+        # A refusal that is returned has left something behind, which must stay: whoever tries codes is counted.
+        status, body, _ = self._services.database.transaction(work, is_undone=lambda c: c[0] is not None and int(c[0]) < 400)
+        self._reply(req, resp, [status, idempotency.without(body, self._operation.one_time), None])
+
+    def _with_status(self, columns: list[Value]) -> list[Value]:
+        return columns if self._call.returns_reply else [str(self._operation.success_status).encode(), columns[0], None]
 
     def _once(
         self, req: falcon.Request, key: str, path: Mapping[str, str], arguments: Mapping[str, Value], parameters: list[Value]
@@ -168,8 +188,7 @@ class Responder:
 
         def work(call: Calls) -> list[Value]:
             def command() -> list[Value]:
-                columns = call(operation.name, parameters)
-                return columns if self._call.returns_reply else [str(operation.success_status).encode(), columns[0], None]
+                return self._with_status(call(operation.name, parameters))
 
             return idempotency.once(call, request, command, operation.one_time)
 
@@ -274,6 +293,13 @@ def read_body(req: falcon.Request) -> bytes:
     if len(raw) < (req.content_length or 0):
         raise invalid([{"path": "", "problem": "the body ends early"}])
     return raw
+
+
+def _has_body(req: falcon.Request) -> bool:
+    try:
+        return bool(req.env["wsgi.input"].read(1))
+    except (ParseException, OSError):
+        return True
 
 
 def parse_json(raw: bytes) -> Any:

@@ -1,7 +1,7 @@
 """The schema as a deploy leaves it, in a form that can be compared: docs/schema.sql.
 
 `python -m dev.schema_dump DSN` prints the schema of that database. Without an argument a throw-away cluster is made, the
-schema deployed there, and docs/schema.sql and docs/error_codes.md are written anew.
+schema deployed there, and docs/schema.sql, docs/states.md and docs/error_codes.md are written anew.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from app.dsn import conninfo
-from dev import error_codes
+from dev import error_codes, state_diagrams
 from dev.cluster import DEPLOY_LOGIN, find_binaries, throw_away
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,12 +56,13 @@ def normalise(text: str) -> str:
     return HEADING + "\n" + re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def deployed() -> str:
-    """Return the dump of a fresh deploy in a throw-away cluster."""
+def deployed() -> tuple[str, str]:
+    """Return the dump and the state machines of a fresh deploy in a throw-away cluster."""
     with throw_away() as cluster:
         cluster.create_database("galaxy")
         cluster.sqitch("galaxy", "deploy")
-        return dump(cluster.dsn(DEPLOY_LOGIN, "galaxy"))
+        dsn = cluster.dsn(DEPLOY_LOGIN, "galaxy")
+        return dump(dsn), state_diagrams.document(dsn)
 
 
 def main(arguments: list[str]) -> int:
@@ -71,8 +72,9 @@ def main(arguments: list[str]) -> int:
     if arguments:
         print(dump(arguments[0]), end="")
         return 0
-    DOCUMENT.write_text(deployed())
-    print(f"written: {DOCUMENT.relative_to(ROOT)}")
+    for path, text in zip((DOCUMENT, state_diagrams.DOCUMENT), deployed(), strict=True):
+        path.write_text(text)
+        print(f"written: {path.relative_to(ROOT)}")
     return error_codes.main()
 
 

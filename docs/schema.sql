@@ -61,6 +61,387 @@ $$;
 
 COMMENT ON FUNCTION api.account_internal_get(p_user_id uuid) IS 'An account with what the gateway must know of it, whatever its state. GX404 account_not_found.';
 
+CREATE FUNCTION api.admin_application_approve(p_admin text, p_game_id uuid, p_application_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_application applications%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    v_application := application_approve(p_game_id, p_application_id, 'admin', p_admin);
+    PERFORM audit(p_admin, 'admin_application_approve', 'application', p_application_id::text, jsonb_build_object('game_id', p_game_id));
+    RETURN application_json(v_application)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_application_approve(p_admin text, p_game_id uuid, p_application_id uuid) IS 'Gives a seat to somebody who applied. GX401 unauthorized, GX403 sanctioned, GX404 game_not_found, application_not_found, GX409 invalid_transition, already_member, GX422 enrollment_ended, eligibility_denied, limit_reached, game_full, invalid_name, name_taken.';
+
+CREATE FUNCTION api.admin_application_list(p_admin text, p_game_id uuid, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_list text := 'application_list:' || p_game_id;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+BEGIN
+    PERFORM administrator_require(p_admin);
+    IF NOT EXISTS (SELECT FROM games AS g WHERE g.game_id = p_game_id) THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    END IF;
+    RETURN applications_page(v_list, p_game_id, NULL, p_limit, v_before);
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_application_list(p_admin text, p_game_id uuid, p_limit integer, p_cursor text) IS 'The applications to a game, newest first. GX400 invalid_cursor, GX401 unauthorized, GX404 game_not_found.';
+
+CREATE FUNCTION api.admin_application_reject(p_admin text, p_game_id uuid, p_application_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_application applications%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    v_application := application_end(application_hold(p_game_id, p_application_id, 'reject', 'admin', p_admin), 'rejected');
+    PERFORM audit(p_admin, 'admin_application_reject', 'application', p_application_id::text, jsonb_build_object('game_id', p_game_id));
+    RETURN application_json(v_application)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_application_reject(p_admin text, p_game_id uuid, p_application_id uuid) IS 'Declines an application. GX401 unauthorized, GX404 game_not_found, application_not_found, GX409 invalid_transition.';
+
+CREATE FUNCTION api.admin_game_ban_member(p_admin text, p_game_id uuid, p_body jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE;
+    v_membership memberships%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    v_game := game_lock(p_game_id);
+    IF v_game.game_id IS NULL THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    END IF;
+    SELECT * INTO v_membership FROM memberships WHERE game_id = p_game_id AND user_id = (p_body ->> 'user_id')::uuid FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'membership_not_found', 'This person has no seat in this game.');
+    END IF;
+    PERFORM refuse(membership_refusal(v_game, v_membership, 'block', 'admin', p_admin));
+    v_membership := membership_end(v_game, v_membership, 'blocked', 'admin');
+    PERFORM audit(p_admin, 'admin_game_ban_member', 'game', p_game_id::text, p_body);
+    RETURN membership_json(v_membership)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_game_ban_member(p_admin text, p_game_id uuid, p_body jsonb) IS 'Blocks a member, who cannot come back to the game. GX401 unauthorized, GX404 game_not_found, membership_not_found, GX409 invalid_transition.';
+
+CREATE FUNCTION api.admin_game_cancel(p_admin text, p_game_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN game_command_by_admin(p_admin, 'admin_game_cancel', p_game_id, 'cancel');
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_game_cancel(p_admin text, p_game_id uuid) IS 'Cancels a game that has not started. GX401 unauthorized, GX404 game_not_found, GX409 invalid_transition.';
+
+CREATE FUNCTION api.admin_game_create(p_admin text, p_body jsonb) RETURNS api.reply
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_owner_id uuid := (p_body ->> 'owner_user_id')::uuid;
+    v_game games%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    v_game := game_from_body(NULL, p_body);
+    IF v_owner_id IS NOT NULL THEN
+        -- Their account is not closed meanwhile: what it releases it looks for once.
+        PERFORM FROM accounts AS a WHERE a.user_id = v_owner_id FOR SHARE;
+        IF NOT EXISTS (SELECT FROM accounts AS a WHERE a.user_id = v_owner_id AND a.deleted_at IS NULL AND NOT a.permanent_block) THEN
+            PERFORM fail(422, 'eligibility_denied', 'There is no such person to run a game.');
+        END IF;
+    END IF;
+    v_game := game_insert(v_game, 'public', v_owner_id, 'admin', p_admin);
+    PERFORM audit(p_admin, 'admin_game_create', 'game', v_game.game_id::text, jsonb_build_object('game_name', v_game.game_name));
+    RETURN ROW(201, game_json(v_game)::text, '/api/v1/admin/games/' || v_game.game_id)::api.reply;
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_game_create(p_admin text, p_body jsonb) IS 'Creates a public game, with an owner who runs it beside the administrators if one is named. GX400 invalid_request, GX401 unauthorized, GX422 eligibility_denied, engine_version_unavailable.';
+
+CREATE FUNCTION api.admin_game_force_start(p_admin text, p_game_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN game_command_by_admin(p_admin, 'admin_game_force_start', p_game_id, 'force-start');
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_game_force_start(p_admin text, p_game_id uuid) IS 'Starts a game with enough members, also out of open enrolment; a job does it. GX401 unauthorized, GX404 game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members.';
+
+CREATE FUNCTION api.admin_game_force_stop(p_admin text, p_game_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN game_command_by_admin(p_admin, 'admin_game_force_stop', p_game_id, 'force-stop', 'by_admin');
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_game_force_stop(p_admin text, p_game_id uuid) IS 'Ends a game that has started; a job takes the engine away. GX401 unauthorized, GX404 game_not_found, GX409 invalid_transition.';
+
+CREATE FUNCTION api.admin_game_get(p_admin text, p_game_id uuid) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    SELECT * INTO v_game FROM games WHERE game_id = p_game_id;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    END IF;
+    RETURN game_json(v_game)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_game_get(p_admin text, p_game_id uuid) IS 'Any game. GX401 unauthorized, GX404 game_not_found.';
+
+CREATE FUNCTION api.admin_game_history_list(p_admin text, p_game_id uuid, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_list text := 'game_history_list:' || p_game_id;
+    v_after uuid := cursor_read_id(v_list, p_cursor);
+BEGIN
+    PERFORM administrator_require(p_admin);
+    IF NOT EXISTS (SELECT FROM games AS g WHERE g.game_id = p_game_id) THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    END IF;
+    RETURN game_history_page(v_list, p_game_id, p_limit, v_after);
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_game_history_list(p_admin text, p_game_id uuid, p_limit integer, p_cursor text) IS 'What has happened to a game, oldest first. GX400 invalid_cursor, GX401 unauthorized, GX404 game_not_found.';
+
+CREATE FUNCTION api.admin_game_list(p_admin text, p_limit integer, p_cursor text, p_visibility text, p_status text[], p_owner_user_id uuid, p_q text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_list text := concat_ws(':', 'admin_game_list', p_visibility, p_status::text, p_owner_user_id, p_q);
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    PERFORM administrator_require(p_admin);
+    SELECT array_agg(game_json(r) ORDER BY r.game_id DESC), array_agg(r.game_id::text ORDER BY r.game_id DESC) INTO v_items, v_keys
+      FROM games_newest(p_visibility, p_status, p_owner_user_id, p_q, v_before, p_limit + 1) AS r;
+    RETURN page(v_list, v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_game_list(p_admin text, p_limit integer, p_cursor text, p_visibility text, p_status text[], p_owner_user_id uuid, p_q text) IS 'All games, newest first, by visibility, status, owner and a part of the name. GX400 invalid_cursor, GX401 unauthorized.';
+
+CREATE FUNCTION api.admin_game_open_enrollment(p_admin text, p_game_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN game_command_by_admin(p_admin, 'admin_game_open_enrollment', p_game_id, 'open-enrollment');
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_game_open_enrollment(p_admin text, p_game_id uuid) IS 'Opens enrolment. GX401 unauthorized, GX404 game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, enrollment_ended.';
+
+CREATE FUNCTION api.admin_game_pause(p_admin text, p_game_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN game_command_by_admin(p_admin, 'admin_game_pause', p_game_id, 'pause', 'by_admin');
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_game_pause(p_admin text, p_game_id uuid) IS 'Pauses a running game. GX401 unauthorized, GX404 game_not_found, GX409 invalid_transition.';
+
+CREATE FUNCTION api.admin_game_ready_to_start(p_admin text, p_game_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN game_command_by_admin(p_admin, 'admin_game_ready_to_start', p_game_id, 'ready-to-start');
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_game_ready_to_start(p_admin text, p_game_id uuid) IS 'Closes enrolment of a game with enough members. GX401 unauthorized, GX404 game_not_found, GX409 invalid_transition, GX422 not_enough_members.';
+
+CREATE FUNCTION api.admin_game_resume(p_admin text, p_game_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN game_command_by_admin(p_admin, 'admin_game_resume', p_game_id, 'resume');
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_game_resume(p_admin text, p_game_id uuid) IS 'Lets a paused game go on. GX401 unauthorized, GX404 game_not_found, GX409 invalid_transition, GX422 engine_not_healthy.';
+
+CREATE FUNCTION api.admin_game_retry_start(p_admin text, p_game_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN game_command_by_admin(p_admin, 'admin_game_retry_start', p_game_id, 'retry-start');
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_game_retry_start(p_admin text, p_game_id uuid) IS 'Tries once more to start a game. GX401 unauthorized, GX404 game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members.';
+
+CREATE FUNCTION api.admin_game_start(p_admin text, p_game_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN game_command_by_admin(p_admin, 'admin_game_start', p_game_id, 'start');
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_game_start(p_admin text, p_game_id uuid) IS 'Starts a game; a job does it. GX401 unauthorized, GX404 game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members.';
+
+CREATE FUNCTION api.admin_game_update(p_admin text, p_game_id uuid, p_body jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    -- What is malformed whatever the game is.
+    PERFORM game_from_body(NULL, p_body);
+    v_game := game_lock(p_game_id);
+    IF v_game.game_id IS NULL THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    END IF;
+    v_game := game_edit(v_game, p_body);
+    PERFORM audit(p_admin, 'admin_game_update', 'game', p_game_id::text, p_body);
+    RETURN game_json(v_game)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_game_update(p_admin text, p_game_id uuid, p_body jsonb) IS 'Changes a game as far as its state allows. GX400 invalid_request, GX401 unauthorized, GX404 game_not_found, GX409 invalid_transition.';
+
+CREATE FUNCTION api.admin_invite_create(p_admin text, p_game_id uuid, p_body jsonb, p_code text, p_code_hash bytea) RETURNS api.reply
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE;
+    v_invite jsonb;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    PERFORM moment_to_come(p_body, 'expires_at');
+    -- Their account is not closed meanwhile: what it releases it looks for once.
+    PERFORM FROM accounts AS a WHERE a.user_id = (p_body ->> 'invited_user_id')::uuid FOR SHARE;
+    v_game := game_lock(p_game_id);
+    IF v_game.game_id IS NULL THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    END IF;
+    IF v_game.visibility <> 'public' THEN
+        PERFORM fail(422, 'eligibility_denied', 'Invites to a private game are its owner''s to give.');
+    END IF;
+    v_invite := invite_insert(v_game, NULL, p_body, p_code, p_code_hash);
+    PERFORM audit(p_admin, 'admin_invite_create', 'invite', v_invite ->> 'invite_id', jsonb_build_object('game_id', p_game_id));
+    RETURN ROW(201, v_invite::text, format('/api/v1/admin/games/%s/invites/%s', p_game_id, v_invite ->> 'invite_id'))::api.reply;
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_invite_create(p_admin text, p_game_id uuid, p_body jsonb, p_code text, p_code_hash bytea) IS 'Offers a seat in a public game to a person, or to whoever has the code of the answer. GX400 invalid_request, GX401 unauthorized, GX404 game_not_found, GX409 invalid_transition, already_member, already_invited, GX422 enrollment_ended, eligibility_denied.';
+
+CREATE FUNCTION api.admin_invite_get(p_admin text, p_game_id uuid, p_invite_id uuid) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_invite invites%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    SELECT * INTO v_invite FROM invites WHERE invite_id = p_invite_id AND game_id = p_game_id;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'invite_not_found', 'There is no such invite.');
+    END IF;
+    RETURN invite_json(v_invite)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_invite_get(p_admin text, p_game_id uuid, p_invite_id uuid) IS 'An invite to a game. GX401 unauthorized, GX404 invite_not_found.';
+
+CREATE FUNCTION api.admin_invite_list(p_admin text, p_game_id uuid, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_list text := 'invite_list:' || p_game_id;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+BEGIN
+    PERFORM administrator_require(p_admin);
+    IF NOT EXISTS (SELECT FROM games AS g WHERE g.game_id = p_game_id) THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    END IF;
+    RETURN invites_page(v_list, p_game_id, NULL, p_limit, v_before);
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_invite_list(p_admin text, p_game_id uuid, p_limit integer, p_cursor text) IS 'The invites to a game, newest first. GX400 invalid_cursor, GX401 unauthorized, GX404 game_not_found.';
+
+CREATE FUNCTION api.admin_invite_revoke(p_admin text, p_game_id uuid, p_invite_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE;
+    v_invite invites%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    v_game := game_lock(p_game_id);
+    SELECT * INTO v_invite FROM invites WHERE invite_id = p_invite_id AND game_id = p_game_id FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'invite_not_found', 'There is no such invite.');
+    END IF;
+    PERFORM refuse(invite_refusal(v_game, v_invite, 'revoke', 'admin', p_admin));
+    v_invite := invite_end(v_invite, 'revoked');
+    PERFORM audit(p_admin, 'admin_invite_revoke', 'invite', p_invite_id::text, jsonb_build_object('game_id', p_game_id));
+    RETURN invite_json(v_invite)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_invite_revoke(p_admin text, p_game_id uuid, p_invite_id uuid) IS 'Takes an invite back. GX401 unauthorized, GX404 invite_not_found, GX409 invalid_transition.';
+
+CREATE FUNCTION api.admin_membership_list(p_admin text, p_game_id uuid, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_list text := 'membership_list:' || p_game_id;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+BEGIN
+    PERFORM administrator_require(p_admin);
+    IF NOT EXISTS (SELECT FROM games AS g WHERE g.game_id = p_game_id) THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    END IF;
+    RETURN memberships_page(v_list, p_game_id, p_limit, v_before);
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_membership_list(p_admin text, p_game_id uuid, p_limit integer, p_cursor text) IS 'Who sits, or sat, in a game, newest first. GX400 invalid_cursor, GX401 unauthorized, GX404 game_not_found.';
+
 CREATE FUNCTION api.administrator_attempt_failed(p_username text, p_source_ip inet) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -237,6 +618,103 @@ END;
 $$;
 
 COMMENT ON FUNCTION api.administrator_used(p_username text, p_source_ip inet) IS 'Notes that a password was right: forgets the wrong ones from there, and says when, at most once a minute. Raises nothing of its own.';
+
+CREATE FUNCTION api.application_approve(p_user_id uuid, p_game_id uuid, p_application_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM account_require(p_user_id);
+    RETURN application_json(application_approve(p_game_id, p_application_id, 'user', p_user_id::text))::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.application_approve(p_user_id uuid, p_game_id uuid, p_application_id uuid) IS 'Gives a seat to somebody who applied to the caller''s game. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, application_not_found, GX409 invalid_transition, already_member, GX422 enrollment_ended, eligibility_denied, limit_reached, game_full, invalid_name, name_taken.';
+
+CREATE FUNCTION api.application_create(p_user_id uuid, p_game_id uuid, p_body jsonb) RETURNS api.reply
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE;
+    v_application applications%ROWTYPE;
+BEGIN
+    PERFORM account_require(p_user_id);
+    PERFORM account_lock(p_user_id);
+    v_game := game_lock(p_game_id);
+    IF v_game.game_id IS NULL OR NOT game_is_visible(v_game, p_user_id) THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    END IF;
+    v_application := application_insert(v_game, p_user_id, p_body ->> 'race_name');
+    RETURN ROW(201, application_json(v_application)::text,
+               format('/api/v1/user/lobby/games/%s/applications/%s', p_game_id, v_application.application_id))::api.reply;
+END;
+$$;
+
+COMMENT ON FUNCTION api.application_create(p_user_id uuid, p_game_id uuid, p_body jsonb) IS 'Asks for a seat in a public game under a race name. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, game_not_found, GX409 invalid_transition, already_member, already_applied, GX422 eligibility_denied, enrollment_ended, limit_reached, invalid_name, name_taken.';
+
+CREATE FUNCTION api.application_get(p_user_id uuid, p_game_id uuid, p_application_id uuid) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_application applications%ROWTYPE;
+BEGIN
+    PERFORM account_require(p_user_id);
+    SELECT a.* INTO v_application FROM applications AS a JOIN games AS g USING (game_id)
+     WHERE a.application_id = p_application_id AND a.game_id = p_game_id AND p_user_id IN (a.applicant_user_id, g.owner_user_id);
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'application_not_found', 'There is no such application.');
+    END IF;
+    RETURN application_json(v_application)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.application_get(p_user_id uuid, p_game_id uuid, p_application_id uuid) IS 'An application, for who made it and the game''s owner. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, application_not_found.';
+
+CREATE FUNCTION api.application_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_list text := 'application_list:' || p_game_id;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+BEGIN
+    PERFORM account_require(p_user_id);
+    IF (game_find(p_game_id, p_user_id)).owner_user_id IS DISTINCT FROM p_user_id THEN
+        PERFORM fail(403, 'forbidden', 'Only those who run this game may do that.');
+    END IF;
+    RETURN applications_page(v_list, p_game_id, NULL, p_limit, v_before);
+END;
+$$;
+
+COMMENT ON FUNCTION api.application_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) IS 'The applications to the caller''s game, newest first. GX400 invalid_cursor, GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found.';
+
+CREATE FUNCTION api.application_reject(p_user_id uuid, p_game_id uuid, p_application_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM account_require(p_user_id);
+    RETURN application_json(application_end(
+        application_hold(p_game_id, p_application_id, 'reject', 'user', p_user_id::text), 'rejected'))::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.application_reject(p_user_id uuid, p_game_id uuid, p_application_id uuid) IS 'Declines an application to the caller''s game. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, application_not_found, GX409 invalid_transition.';
+
+CREATE FUNCTION api.application_withdraw(p_user_id uuid, p_game_id uuid, p_application_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM account_require(p_user_id);
+    RETURN application_json(application_end(
+        application_hold(p_game_id, p_application_id, 'withdraw', 'user', p_user_id::text), 'withdrawn'))::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.application_withdraw(p_user_id uuid, p_game_id uuid, p_application_id uuid) IS 'Takes an application of the caller''s back. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, application_not_found, GX409 invalid_transition.';
 
 CREATE FUNCTION api.audit_list(p_admin text, p_actor text, p_action text, p_object_type text, p_object_id text, p_since timestamp with time zone, p_until timestamp with time zone, p_limit integer, p_cursor text) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -615,6 +1093,18 @@ $$;
 
 COMMENT ON FUNCTION api.entitlement_tier_update(p_admin text, p_tier text, p_body jsonb) IS 'Changes what a tier gives, at once and for all who have it; grants keep their ends. GX400 invalid_request, GX401 unauthorized, GX404 entitlement_tier_not_found.';
 
+CREATE FUNCTION api.game_action_list(p_user_id uuid, p_game_id uuid) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM account_require(p_user_id);
+    RETURN game_actions(game_find(p_game_id, p_user_id), 'user', p_user_id::text)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.game_action_list(p_user_id uuid, p_game_id uuid) IS 'Every action of the game machine: whether the caller may do it to a game now, or why not. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, game_not_found.';
+
 CREATE FUNCTION api.game_cancel(p_user_id uuid, p_game_id uuid) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
@@ -636,17 +1126,18 @@ DECLARE
 BEGIN
     PERFORM account_require(p_user_id);
     PERFORM account_lock(p_user_id);
-    -- First what is malformed; the game itself counts.
-    v_game := game_insert(p_body, 'private', p_user_id);
+    v_game := game_from_body(NULL, p_body);
     PERFORM sanction_refuse(p_user_id, 'private_game_create_block');
+    IF p_body ? 'race_name' THEN
+        PERFORM sanction_refuse(p_user_id, 'game_join_block');
+    END IF;
     v_limit := account_limit(p_user_id, 'max_owned_private_games');
     IF (SELECT count(*) FROM games AS g
-         WHERE g.owner_user_id = p_user_id AND g.status NOT IN ('finished', 'cancelled')) > v_limit THEN
+         WHERE g.owner_user_id = p_user_id AND g.visibility = 'private' AND g.status NOT IN ('finished', 'cancelled')) >= v_limit THEN
         PERFORM fail(422, 'limit_reached', 'This account owns as many games as it may.',
                      jsonb_build_object('limit', 'max_owned_private_games', 'value', v_limit));
     END IF;
-    INSERT INTO game_history (game_id, action, to_status, actor_type, actor_id)
-    VALUES (v_game.game_id, 'create', v_game.status, 'user', p_user_id::text);
+    v_game := game_insert(v_game, 'private', p_user_id, 'user', p_user_id::text);
     IF p_body ? 'race_name' THEN
         PERFORM seat_take(v_game, p_user_id, p_body ->> 'race_name');
     END IF;
@@ -676,8 +1167,6 @@ DECLARE
     v_game games%ROWTYPE;
     v_list text := 'game_history_list:' || p_game_id;
     v_after uuid := cursor_read_id(v_list, p_cursor);
-    v_items jsonb[];
-    v_keys text[];
 BEGIN
     PERFORM account_require(p_user_id);
     v_game := game_find(p_game_id, p_user_id);
@@ -686,19 +1175,30 @@ BEGIN
     ) THEN
         PERFORM fail(403, 'forbidden', 'Only its members read the history of a game.');
     END IF;
-    SELECT array_agg(r.item ORDER BY r.id), array_agg(r.id::text ORDER BY r.id) INTO v_items, v_keys
-      FROM (SELECT h.history_id AS id,
-                   jsonb_build_object('action', h.action, 'from_status', h.from_status, 'to_status', h.to_status,
-                                      'actor_type', h.actor_type, 'actor_id', h.actor_id, 'at', ts(h.created_at)) AS item
-              FROM game_history AS h
-             WHERE h.game_id = p_game_id AND (v_after IS NULL OR h.history_id > v_after)
-             ORDER BY h.history_id
-             LIMIT p_limit + 1) AS r;
-    RETURN page(v_list, v_items, v_keys, p_limit);
+    RETURN game_history_page(v_list, p_game_id, p_limit, v_after);
 END;
 $$;
 
 COMMENT ON FUNCTION api.game_history_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) IS 'What has happened to a game, oldest first, for its members. GX400 invalid_cursor, GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found.';
+
+CREATE FUNCTION api.game_list(p_user_id uuid, p_limit integer, p_cursor text, p_status text[], p_q text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_list text := concat_ws(':', 'game_list', p_status::text, p_q);
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    PERFORM account_require(p_user_id);
+    SELECT array_agg(game_json(r) ORDER BY r.game_id DESC), array_agg(r.game_id::text ORDER BY r.game_id DESC) INTO v_items, v_keys
+      FROM games_newest('public', p_status, NULL, p_q, v_before, p_limit + 1) AS r;
+    RETURN page(v_list, v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.game_list(p_user_id uuid, p_limit integer, p_cursor text, p_status text[], p_q text) IS 'The public games, newest first, by status and a part of the name. GX400 invalid_cursor, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
 
 CREATE FUNCTION api.game_open_enrollment(p_user_id uuid, p_game_id uuid) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -765,6 +1265,29 @@ END;
 $$;
 
 COMMENT ON FUNCTION api.game_start(p_user_id uuid, p_game_id uuid) IS 'Starts a game; a job does it. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members.';
+
+CREATE FUNCTION api.game_update(p_user_id uuid, p_game_id uuid, p_body jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE;
+BEGIN
+    PERFORM account_require(p_user_id);
+    -- What is malformed whatever the game is.
+    PERFORM game_from_body(NULL, p_body);
+    v_game := game_lock(p_game_id);
+    IF v_game.game_id IS NULL OR NOT game_is_visible(v_game, p_user_id) THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    ELSIF v_game.owner_user_id IS DISTINCT FROM p_user_id THEN
+        PERFORM fail(403, 'forbidden', 'Only those who run this game may do that.');
+    END IF;
+    PERFORM sanction_refuse(p_user_id, 'private_game_manage_block');
+    RETURN game_json(game_edit(v_game, p_body))::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.game_update(p_user_id uuid, p_game_id uuid, p_body jsonb) IS 'Changes the caller''s game as far as its state allows. GX400 invalid_request, GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition.';
 
 CREATE FUNCTION api.geo_countries_add(p_counts jsonb) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -981,18 +1504,13 @@ CREATE FUNCTION api.invite_create(p_user_id uuid, p_game_id uuid, p_body jsonb, 
     SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-    v_invited_id uuid := (p_body ->> 'invited_user_id')::uuid;
-    v_expires_at timestamptz := coalesce((p_body ->> 'expires_at')::timestamptz, backend.now() + setting_interval('invite_default_ttl'));
     v_game games%ROWTYPE;
-    v_invite invites%ROWTYPE;
-    v_membership_status text;
+    v_invite jsonb;
 BEGIN
     PERFORM account_require(p_user_id);
-    IF is_over(v_expires_at) THEN
-        PERFORM fail(400, 'invalid_request', 'The request is malformed.', '[{"path": "expires_at", "problem": "is not in the future"}]');
-    END IF;
+    PERFORM moment_to_come(p_body, 'expires_at');
     -- Neither account is closed meanwhile: what it releases it looks for once.
-    PERFORM FROM accounts AS a WHERE a.user_id IN (p_user_id, v_invited_id) ORDER BY a.user_id FOR SHARE;
+    PERFORM FROM accounts AS a WHERE a.user_id IN (p_user_id, (p_body ->> 'invited_user_id')::uuid) ORDER BY a.user_id FOR SHARE;
     PERFORM account_require(p_user_id);
     v_game := game_lock(p_game_id);
     IF v_game.game_id IS NULL OR NOT game_is_visible(v_game, p_user_id) THEN
@@ -1001,48 +1519,55 @@ BEGIN
         PERFORM fail(403, 'forbidden', 'Only those who run this game may do that.');
     END IF;
     PERFORM sanction_refuse(p_user_id, 'private_game_manage_block');
-    IF v_game.status NOT IN ('draft', 'enrollment_open') THEN
-        PERFORM fail(409, 'invalid_transition', format('A game that is %s does not allow invites.', v_game.status),
-                     jsonb_build_object('from', v_game.status, 'action', 'invite', 'allowed', '[]'::jsonb));
-    END IF;
-    IF v_invited_id IS NOT NULL THEN
-        -- The game is locked: of two who invite one person, the second finds the first one's invite.
-        UPDATE invites SET status = 'expired'
-         WHERE game_id = p_game_id AND invited_user_id = v_invited_id AND status = 'created' AND is_over(expires_at);
-        SELECT m.status INTO v_membership_status FROM memberships AS m WHERE m.game_id = p_game_id AND m.user_id = v_invited_id;
-        IF v_membership_status = 'active' THEN
-            PERFORM fail(409, 'already_member', 'This person has a seat already.');
-        ELSIF EXISTS (SELECT FROM invites AS i
-                       WHERE i.game_id = p_game_id AND i.invited_user_id = v_invited_id AND i.status = 'created') THEN
-            PERFORM fail(409, 'already_invited', 'This person has an invite already.');
-        END IF;
-    END IF;
-    IF v_game.status = 'enrollment_open' AND is_over(v_game.enrollment_ends_at) THEN
-        PERFORM fail(422, 'enrollment_ended', 'Enrolment is over.');
-    ELSIF v_membership_status = 'blocked' THEN
-        PERFORM fail(422, 'eligibility_denied', 'Somebody who was blocked in a game cannot come back to it.');
-    ELSIF v_invited_id IS NOT NULL AND NOT EXISTS (
-        SELECT FROM accounts AS a WHERE a.user_id = v_invited_id AND a.deleted_at IS NULL AND NOT a.permanent_block
-    ) THEN
-        PERFORM fail(422, 'eligibility_denied', 'There is no such person to invite.');
-    END IF;
-    INSERT INTO invites (game_id, inviter_user_id, invited_user_id, code_hash, expires_at)
-    VALUES (p_game_id, p_user_id, v_invited_id, CASE WHEN v_invited_id IS NULL THEN p_code_hash END, v_expires_at)
-    RETURNING * INTO v_invite;
-    IF v_invited_id IS NOT NULL THEN
-        PERFORM notification_submit('lobby.invite.received', v_invite.invite_id::text, v_invited_id,
-                                    jsonb_build_object('game_id', p_game_id, 'inviter_user_id', p_user_id));
-    END IF;
-    -- The code is shown here, once.
-    RETURN ROW(
-        201,
-        (invite_json(v_invite) || CASE WHEN v_invited_id IS NULL THEN jsonb_build_object('code', p_code) ELSE '{}' END)::text,
-        format('/api/v1/user/lobby/games/%s/invites/%s', p_game_id, v_invite.invite_id)
-    )::api.reply;
+    v_invite := invite_insert(v_game, p_user_id, p_body, p_code, p_code_hash);
+    RETURN ROW(201, v_invite::text, format('/api/v1/user/lobby/games/%s/invites/%s', p_game_id, v_invite ->> 'invite_id'))::api.reply;
 END;
 $$;
 
-COMMENT ON FUNCTION api.invite_create(p_user_id uuid, p_game_id uuid, p_body jsonb, p_code text, p_code_hash bytea) IS 'Offers a seat in the caller''s private game to a person, or to whoever has the code of the answer. GX400 invalid_request, GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, already_member, already_invited, GX422 enrollment_ended, eligibility_denied.';
+COMMENT ON FUNCTION api.invite_create(p_user_id uuid, p_game_id uuid, p_body jsonb, p_code text, p_code_hash bytea) IS 'Offers a seat in the caller''s game to a person, or to whoever has the code of the answer. GX400 invalid_request, GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, already_member, already_invited, GX422 enrollment_ended, eligibility_denied.';
+
+CREATE FUNCTION api.invite_decline(p_user_id uuid, p_game_id uuid, p_invite_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE;
+    v_invite invites%ROWTYPE;
+BEGIN
+    PERFORM account_require(p_user_id);
+    v_game := game_lock(p_game_id);
+    -- Who declined it sees their invite, if no longer the game.
+    SELECT * INTO v_invite FROM invites AS i
+     WHERE i.invite_id = p_invite_id AND i.game_id = p_game_id AND p_user_id IN (i.invited_user_id, v_game.owner_user_id)
+       FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'invite_not_found', 'There is no such invite.');
+    END IF;
+    PERFORM refuse(invite_refusal(v_game, v_invite, 'decline', 'user', p_user_id::text));
+    RETURN invite_json(invite_end(v_invite, 'declined'))::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.invite_decline(p_user_id uuid, p_game_id uuid, p_invite_id uuid) IS 'Declines an invite for the caller. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, invite_not_found, GX409 invalid_transition.';
+
+CREATE FUNCTION api.invite_get(p_user_id uuid, p_game_id uuid, p_invite_id uuid) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_invite invites%ROWTYPE;
+BEGIN
+    PERFORM account_require(p_user_id);
+    SELECT i.* INTO v_invite FROM invites AS i JOIN games AS g USING (game_id)
+     WHERE i.invite_id = p_invite_id AND i.game_id = p_game_id AND p_user_id IN (i.invited_user_id, g.owner_user_id);
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'invite_not_found', 'There is no such invite.');
+    END IF;
+    RETURN invite_json(v_invite)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.invite_get(p_user_id uuid, p_game_id uuid, p_invite_id uuid) IS 'An invite, for the game''s owner and who is invited. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, invite_not_found.';
 
 CREATE FUNCTION api.invite_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -1052,26 +1577,19 @@ DECLARE
     v_game games%ROWTYPE;
     v_list text := 'invite_list:' || p_game_id;
     v_before uuid := cursor_read_id(v_list, p_cursor);
-    v_items jsonb[];
-    v_keys text[];
 BEGIN
     PERFORM account_require(p_user_id);
     v_game := game_find(p_game_id, p_user_id);
     IF v_game.owner_user_id IS DISTINCT FROM p_user_id THEN
         PERFORM fail(403, 'forbidden', 'Only those who run this game may do that.');
     END IF;
-    SELECT array_agg(invite_json(r) ORDER BY r.invite_id DESC), array_agg(r.invite_id::text ORDER BY r.invite_id DESC) INTO v_items, v_keys
-      FROM (SELECT i.* FROM invites AS i
-             WHERE i.game_id = p_game_id AND (v_before IS NULL OR i.invite_id < v_before)
-             ORDER BY i.invite_id DESC
-             LIMIT p_limit + 1) AS r;
-    RETURN page(v_list, v_items, v_keys, p_limit);
+    RETURN invites_page(v_list, p_game_id, NULL, p_limit, v_before);
 END;
 $$;
 
 COMMENT ON FUNCTION api.invite_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) IS 'The invites of the caller''s game, newest first. GX400 invalid_cursor, GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found.';
 
-CREATE FUNCTION api.invite_redeem(p_user_id uuid, p_game_id uuid, p_invite_id uuid, p_body jsonb, p_code_hash bytea) RETURNS text
+CREATE FUNCTION api.invite_redeem(p_user_id uuid, p_game_id uuid, p_invite_id uuid, p_body jsonb, p_code_hash bytea) RETURNS api.reply
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
@@ -1083,13 +1601,13 @@ BEGIN
      WHERE i.invite_id = p_invite_id AND i.game_id = p_game_id
        AND (i.invited_user_id = p_user_id OR i.code_hash = p_code_hash
             OR (i.inviter_user_id = p_user_id AND i.code_hash IS NOT NULL));
-    RETURN membership_json(invite_redeem(v_invite_id, p_user_id, p_body ->> 'race_name'))::text;
+    RETURN invite_redeem(v_invite_id, p_user_id, p_body ->> 'race_name');
 END;
 $$;
 
-COMMENT ON FUNCTION api.invite_redeem(p_user_id uuid, p_game_id uuid, p_invite_id uuid, p_body jsonb, p_code_hash bytea) IS 'Takes a seat with an invite: the person''s own, one whose code they have, or one of their own making. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, invite_not_found, GX409 invalid_transition, already_member, GX422 enrollment_ended, eligibility_denied, limit_reached, game_full, invalid_name, name_taken.';
+COMMENT ON FUNCTION api.invite_redeem(p_user_id uuid, p_game_id uuid, p_invite_id uuid, p_body jsonb, p_code_hash bytea) IS 'Takes a seat with an invite: the person''s own, one whose code they have, or one of their own making. Returns 404 invite_not_found, 429 too_many_attempts. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, GX409 invalid_transition, already_member, GX422 enrollment_ended, eligibility_denied, limit_reached, game_full, invalid_name, name_taken.';
 
-CREATE FUNCTION api.invite_redeem_by_code(p_user_id uuid, p_body jsonb, p_code_hash bytea) RETURNS text
+CREATE FUNCTION api.invite_redeem_by_code(p_user_id uuid, p_body jsonb, p_code_hash bytea) RETURNS api.reply
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
@@ -1098,11 +1616,35 @@ DECLARE
 BEGIN
     PERFORM account_require(p_user_id);
     SELECT i.invite_id INTO v_invite_id FROM invites AS i WHERE i.code_hash = p_code_hash;
-    RETURN membership_json(invite_redeem(v_invite_id, p_user_id, p_body ->> 'race_name'))::text;
+    RETURN invite_redeem(v_invite_id, p_user_id, p_body ->> 'race_name');
 END;
 $$;
 
-COMMENT ON FUNCTION api.invite_redeem_by_code(p_user_id uuid, p_body jsonb, p_code_hash bytea) IS 'Takes a seat with a code alone. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, invite_not_found, GX409 invalid_transition, already_member, GX422 enrollment_ended, eligibility_denied, limit_reached, game_full, invalid_name, name_taken.';
+COMMENT ON FUNCTION api.invite_redeem_by_code(p_user_id uuid, p_body jsonb, p_code_hash bytea) IS 'Takes a seat with a code alone. Returns 404 invite_not_found, 429 too_many_attempts. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, GX409 invalid_transition, already_member, GX422 enrollment_ended, eligibility_denied, limit_reached, game_full, invalid_name, name_taken.';
+
+CREATE FUNCTION api.invite_revoke(p_user_id uuid, p_game_id uuid, p_invite_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE;
+    v_invite invites%ROWTYPE;
+BEGIN
+    PERFORM account_require(p_user_id);
+    v_game := game_lock(p_game_id);
+    -- Who declined it sees their invite, if no longer the game.
+    SELECT * INTO v_invite FROM invites AS i
+     WHERE i.invite_id = p_invite_id AND i.game_id = p_game_id AND p_user_id IN (i.invited_user_id, v_game.owner_user_id)
+       FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'invite_not_found', 'There is no such invite.');
+    END IF;
+    PERFORM refuse(invite_refusal(v_game, v_invite, 'revoke', 'user', p_user_id::text));
+    RETURN invite_json(invite_end(v_invite, 'revoked'))::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.invite_revoke(p_user_id uuid, p_game_id uuid, p_invite_id uuid) IS 'Takes back an invite to the caller''s game. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, invite_not_found, GX409 invalid_transition.';
 
 CREATE FUNCTION api.mail_attempt_list(p_admin text, p_delivery_id uuid, p_limit integer, p_cursor text) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -1246,6 +1788,31 @@ $$;
 
 COMMENT ON FUNCTION api.mail_resend(p_admin text, p_delivery_id uuid) IS 'The same as mail_delivery_resend, by its other path. GX401 unauthorized, GX404 mail_delivery_not_found, GX409 already_sent, invalid_transition, mail_erased.';
 
+CREATE FUNCTION api.membership_block(p_user_id uuid, p_game_id uuid, p_membership_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE;
+    v_membership memberships%ROWTYPE;
+BEGIN
+    PERFORM account_require(p_user_id);
+    v_game := game_lock(p_game_id);
+    IF v_game.game_id IS NULL OR NOT game_is_visible(v_game, p_user_id) THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    END IF;
+    SELECT * INTO v_membership FROM memberships WHERE membership_id = p_membership_id AND game_id = p_game_id FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'membership_not_found', 'There is no such seat.');
+    END IF;
+    PERFORM refuse(membership_refusal(v_game, v_membership, 'block', 'user', p_user_id::text));
+    RETURN membership_json(membership_end(
+        v_game, v_membership, 'blocked', membership_actor(v_game, v_membership, 'block', 'user', p_user_id::text)))::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.membership_block(p_user_id uuid, p_game_id uuid, p_membership_id uuid) IS 'Blocks a member of the caller''s game, who cannot come back to it. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, membership_not_found, GX409 invalid_transition.';
+
 CREATE FUNCTION api.membership_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -1254,8 +1821,6 @@ DECLARE
     v_game games%ROWTYPE;
     v_list text := 'membership_list:' || p_game_id;
     v_before uuid := cursor_read_id(v_list, p_cursor);
-    v_items jsonb[];
-    v_keys text[];
 BEGIN
     PERFORM account_require(p_user_id);
     v_game := game_find(p_game_id, p_user_id);
@@ -1264,17 +1829,36 @@ BEGIN
     ) THEN
         PERFORM fail(403, 'forbidden', 'Only its members see who sits in a private game.');
     END IF;
-    SELECT array_agg(membership_json(r) ORDER BY r.membership_id DESC), array_agg(r.membership_id::text ORDER BY r.membership_id DESC)
-      INTO v_items, v_keys
-      FROM (SELECT m.* FROM memberships AS m
-             WHERE m.game_id = p_game_id AND (v_before IS NULL OR m.membership_id < v_before)
-             ORDER BY m.membership_id DESC
-             LIMIT p_limit + 1) AS r;
-    RETURN page(v_list, v_items, v_keys, p_limit);
+    RETURN memberships_page(v_list, p_game_id, p_limit, v_before);
 END;
 $$;
 
 COMMENT ON FUNCTION api.membership_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) IS 'Who sits, or sat, in a game that the caller may see, newest first. GX400 invalid_cursor, GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found.';
+
+CREATE FUNCTION api.membership_remove(p_user_id uuid, p_game_id uuid, p_membership_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE;
+    v_membership memberships%ROWTYPE;
+BEGIN
+    PERFORM account_require(p_user_id);
+    v_game := game_lock(p_game_id);
+    IF v_game.game_id IS NULL OR NOT game_is_visible(v_game, p_user_id) THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    END IF;
+    SELECT * INTO v_membership FROM memberships WHERE membership_id = p_membership_id AND game_id = p_game_id FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'membership_not_found', 'There is no such seat.');
+    END IF;
+    PERFORM refuse(membership_refusal(v_game, v_membership, 'remove', 'user', p_user_id::text));
+    RETURN membership_json(membership_end(
+        v_game, v_membership, 'removed', membership_actor(v_game, v_membership, 'remove', 'user', p_user_id::text)))::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.membership_remove(p_user_id uuid, p_game_id uuid, p_membership_id uuid) IS 'Removes a member from the caller''s game, or the caller from a game. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, membership_not_found, GX409 invalid_transition.';
 
 CREATE FUNCTION api.my_account_delete(p_user_id uuid) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1303,6 +1887,21 @@ $$;
 
 COMMENT ON FUNCTION api.my_account_get(p_user_id uuid) IS 'The caller''s account. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
 
+CREATE FUNCTION api.my_application_list(p_user_id uuid, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_list text := 'my_application_list:' || p_user_id;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+BEGIN
+    PERFORM account_require(p_user_id);
+    RETURN applications_page(v_list, NULL, p_user_id, p_limit, v_before);
+END;
+$$;
+
+COMMENT ON FUNCTION api.my_application_list(p_user_id uuid, p_limit integer, p_cursor text) IS 'The caller''s applications, newest first. GX400 invalid_cursor, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
+
 CREATE FUNCTION api.my_game_list(p_user_id uuid, p_limit integer, p_cursor text) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -1328,6 +1927,21 @@ END;
 $$;
 
 COMMENT ON FUNCTION api.my_game_list(p_user_id uuid, p_limit integer, p_cursor text) IS 'The games that the caller owns or sits in, newest first. GX400 invalid_cursor, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
+
+CREATE FUNCTION api.my_invite_list(p_user_id uuid, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_list text := 'my_invite_list:' || p_user_id;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+BEGIN
+    PERFORM account_require(p_user_id);
+    RETURN invites_page(v_list, NULL, p_user_id, p_limit, v_before);
+END;
+$$;
+
+COMMENT ON FUNCTION api.my_invite_list(p_user_id uuid, p_limit integer, p_cursor text) IS 'The invites for the caller, newest first. GX400 invalid_cursor, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
 
 CREATE FUNCTION api.my_profile_update(p_user_id uuid, p_body jsonb) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1632,10 +2246,7 @@ DECLARE
     v_name text := race_name_tidy(p_name);
     v_reason text := race_name_problem(v_name);
 BEGIN
-    IF v_reason IS NULL AND EXISTS (
-        SELECT FROM race_names AS r
-         WHERE r.canonical = race_name_canonical(v_name) AND r.user_id <> v_account.user_id AND race_name_tier(r) <> 'released'
-    ) THEN
+    IF v_reason IS NULL AND race_name_is_taken(v_account.user_id, v_name) THEN
         v_reason := 'name_taken';
     END IF;
     RETURN json_build_object('race_name', v_name, 'available', v_reason IS NULL, 'reason', v_reason)::text;
@@ -2534,6 +3145,229 @@ $$;
 
 COMMENT ON FUNCTION backend.administrator_require(p_admin text) IS 'Every function of the admin group begins with it. GX401 unauthorized.';
 
+CREATE TABLE backend.applications (
+    application_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    game_id uuid NOT NULL,
+    applicant_user_id uuid NOT NULL,
+    race_name text NOT NULL,
+    status text DEFAULT 'submitted'::text NOT NULL,
+    decided_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT applications_decided_says_when CHECK (((status = 'submitted'::text) = (decided_at IS NULL)))
+);
+
+COMMENT ON TABLE backend.applications IS 'Somebody asks for a seat in a public game, under a race name that is theirs only with the seat.';
+
+CREATE FUNCTION backend.application_approve(p_game_id uuid, p_application_id uuid, p_actor_type text, p_actor_id text) RETURNS backend.applications
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE;
+    v_application applications%ROWTYPE;
+BEGIN
+    -- Whoever gets a seat, before the game: their seats are counted.
+    PERFORM FROM accounts AS a
+      WHERE a.user_id = (SELECT o.applicant_user_id FROM applications AS o WHERE o.application_id = p_application_id)
+        FOR NO KEY UPDATE;
+    v_application := application_hold(p_game_id, p_application_id, 'approve', p_actor_type, p_actor_id);
+    SELECT * INTO v_game FROM games WHERE game_id = p_game_id;
+    IF is_over(v_game.enrollment_ends_at) THEN
+        PERFORM fail(422, 'enrollment_ended', 'Enrolment is over.');
+    END IF;
+    PERFORM seat_take(v_game, v_application.applicant_user_id, v_application.race_name);
+    RETURN application_end(v_application, 'approved');
+END;
+$$;
+
+COMMENT ON FUNCTION backend.application_approve(p_game_id uuid, p_application_id uuid, p_actor_type text, p_actor_id text) IS 'Gives the seat that was asked for. GX422 enrollment_ended and what application_hold and seat_take refuse.';
+
+CREATE FUNCTION backend.application_end(p_application backend.applications, p_status text) RETURNS backend.applications
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_application applications%ROWTYPE;
+BEGIN
+    UPDATE applications SET status = p_status, decided_at = backend.now()
+     WHERE application_id = p_application.application_id
+    RETURNING * INTO v_application;
+    IF p_status IN ('approved', 'rejected') THEN
+        PERFORM notification_submit('lobby.application.' || p_status, v_application.application_id::text, v_application.applicant_user_id,
+                                    jsonb_build_object('game_id', v_application.game_id));
+    END IF;
+    RETURN v_application;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.application_end(p_application backend.applications, p_status text) IS 'Decides an application, which is held by the caller, and tells the applicant what others have decided.';
+
+CREATE FUNCTION backend.application_hold(p_game_id uuid, p_application_id uuid, p_action text, p_actor_type text, p_actor_id text) RETURNS backend.applications
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE := game_lock(p_game_id);
+    v_application applications%ROWTYPE;
+BEGIN
+    IF v_game.game_id IS NULL OR (p_actor_type = 'user' AND NOT game_is_visible(v_game, p_actor_id::uuid)) THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    END IF;
+    SELECT * INTO v_application FROM applications
+     WHERE application_id = p_application_id AND game_id = p_game_id
+       AND (p_actor_type <> 'user' OR p_actor_id::uuid IN (applicant_user_id, v_game.owner_user_id))
+       FOR NO KEY UPDATE;
+    IF v_application.application_id IS NULL THEN
+        PERFORM fail(404, 'application_not_found', 'There is no such application.');
+    END IF;
+    PERFORM refuse(application_refusal(v_game, v_application, p_action, p_actor_type, p_actor_id));
+    RETURN v_application;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.application_hold(p_game_id uuid, p_application_id uuid, p_action text, p_actor_type text, p_actor_id text) IS 'An application with which somebody may do something now; it and its game are held. GX403 forbidden, sanctioned, GX404 game_not_found, application_not_found, GX409 invalid_transition.';
+
+CREATE TABLE backend.games (
+    game_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    game_name text NOT NULL,
+    name_search text GENERATED ALWAYS AS (lower(game_name)) STORED,
+    description text DEFAULT ''::text NOT NULL,
+    visibility text NOT NULL,
+    status text DEFAULT 'draft'::text NOT NULL,
+    status_reason text,
+    owner_user_id uuid,
+    min_players integer NOT NULL,
+    max_players integer NOT NULL,
+    enrollment_ends_at timestamp with time zone NOT NULL,
+    turn_schedule text NOT NULL,
+    target_engine_version text NOT NULL,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT games_description_has_at_most_2000_characters CHECK ((length(description) <= 2000)),
+    CONSTRAINT games_max_players_is_at_most_64 CHECK ((max_players <= 64)),
+    CONSTRAINT games_min_players_is_2_or_more CHECK ((min_players >= 2)),
+    CONSTRAINT games_min_players_not_above_max CHECK ((min_players <= max_players)),
+    CONSTRAINT games_name_has_1_to_64_characters CHECK (((length(game_name) >= 1) AND (length(game_name) <= 64))),
+    CONSTRAINT games_name_is_clean CHECK (((game_name = backend.display_name_clean(game_name)) IS TRUE)),
+    CONSTRAINT games_private_has_an_owner CHECK (((visibility = 'public'::text) OR (owner_user_id IS NOT NULL))),
+    CONSTRAINT games_visibility_is_known CHECK ((visibility = ANY (ARRAY['private'::text, 'public'::text])))
+);
+
+COMMENT ON TABLE backend.games IS 'A match. Its engine is in runtime_records. A public one may have an owner as well, who runs it beside the administrators.';
+
+CREATE FUNCTION backend.application_insert(p_game backend.games, p_user_id uuid, p_race_name text) RETURNS backend.applications
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_application applications%ROWTYPE;
+    v_membership_status text;
+    v_limit integer := account_limit(p_user_id, 'max_pending_applications');
+    v_name text;
+BEGIN
+    PERFORM sanction_refuse(p_user_id, 'game_join_block');
+    SELECT m.status INTO v_membership_status FROM memberships AS m WHERE m.game_id = p_game.game_id AND m.user_id = p_user_id;
+    IF p_game.status <> 'enrollment_open' THEN
+        PERFORM fail(409, 'invalid_transition', format('A game that is %s does not allow apply.', p_game.status),
+                     jsonb_build_object('from', p_game.status, 'action', 'apply', 'allowed', '[]'::jsonb));
+    ELSIF v_membership_status = 'active' THEN
+        PERFORM fail(409, 'already_member', 'There is a seat already.');
+    ELSIF EXISTS (SELECT FROM applications AS a
+                   WHERE a.game_id = p_game.game_id AND a.applicant_user_id = p_user_id AND a.status = 'submitted') THEN
+        PERFORM fail(409, 'already_applied', 'There is an application already.');
+    ELSIF p_game.visibility <> 'public' THEN
+        PERFORM fail(422, 'eligibility_denied', 'A seat in a private game is had with an invite.');
+    ELSIF p_game.owner_user_id = p_user_id THEN
+        PERFORM fail(422, 'eligibility_denied', 'Nobody applies to a game of their own.');
+    ELSIF v_membership_status = 'blocked' THEN
+        PERFORM fail(422, 'eligibility_denied', 'Somebody who was blocked in a game cannot come back to it.');
+    ELSIF is_over(p_game.enrollment_ends_at) THEN
+        PERFORM fail(422, 'enrollment_ended', 'Enrolment is over.');
+    ELSIF (SELECT count(*) FROM applications AS a WHERE a.applicant_user_id = p_user_id AND a.status = 'submitted') >= v_limit THEN
+        PERFORM fail(422, 'limit_reached', 'There are as many applications as this account may have.',
+                     jsonb_build_object('limit', 'max_pending_applications', 'value', v_limit));
+    END IF;
+    v_name := race_name_clean(p_race_name);
+    IF race_name_is_taken(p_user_id, v_name) THEN
+        PERFORM fail(422, 'name_taken', 'This race name is taken.');
+    END IF;
+    INSERT INTO applications (game_id, applicant_user_id, race_name) VALUES (p_game.game_id, p_user_id, v_name) RETURNING * INTO v_application;
+    IF p_game.owner_user_id IS NOT NULL THEN
+        PERFORM notification_submit('lobby.application.submitted', v_application.application_id::text, p_game.owner_user_id,
+                                    jsonb_build_object('game_id', p_game.game_id, 'application_id', v_application.application_id));
+    END IF;
+    RETURN v_application;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.application_insert(p_game backend.games, p_user_id uuid, p_race_name text) IS 'Asks for a seat; the person and then the game are locked by the caller. GX403 sanctioned, GX409 invalid_transition, already_member, already_applied, GX422 eligibility_denied, enrollment_ended, limit_reached, invalid_name, name_taken.';
+
+CREATE FUNCTION backend.application_json(p_application backend.applications) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('application_id', (p_application).application_id, 'game_id', (p_application).game_id, 'applicant_user_id', (p_application).applicant_user_id, 'race_name', (p_application).race_name, 'status', (p_application).status, 'created_at', backend.ts((p_application).created_at), 'decided_at', backend.ts((p_application).decided_at));
+
+COMMENT ON FUNCTION backend.application_json(p_application backend.applications) IS 'The application object of the contract.';
+
+CREATE FUNCTION backend.edge_refusal(p_machine text, p_action text, p_from text, p_actor text, p_owner_user_id uuid) RETURNS backend.reason
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF p_actor IS NULL OR NOT EXISTS (
+        SELECT FROM state_transitions AS t WHERE t.machine = p_machine AND t.action = p_action AND p_actor = ANY (t.actors)
+    ) THEN
+        RETURN ROW(403, 'forbidden', 'Only those who run this game may do that.', NULL)::reason;
+    END IF;
+    IF p_actor = 'owner' AND is_sanctioned(p_owner_user_id, 'private_game_manage_block') THEN
+        RETURN ROW(403, 'sanctioned', 'This is not allowed to this account at present.',
+                   '{"sanction": "private_game_manage_block"}')::reason;
+    END IF;
+    IF NOT EXISTS (
+        SELECT FROM state_transitions AS t
+         WHERE t.machine = p_machine AND t.action = p_action AND t.from_state = p_from AND p_actor = ANY (t.actors)
+    ) THEN
+        RETURN ROW(409, 'invalid_transition', format('This %s is %s, which does not allow %s.', p_machine, p_from, p_action),
+                   jsonb_build_object(
+                       'from', p_from, 'action', p_action,
+                       'allowed', (SELECT coalesce(jsonb_agg(DISTINCT t.action), '[]') FROM state_transitions AS t
+                                    WHERE t.machine = p_machine AND t.from_state = p_from AND p_actor = ANY (t.actors)))
+                  )::reason;
+    END IF;
+    RETURN NULL;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.edge_refusal(p_machine text, p_action text, p_from text, p_actor text, p_owner_user_id uuid) IS 'Why an actor (owner, admin, member, applicant, invitee, job, sweeper; null for nobody) may not take an edge of a machine from a state; null when they may. p_owner_user_id: of the game.';
+
+CREATE FUNCTION backend.application_refusal(p_game backend.games, p_application backend.applications, p_action text, p_actor_type text, p_actor_id text) RETURNS backend.reason
+    LANGUAGE sql STABLE
+    RETURN backend.edge_refusal('application'::text, p_action, (p_application).status, CASE WHEN (p_actor_type <> 'user'::text) THEN p_actor_type WHEN (((p_application).applicant_user_id)::text = p_actor_id) THEN 'applicant'::text WHEN (((p_game).owner_user_id)::text = p_actor_id) THEN 'owner'::text ELSE NULL::text END, (p_game).owner_user_id);
+
+COMMENT ON FUNCTION backend.application_refusal(p_game backend.games, p_application backend.applications, p_action text, p_actor_type text, p_actor_id text) IS 'Why somebody may not approve, reject or withdraw an application now; null when they may. Whether there is a seat is found when it is taken.';
+
+CREATE FUNCTION backend.applications_page(p_list text, p_game_id uuid, p_user_id uuid, p_limit integer, p_before uuid) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    SELECT array_agg(application_json(r) ORDER BY r.application_id DESC), array_agg(r.application_id::text ORDER BY r.application_id DESC)
+      INTO v_items, v_keys
+      FROM (SELECT a.* FROM applications AS a
+             WHERE (a.game_id = p_game_id OR a.applicant_user_id = p_user_id) AND (p_before IS NULL OR a.application_id < p_before)
+             ORDER BY a.application_id DESC
+             LIMIT p_limit + 1) AS r;
+    RETURN page(p_list, v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION backend.applications_page(p_list text, p_game_id uuid, p_user_id uuid, p_limit integer, p_before uuid) IS 'A page of the applications to a game, or of a person (the other is null), newest first.';
+
 CREATE FUNCTION backend.audit(p_admin text, p_action text, p_object_type text, p_object_id text, p_details jsonb) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -3096,6 +3930,68 @@ $$;
 
 COMMENT ON FUNCTION backend.fail(p_status integer, p_code text, p_detail text, p_context jsonb) IS 'Refuses: raises SQLSTATE GX<status> with the code, a sentence for people and context. Never returns.';
 
+CREATE FUNCTION backend.game_refusal(p_game backend.games, p_action text, p_actor_type text, p_actor_id text) RETURNS backend.reason
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_refusal reason := edge_refusal(
+        'game', p_action, p_game.status,
+        CASE p_actor_type WHEN 'user' THEN CASE WHEN p_game.owner_user_id::text = p_actor_id THEN 'owner' END ELSE p_actor_type END,
+        p_game.owner_user_id);
+BEGIN
+    IF v_refusal.code IS NOT NULL THEN
+        RETURN v_refusal;
+    END IF;
+    IF p_action IN ('open-enrollment', 'start', 'retry-start', 'force-start')
+       AND NOT EXISTS (SELECT FROM engine_versions AS v WHERE v.version = p_game.target_engine_version AND v.enabled)
+    THEN
+        RETURN ROW(422, 'engine_version_unavailable', 'The engine version of this game is not enabled.',
+                   jsonb_build_object('version', p_game.target_engine_version))::reason;
+    END IF;
+    IF p_action = 'open-enrollment' AND is_over(p_game.enrollment_ends_at) THEN
+        RETURN ROW(422, 'enrollment_ended', 'The end of enrolment is not in the future.', NULL)::reason;
+    END IF;
+    -- Also at the start: seats may have become free since, with the accounts of those who had them.
+    IF p_action IN ('ready-to-start', 'start', 'retry-start', 'force-start') AND game_member_count(p_game.game_id) < p_game.min_players THEN
+        RETURN ROW(422, 'not_enough_members', 'Too few have a seat.',
+                   jsonb_build_object('members', game_member_count(p_game.game_id), 'min_players', p_game.min_players))::reason;
+    END IF;
+    IF p_action = 'resume'
+       AND NOT EXISTS (SELECT FROM runtime_records AS r WHERE r.game_id = p_game.game_id AND r.status = 'running' AND r.wanted = 'running')
+    THEN
+        RETURN ROW(422, 'engine_not_healthy', 'The engine of this game is not well.', NULL)::reason;
+    END IF;
+    RETURN NULL;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.game_refusal(p_game backend.games, p_action text, p_actor_type text, p_actor_id text) IS 'Why somebody may not do something to a game now; null when they may. p_actor_type: user, admin, job, sweeper.';
+
+CREATE TABLE backend.state_transitions (
+    machine text NOT NULL,
+    action text NOT NULL,
+    from_state text,
+    to_state text NOT NULL,
+    actors text[] DEFAULT '{}'::text[] NOT NULL,
+    description text NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT state_transitions_action_is_kebab_case CHECK ((action ~ '^[a-z][a-z0-9-]*$'::text)),
+    CONSTRAINT state_transitions_machine_is_snake_case CHECK ((machine ~ '^[a-z][a-z0-9_]*$'::text))
+);
+
+COMMENT ON TABLE backend.state_transitions IS 'The edges of every state machine.';
+
+COMMENT ON COLUMN backend.state_transitions.from_state IS 'Null where the edge is how a row begins.';
+
+COMMENT ON COLUMN backend.state_transitions.actors IS 'Who may take the edge, where a guard asks: owner, admin, member, applicant, invitee, job, sweeper.';
+
+CREATE FUNCTION backend.game_actions(p_game backend.games, p_actor_type text, p_actor_id text) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN (SELECT jsonb_build_object('items', jsonb_agg(jsonb_build_object('action', e.action, 'to', e.to_state, 'allowed', ((e.r).code IS NULL), 'reason', CASE WHEN ((e.r).code IS NOT NULL) THEN jsonb_build_object('code', (e.r).code, 'message', (e.r).message) ELSE NULL::jsonb END) ORDER BY e.action)) AS jsonb_build_object FROM (SELECT t.action, t.to_state, backend.game_refusal(game_actions.p_game, t.action, game_actions.p_actor_type, game_actions.p_actor_id) AS r FROM (SELECT DISTINCT s.action, s.to_state FROM backend.state_transitions s WHERE ((s.machine = 'game'::text) AND (s.from_state IS NOT NULL))) t) e);
+
+COMMENT ON FUNCTION backend.game_actions(p_game backend.games, p_actor_type text, p_actor_id text) IS 'Every action of the game machine, where it leads, and whether somebody may do it now or why not.';
+
 CREATE FUNCTION backend.game_command(p_game_id uuid, p_action text, p_user_id uuid, p_reason text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
@@ -3113,33 +4009,61 @@ $$;
 
 COMMENT ON FUNCTION backend.game_command(p_game_id uuid, p_action text, p_user_id uuid, p_reason text) IS 'A person takes an edge of the game machine; returns the game. GX404 game_not_found and what game_transition refuses.';
 
-CREATE TABLE backend.games (
-    game_id uuid DEFAULT backend.uuid_v7() NOT NULL,
-    game_name text NOT NULL,
-    description text DEFAULT ''::text NOT NULL,
-    visibility text NOT NULL,
-    status text DEFAULT 'draft'::text NOT NULL,
-    status_reason text,
-    owner_user_id uuid,
-    min_players integer NOT NULL,
-    max_players integer NOT NULL,
-    enrollment_ends_at timestamp with time zone NOT NULL,
-    turn_schedule text NOT NULL,
-    target_engine_version text NOT NULL,
-    started_at timestamp with time zone,
-    finished_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT games_description_has_at_most_2000_characters CHECK ((length(description) <= 2000)),
-    CONSTRAINT games_max_players_is_at_most_64 CHECK ((max_players <= 64)),
-    CONSTRAINT games_min_players_is_2_or_more CHECK ((min_players >= 2)),
-    CONSTRAINT games_min_players_not_above_max CHECK ((min_players <= max_players)),
-    CONSTRAINT games_name_has_1_to_64_characters CHECK (((length(game_name) >= 1) AND (length(game_name) <= 64))),
-    CONSTRAINT games_private_has_an_owner CHECK (((visibility = 'private'::text) = (owner_user_id IS NOT NULL))),
-    CONSTRAINT games_visibility_is_known CHECK ((visibility = ANY (ARRAY['private'::text, 'public'::text])))
-);
+CREATE FUNCTION backend.game_command_by_admin(p_admin text, p_operation text, p_game_id uuid, p_action text, p_reason text DEFAULT NULL::text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE;
+    v_from text;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    v_game := game_lock(p_game_id);
+    IF v_game.game_id IS NULL THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    END IF;
+    v_from := v_game.status;
+    v_game := game_transition(v_game, p_action, 'admin', p_admin, p_reason);
+    PERFORM audit(p_admin, p_operation, 'game', p_game_id::text, jsonb_build_object('from', v_from, 'to', v_game.status));
+    RETURN game_json(v_game)::text;
+END;
+$$;
 
-COMMENT ON TABLE backend.games IS 'A match. Its engine is in runtime_records.';
+COMMENT ON FUNCTION backend.game_command_by_admin(p_admin text, p_operation text, p_game_id uuid, p_action text, p_reason text) IS 'An administrator takes an edge of the game machine, which is written down; returns the game. GX401 unauthorized, GX404 game_not_found and what game_transition refuses.';
+
+CREATE FUNCTION backend.game_edit(p_game backend.games, p_body jsonb) RETURNS backend.games
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE;
+    v_editable text[] := CASE
+        WHEN p_game.status = 'draft' THEN
+            '{game_name,description,min_players,max_players,enrollment_ends_at,turn_schedule,target_engine_version}'::text[]
+        -- Enrolment that has ended is extended, or the sweeper cancels the game.
+        WHEN p_game.status = 'enrollment_open' AND is_over(p_game.enrollment_ends_at) THEN
+            '{game_name,description,turn_schedule,enrollment_ends_at}'
+        -- The turns begin with the schedule as it is when the engine has started.
+        WHEN p_game.status IN ('enrollment_open', 'ready_to_start', 'start_failed') THEN '{game_name,description,turn_schedule}'
+        ELSE '{}'
+    END;
+BEGIN
+    IF EXISTS (SELECT FROM jsonb_object_keys(p_body) AS k (field_name) WHERE k.field_name <> ALL (v_editable)) THEN
+        PERFORM fail(409, 'invalid_transition', format('A game that is %s does not allow these changes.', p_game.status),
+                     jsonb_build_object('from', p_game.status, 'action', 'update', 'allowed', to_jsonb(v_editable)));
+    END IF;
+    v_game := game_from_body(p_game, p_body);
+    UPDATE games
+       SET game_name = v_game.game_name, description = v_game.description, min_players = v_game.min_players, max_players = v_game.max_players,
+           enrollment_ends_at = v_game.enrollment_ends_at, turn_schedule = v_game.turn_schedule,
+           target_engine_version = v_game.target_engine_version
+     WHERE game_id = p_game.game_id
+    RETURNING * INTO v_game;
+    RETURN v_game;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.game_edit(p_game backend.games, p_body jsonb) IS 'Changes what may be changed of a game in its state; the game is locked by the caller. GX400 invalid_request, GX409 invalid_transition.';
 
 CREATE FUNCTION backend.game_find(p_game_id uuid, p_user_id uuid) RETURNS backend.games
     LANGUAGE plpgsql STABLE
@@ -3158,51 +4082,94 @@ $$;
 
 COMMENT ON FUNCTION backend.game_find(p_game_id uuid, p_user_id uuid) IS 'A game that a person may see. GX404 game_not_found.';
 
-CREATE FUNCTION backend.game_insert(p_body jsonb, p_visibility text, p_owner_user_id uuid) RETURNS backend.games
-    LANGUAGE plpgsql
+CREATE FUNCTION backend.game_from_body(p_game backend.games, p_body jsonb) RETURNS backend.games
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-    v_name text := btrim(normalize(p_body ->> 'game_name', NFC));
-    v_version text := coalesce(p_body ->> 'target_engine_version', engine_version_newest());
-    v_ends_at timestamptz := (p_body ->> 'enrollment_ends_at')::timestamptz;
+    v_game games%ROWTYPE := p_game;
     v_problems jsonb := jsonb_build_array();
-    v_game games%ROWTYPE;
 BEGIN
-    IF v_name = '' THEN
-        v_problems := v_problems || '{"path": "game_name", "problem": "is blank"}'::jsonb;
-    ELSIF length(v_name) > 64 THEN
-        -- NFC makes two of some characters.
-        v_problems := v_problems || '{"path": "game_name", "problem": "is too long"}'::jsonb;
+    v_game.description := coalesce(p_body ->> 'description', v_game.description);
+    v_game.min_players := coalesce((p_body ->> 'min_players')::numeric::integer, v_game.min_players);
+    v_game.max_players := coalesce((p_body ->> 'max_players')::numeric::integer, v_game.max_players);
+    v_game.enrollment_ends_at := coalesce((p_body ->> 'enrollment_ends_at')::timestamptz, v_game.enrollment_ends_at);
+    v_game.turn_schedule := coalesce(btrim(p_body ->> 'turn_schedule'), v_game.turn_schedule);
+    v_game.target_engine_version := coalesce(p_body ->> 'target_engine_version', v_game.target_engine_version);
+    IF p_body ? 'game_name' THEN
+        v_game.game_name := display_name_clean(p_body ->> 'game_name');
+        IF v_game.game_name IS NULL THEN
+            v_problems := v_problems || '{"path": "game_name", "problem": "is too long, or has nothing to be seen"}'::jsonb;
+        END IF;
     END IF;
-    IF (p_body ->> 'min_players')::numeric > (p_body ->> 'max_players')::numeric THEN
+    IF v_game.min_players > v_game.max_players THEN
         v_problems := v_problems || '{"path": "min_players", "problem": "is above max_players"}'::jsonb;
     END IF;
-    IF is_over(v_ends_at) THEN
+    IF p_body ? 'enrollment_ends_at' AND is_over(v_game.enrollment_ends_at) THEN
         v_problems := v_problems || '{"path": "enrollment_ends_at", "problem": "is not in the future"}'::jsonb;
     END IF;
-    IF cron_next(p_body ->> 'turn_schedule', backend.now()) IS NULL THEN
+    IF p_body ? 'turn_schedule' AND cron_next(v_game.turn_schedule, backend.now()) IS NULL THEN
         v_problems := v_problems || '{"path": "turn_schedule", "problem": "is not a schedule of five fields that ever comes"}'::jsonb;
     END IF;
-    IF p_body ? 'target_engine_version' AND NOT EXISTS (SELECT FROM engine_versions AS v WHERE v.version = v_version AND v.enabled) THEN
+    IF p_body ? 'target_engine_version'
+       AND NOT EXISTS (SELECT FROM engine_versions AS v WHERE v.version = v_game.target_engine_version AND v.enabled)
+    THEN
         v_problems := v_problems || '{"path": "target_engine_version", "problem": "is not an enabled engine version"}'::jsonb;
     END IF;
     IF v_problems <> '[]' THEN
         PERFORM fail(400, 'invalid_request', 'The request is malformed.', v_problems);
     END IF;
+    RETURN v_game;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.game_from_body(p_game backend.games, p_body jsonb) IS 'A game, or null for none yet, with what the body of a request says of it. GX400 invalid_request.';
+
+CREATE FUNCTION backend.game_history_page(p_list text, p_game_id uuid, p_limit integer, p_after uuid) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    SELECT array_agg(r.item ORDER BY r.id), array_agg(r.id::text ORDER BY r.id) INTO v_items, v_keys
+      FROM (SELECT h.history_id AS id,
+                   jsonb_build_object('action', h.action, 'from_status', h.from_status, 'to_status', h.to_status,
+                                      'actor_type', h.actor_type, 'actor_id', h.actor_id, 'at', ts(h.created_at)) AS item
+              FROM game_history AS h
+             WHERE h.game_id = p_game_id AND (p_after IS NULL OR h.history_id > p_after)
+             ORDER BY h.history_id
+             LIMIT p_limit + 1) AS r;
+    RETURN page(p_list, v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION backend.game_history_page(p_list text, p_game_id uuid, p_limit integer, p_after uuid) IS 'A page of what has happened to a game, oldest first.';
+
+CREATE FUNCTION backend.game_insert(p_game backend.games, p_visibility text, p_owner_user_id uuid, p_actor_type text, p_actor_id text) RETURNS backend.games
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_version text := coalesce(p_game.target_engine_version, engine_version_newest());
+    v_game games%ROWTYPE;
+BEGIN
     IF v_version IS NULL THEN
         PERFORM fail(422, 'engine_version_unavailable', 'No engine version is enabled.');
     END IF;
     INSERT INTO games (game_name, description, visibility, owner_user_id, min_players, max_players, enrollment_ends_at, turn_schedule,
                        target_engine_version)
-    VALUES (v_name, coalesce(p_body ->> 'description', ''), p_visibility, p_owner_user_id, (p_body ->> 'min_players')::numeric::integer,
-            (p_body ->> 'max_players')::numeric::integer, v_ends_at, btrim(p_body ->> 'turn_schedule'), v_version)
+    VALUES (p_game.game_name, coalesce(p_game.description, ''), p_visibility, p_owner_user_id, p_game.min_players, p_game.max_players,
+            p_game.enrollment_ends_at, p_game.turn_schedule, v_version)
     RETURNING * INTO v_game;
+    INSERT INTO game_history (game_id, action, to_status, actor_type, actor_id)
+    VALUES (v_game.game_id, 'create', v_game.status, p_actor_type, p_actor_id);
     RETURN v_game;
 END;
 $$;
 
-COMMENT ON FUNCTION backend.game_insert(p_body jsonb, p_visibility text, p_owner_user_id uuid) IS 'A new game in draft from the body of a request. GX400 invalid_request, GX422 engine_version_unavailable.';
+COMMENT ON FUNCTION backend.game_insert(p_game backend.games, p_visibility text, p_owner_user_id uuid, p_actor_type text, p_actor_id text) IS 'A new game in draft, as game_from_body made it. GX422 engine_version_unavailable.';
 
 CREATE TABLE backend.invites (
     invite_id uuid DEFAULT backend.uuid_v7() NOT NULL,
@@ -3237,12 +4204,22 @@ CREATE TABLE backend.memberships (
     initial_population numeric,
     max_planets integer,
     max_population numeric,
+    ended_by text,
+    banish_wanted_at timestamp with time zone,
+    banished_at timestamp with time zone,
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT memberships_active_was_ended_by_nobody CHECK (((status <> 'active'::text) OR (ended_by IS NULL))),
+    CONSTRAINT memberships_banished_was_wanted CHECK (((banished_at IS NULL) OR (banish_wanted_at IS NOT NULL))),
+    CONSTRAINT memberships_ended_by_is_known CHECK ((ended_by = ANY (ARRAY['member'::text, 'owner'::text, 'admin'::text, 'job'::text]))),
     CONSTRAINT memberships_ended_says_when CHECK (((status = 'active'::text) = (ended_at IS NULL)))
 );
 
 COMMENT ON TABLE backend.memberships IS 'A person''s seat in a game, and how their race fares: as it began, now, and at its best.';
+
+COMMENT ON COLUMN backend.memberships.ended_by IS 'Who ended it: the member, those who run the game, or a job, when the account was closed.';
+
+COMMENT ON COLUMN backend.memberships.banish_wanted_at IS 'The race is to be taken out of play by the engine; banished_at says that it was.';
 
 CREATE FUNCTION backend.game_is_visible(p_game backend.games, p_user_id uuid) RETURNS boolean
     LANGUAGE sql STABLE
@@ -3321,75 +4298,17 @@ $$;
 
 COMMENT ON FUNCTION backend.game_notify(p_game_id uuid, p_kind text, p_key text, p_payload jsonb) IS 'Tells every active member of a game something.';
 
-CREATE FUNCTION backend.game_refusal(p_game backend.games, p_action text, p_actor_type text, p_actor_id text) RETURNS backend.reason
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
-    AS $$
-DECLARE
-    v_actor text := CASE p_actor_type
-        WHEN 'user' THEN CASE WHEN p_game.owner_user_id::text = p_actor_id THEN 'owner' END
-        ELSE p_actor_type
-    END;
-BEGIN
-    IF v_actor IS NULL OR NOT EXISTS (
-        SELECT FROM state_transitions AS t WHERE t.machine = 'game' AND t.action = p_action AND v_actor = ANY (t.actors)
-    ) THEN
-        RETURN ROW(403, 'forbidden', 'Only those who run this game may do that.', NULL)::reason;
-    END IF;
-    IF v_actor = 'owner' AND is_sanctioned(p_game.owner_user_id, 'private_game_manage_block') THEN
-        RETURN ROW(403, 'sanctioned', 'This is not allowed to this account at present.',
-                   '{"sanction": "private_game_manage_block"}')::reason;
-    END IF;
-    IF NOT EXISTS (
-        SELECT FROM state_transitions AS t
-         WHERE t.machine = 'game' AND t.action = p_action AND t.from_state = p_game.status AND v_actor = ANY (t.actors)
-    ) THEN
-        RETURN ROW(409, 'invalid_transition', format('A game that is %s does not allow %s.', p_game.status, p_action),
-                   jsonb_build_object(
-                       'from', p_game.status, 'action', p_action,
-                       'allowed', (SELECT coalesce(jsonb_agg(DISTINCT t.action), '[]') FROM state_transitions AS t
-                                    WHERE t.machine = 'game' AND t.from_state = p_game.status AND v_actor = ANY (t.actors)))
-                  )::reason;
-    END IF;
-    IF p_action IN ('open-enrollment', 'start', 'retry-start', 'force-start')
-       AND NOT EXISTS (SELECT FROM engine_versions AS v WHERE v.version = p_game.target_engine_version AND v.enabled)
-    THEN
-        RETURN ROW(422, 'engine_version_unavailable', 'The engine version of this game is not enabled.',
-                   jsonb_build_object('version', p_game.target_engine_version))::reason;
-    END IF;
-    IF p_action = 'open-enrollment' AND is_over(p_game.enrollment_ends_at) THEN
-        RETURN ROW(422, 'enrollment_ended', 'The end of enrolment is not in the future.', NULL)::reason;
-    END IF;
-    -- Also at the start: seats may have become free since, with the accounts of those who had them.
-    IF p_action IN ('ready-to-start', 'start', 'retry-start', 'force-start') AND game_member_count(p_game.game_id) < p_game.min_players THEN
-        RETURN ROW(422, 'not_enough_members', 'Too few have a seat.',
-                   jsonb_build_object('members', game_member_count(p_game.game_id), 'min_players', p_game.min_players))::reason;
-    END IF;
-    IF p_action = 'resume'
-       AND NOT EXISTS (SELECT FROM runtime_records AS r WHERE r.game_id = p_game.game_id AND r.status = 'running' AND r.wanted = 'running')
-    THEN
-        RETURN ROW(422, 'engine_not_healthy', 'The engine of this game is not well.', NULL)::reason;
-    END IF;
-    RETURN NULL;
-END;
-$$;
-
-COMMENT ON FUNCTION backend.game_refusal(p_game backend.games, p_action text, p_actor_type text, p_actor_id text) IS 'Why somebody may not do something to a game now; null when they may. p_actor_type: user, admin, job, sweeper.';
-
 CREATE FUNCTION backend.game_transition(p_game backend.games, p_action text, p_actor_type text, p_actor_id text, p_reason text DEFAULT NULL::text) RETURNS backend.games
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-    v_refusal reason := game_refusal(p_game, p_action, p_actor_type, p_actor_id);
     v_game games%ROWTYPE;
     v_to text;
     v_invited uuid;
+    v_application applications%ROWTYPE;
 BEGIN
-    -- Not "v_refusal IS NOT NULL": that is true only where every field is told, and context often is not.
-    IF v_refusal.code IS NOT NULL THEN
-        PERFORM fail(v_refusal.status, v_refusal.code, v_refusal.message, v_refusal.context);
-    END IF;
+    PERFORM refuse(game_refusal(p_game, p_action, p_actor_type, p_actor_id));
     SELECT t.to_state INTO STRICT v_to FROM state_transitions AS t
      WHERE t.machine = 'game' AND t.action = p_action AND t.from_state = p_game.status;
     UPDATE games
@@ -3411,6 +4330,18 @@ BEGIN
                                             jsonb_build_object('game_id', p_game.game_id));
             END IF;
         END LOOP;
+        FOR v_application IN
+            UPDATE applications SET status = 'rejected', decided_at = backend.now()
+             WHERE game_id = p_game.game_id AND status = 'submitted' RETURNING *
+        LOOP
+            PERFORM notification_submit('lobby.application.rejected', v_application.application_id::text, v_application.applicant_user_id,
+                                        jsonb_build_object('game_id', p_game.game_id));
+        END LOOP;
+    END IF;
+    IF v_to IN ('finished', 'cancelled') THEN
+        -- No engine is told any more.
+        UPDATE memberships SET banish_wanted_at = NULL
+         WHERE game_id = p_game.game_id AND banish_wanted_at IS NOT NULL AND banished_at IS NULL;
     END IF;
     CASE
         WHEN v_to = 'starting' THEN
@@ -3433,6 +4364,12 @@ BEGIN
         WHEN v_to = 'cancelled' THEN
             PERFORM race_names_settle(v_game.game_id, false);
             PERFORM runtime_unwant(v_game.game_id);
+            -- Whoever did it knows.
+            PERFORM notification_submit('lobby.membership.removed', 'cancelled:' || v_game.game_id, m.user_id,
+                                        jsonb_build_object('game_id', v_game.game_id, 'reason', 'game_cancelled'))
+               FROM (SELECT a.user_id FROM memberships AS a
+                      WHERE a.game_id = v_game.game_id AND a.status = 'active' AND a.user_id::text IS DISTINCT FROM p_actor_id
+                      ORDER BY a.user_id) AS m;
         ELSE
             NULL;
     END CASE;
@@ -3441,6 +4378,47 @@ END;
 $$;
 
 COMMENT ON FUNCTION backend.game_transition(p_game backend.games, p_action text, p_actor_type text, p_actor_id text, p_reason text) IS 'Takes an edge of the game machine with all that follows from it; the game is locked by the caller. GX403 forbidden, sanctioned, GX409 invalid_transition, GX422 engine_version_unavailable, enrollment_ended, not_enough_members, engine_not_healthy.';
+
+CREATE FUNCTION backend.games_newest(p_visibility text, p_status text[], p_owner_user_id uuid, p_q text, p_before uuid, p_limit integer) RETURNS SETOF backend.games
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT g.game_id,
+     g.game_name,
+     g.name_search,
+     g.description,
+     g.visibility,
+     g.status,
+     g.status_reason,
+     g.owner_user_id,
+     g.min_players,
+     g.max_players,
+     g.enrollment_ends_at,
+     g.turn_schedule,
+     g.target_engine_version,
+     g.started_at,
+     g.finished_at,
+     g.created_at,
+     g.updated_at
+    FROM (( SELECT n.game_id
+            FROM (((( VALUES ('private'::text), ('public'::text)) v(visibility)
+              CROSS JOIN ( SELECT lower(NORMALIZE(games_newest.p_q, NFC)) AS part
+                  OFFSET 0) q)
+              CROSS JOIN ( SELECT DISTINCT t.to_state
+                    FROM backend.state_transitions t
+                   WHERE ((t.machine = 'game'::text) AND ((games_newest.p_status IS NULL) OR (t.to_state = ANY (games_newest.p_status))))) s(status))
+              CROSS JOIN LATERAL ( SELECT o.game_id
+                    FROM backend.games o
+                   WHERE ((o.visibility = v.visibility) AND (o.status = s.status) AND (o.game_id < COALESCE(games_newest.p_before, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)) AND ((games_newest.p_owner_user_id IS NULL) OR (o.owner_user_id = games_newest.p_owner_user_id)) AND ((q.part IS NULL) OR (strpos(o.name_search, q.part) > 0)))
+                   ORDER BY o.game_id DESC
+                  LIMIT games_newest.p_limit) n)
+           WHERE ((games_newest.p_visibility IS NULL) OR (v.visibility = games_newest.p_visibility))
+           ORDER BY n.game_id DESC
+          LIMIT games_newest.p_limit) f
+      JOIN backend.games g USING (game_id))
+   ORDER BY g.game_id DESC;
+END;
+
+COMMENT ON FUNCTION backend.games_newest(p_visibility text, p_status text[], p_owner_user_id uuid, p_q text, p_before uuid, p_limit integer) IS 'The newest games before one, of a visibility, these statuses, an owner (null: any), whose names have this in them.';
 
 CREATE FUNCTION backend.html_escape(p_text text) RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -3474,27 +4452,106 @@ $$;
 
 COMMENT ON FUNCTION backend.invariants_collect() IS 'Every row of every view backend.invariants_<area>.';
 
+CREATE FUNCTION backend.invite_end(p_invite backend.invites, p_status text) RETURNS backend.invites
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_invite invites%ROWTYPE;
+BEGIN
+    UPDATE invites SET status = p_status WHERE invite_id = p_invite.invite_id RETURNING * INTO v_invite;
+    IF p_status = 'revoked' AND v_invite.invited_user_id IS NOT NULL THEN
+        PERFORM notification_submit('lobby.invite.revoked', 'revoked:' || v_invite.invite_id, v_invite.invited_user_id,
+                                    jsonb_build_object('game_id', v_invite.game_id));
+    END IF;
+    RETURN v_invite;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.invite_end(p_invite backend.invites, p_status text) IS 'Declines or revokes an invite, and tells who was invited that it was taken back. It is locked by the caller, who asked invite_refusal.';
+
+CREATE FUNCTION backend.invite_insert(p_game backend.games, p_inviter_user_id uuid, p_body jsonb, p_code text, p_code_hash bytea) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_invited_id uuid := (p_body ->> 'invited_user_id')::uuid;
+    v_invite invites%ROWTYPE;
+    v_membership_status text;
+BEGIN
+    IF p_game.status NOT IN ('draft', 'enrollment_open') THEN
+        PERFORM fail(409, 'invalid_transition', format('A game that is %s does not allow invites.', p_game.status),
+                     jsonb_build_object('from', p_game.status, 'action', 'invite', 'allowed', '[]'::jsonb));
+    END IF;
+    IF v_invited_id IS NOT NULL THEN
+        -- The game is locked: of two who invite one person, the second finds the first one's invite.
+        UPDATE invites SET status = 'expired'
+         WHERE game_id = p_game.game_id AND invited_user_id = v_invited_id AND status = 'created' AND is_over(expires_at);
+        SELECT m.status INTO v_membership_status FROM memberships AS m WHERE m.game_id = p_game.game_id AND m.user_id = v_invited_id;
+        IF v_membership_status = 'active' THEN
+            PERFORM fail(409, 'already_member', 'This person has a seat already.');
+        ELSIF EXISTS (SELECT FROM invites AS i
+                       WHERE i.game_id = p_game.game_id AND i.invited_user_id = v_invited_id AND i.status = 'created') THEN
+            PERFORM fail(409, 'already_invited', 'This person has an invite already.');
+        END IF;
+    END IF;
+    IF p_game.status = 'enrollment_open' AND is_over(p_game.enrollment_ends_at) THEN
+        PERFORM fail(422, 'enrollment_ended', 'Enrolment is over.');
+    ELSIF v_membership_status = 'blocked' THEN
+        PERFORM fail(422, 'eligibility_denied', 'Somebody who was blocked in a game cannot come back to it.');
+    ELSIF v_invited_id IS NOT NULL AND NOT EXISTS (
+        SELECT FROM accounts AS a WHERE a.user_id = v_invited_id AND a.deleted_at IS NULL AND NOT a.permanent_block
+    ) THEN
+        PERFORM fail(422, 'eligibility_denied', 'There is no such person to invite.');
+    END IF;
+    INSERT INTO invites (game_id, inviter_user_id, invited_user_id, code_hash, expires_at)
+    VALUES (p_game.game_id, p_inviter_user_id, v_invited_id, CASE WHEN v_invited_id IS NULL THEN p_code_hash END,
+            coalesce((p_body ->> 'expires_at')::timestamptz, backend.now() + setting_interval('invite_default_ttl')))
+    RETURNING * INTO v_invite;
+    IF v_invited_id IS NOT NULL THEN
+        PERFORM notification_submit('lobby.invite.received', v_invite.invite_id::text, v_invited_id,
+                                    jsonb_build_object('game_id', p_game.game_id, 'inviter_user_id', p_inviter_user_id));
+    END IF;
+    -- The code is shown here, once.
+    RETURN invite_json(v_invite) || CASE WHEN v_invited_id IS NULL THEN jsonb_build_object('code', p_code) ELSE '{}' END;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.invite_insert(p_game backend.games, p_inviter_user_id uuid, p_body jsonb, p_code text, p_code_hash bytea) IS 'A new invite, with its code if it is for nobody in particular; those concerned and then the game are locked by the caller. GX409 invalid_transition, already_member, already_invited, GX422 enrollment_ended, eligibility_denied.';
+
 CREATE FUNCTION backend.invite_json(p_invite backend.invites) RETURNS jsonb
     LANGUAGE sql STABLE
     RETURN jsonb_build_object('invite_id', (p_invite).invite_id, 'game_id', (p_invite).game_id, 'inviter_user_id', (p_invite).inviter_user_id, 'invited_user_id', (p_invite).invited_user_id, 'status', CASE WHEN (((p_invite).status = 'created'::text) AND backend.is_over((p_invite).expires_at)) THEN 'expired'::text ELSE (p_invite).status END, 'expires_at', backend.ts((p_invite).expires_at), 'created_at', backend.ts((p_invite).created_at));
 
 COMMENT ON FUNCTION backend.invite_json(p_invite backend.invites) IS 'The invite object of the contract; its code is never in it.';
 
-CREATE FUNCTION backend.invite_redeem(p_invite_id uuid, p_user_id uuid, p_race_name text) RETURNS backend.memberships
+CREATE FUNCTION backend.invite_redeem(p_invite_id uuid, p_user_id uuid, p_race_name text) RETURNS api.reply
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
+    v_attempts invite_attempts%ROWTYPE;
     v_game games%ROWTYPE;
     v_invite invites%ROWTYPE;
     v_membership memberships%ROWTYPE;
 BEGIN
-    -- The person, the game, then the invite: of two with one code, the second finds it used.
+    -- The person, the game, then the invite: of two with one code, the second finds it used; and one person's tries are counted
+    -- one after another.
     PERFORM account_lock(p_user_id);
+    SELECT * INTO v_attempts FROM invite_attempts AS t WHERE t.user_id = p_user_id AND NOT is_over(t.expires_at);
+    IF v_attempts.failures >= setting('invite_attempts') THEN
+        RETURN refusal(429, 'too_many_attempts', 'Too many invites that are not there.', jsonb_build_object(
+            'retry_after', greatest(1, ceil(extract(epoch FROM v_attempts.expires_at - backend.now())))::integer));
+    END IF;
     v_game := game_lock((SELECT i.game_id FROM invites AS i WHERE i.invite_id = p_invite_id));
     SELECT * INTO v_invite FROM invites WHERE invite_id = p_invite_id FOR NO KEY UPDATE;
     IF v_invite.invite_id IS NULL OR v_invite.status <> 'created' OR is_over(v_invite.expires_at) THEN
-        PERFORM fail(404, 'invite_not_found', 'There is no such invite.');
+        INSERT INTO invite_attempts AS t (user_id, failures, expires_at)
+        VALUES (p_user_id, 1, backend.now() + setting_interval('invite_attempts_window'))
+        ON CONFLICT (user_id) DO UPDATE
+            SET failures = CASE WHEN is_over(t.expires_at) THEN 1 ELSE t.failures + 1 END,
+                expires_at = CASE WHEN is_over(t.expires_at) THEN excluded.expires_at ELSE t.expires_at END;
+        RETURN refusal(404, 'invite_not_found', 'There is no such invite.');
     END IF;
     PERFORM sanction_refuse(p_user_id, 'game_join_block');
     IF v_game.status <> 'enrollment_open' THEN
@@ -3502,14 +4559,43 @@ BEGIN
                      jsonb_build_object('from', v_game.status, 'action', 'redeem', 'allowed', '[]'::jsonb));
     ELSIF is_over(v_game.enrollment_ends_at) THEN
         PERFORM fail(422, 'enrollment_ended', 'Enrolment is over.');
+    ELSIF EXISTS (SELECT FROM memberships AS m
+                   WHERE m.game_id = v_game.game_id AND m.user_id = p_user_id AND m.status = 'removed'
+                     AND m.ended_by IS DISTINCT FROM 'member' AND m.ended_at >= v_invite.created_at) THEN
+        PERFORM fail(422, 'eligibility_denied', 'Somebody who was removed comes back with a new invite.');
     END IF;
     v_membership := seat_take(v_game, p_user_id, p_race_name);
     UPDATE invites SET status = 'redeemed', redeemed_by_user_id = p_user_id WHERE invite_id = p_invite_id;
-    RETURN v_membership;
+    RETURN ROW(200, membership_json(v_membership)::text, NULL)::api.reply;
 END;
 $$;
 
-COMMENT ON FUNCTION backend.invite_redeem(p_invite_id uuid, p_user_id uuid, p_race_name text) IS 'Takes a seat with an invite that somebody was found entitled to. GX404 invite_not_found, GX409 invalid_transition, GX422 enrollment_ended and what seat_take refuses.';
+COMMENT ON FUNCTION backend.invite_redeem(p_invite_id uuid, p_user_id uuid, p_race_name text) IS 'Takes a seat with an invite that somebody was found entitled to; one that is not there is counted. Returns 404 invite_not_found, 429 too_many_attempts. GX409 invalid_transition, GX422 enrollment_ended, eligibility_denied and what seat_take refuses.';
+
+CREATE FUNCTION backend.invite_refusal(p_game backend.games, p_invite backend.invites, p_action text, p_actor_type text, p_actor_id text) RETURNS backend.reason
+    LANGUAGE sql STABLE
+    RETURN backend.edge_refusal('invite'::text, p_action, (backend.invite_json(p_invite) ->> 'status'::text), CASE WHEN (p_actor_type <> 'user'::text) THEN p_actor_type WHEN (((p_invite).invited_user_id)::text = p_actor_id) THEN 'invitee'::text WHEN (((p_game).owner_user_id)::text = p_actor_id) THEN 'owner'::text ELSE NULL::text END, (p_game).owner_user_id);
+
+COMMENT ON FUNCTION backend.invite_refusal(p_game backend.games, p_invite backend.invites, p_action text, p_actor_type text, p_actor_id text) IS 'Why somebody may not decline or revoke an invite now; null when they may.';
+
+CREATE FUNCTION backend.invites_page(p_list text, p_game_id uuid, p_user_id uuid, p_limit integer, p_before uuid) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    SELECT array_agg(invite_json(r) ORDER BY r.invite_id DESC), array_agg(r.invite_id::text ORDER BY r.invite_id DESC) INTO v_items, v_keys
+      FROM (SELECT i.* FROM invites AS i
+             WHERE (i.game_id = p_game_id OR i.invited_user_id = p_user_id) AND (p_before IS NULL OR i.invite_id < p_before)
+             ORDER BY i.invite_id DESC
+             LIMIT p_limit + 1) AS r;
+    RETURN page(p_list, v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION backend.invites_page(p_list text, p_game_id uuid, p_user_id uuid, p_limit integer, p_before uuid) IS 'A page of the invites to a game, or for a person (the other is null), newest first.';
 
 CREATE FUNCTION backend.job_defer(p_queue text, p_task text, p_args jsonb DEFAULT '{}'::jsonb, p_lock text DEFAULT NULL::text, p_priority integer DEFAULT 0) RETURNS bigint
     LANGUAGE plpgsql
@@ -3593,6 +4679,7 @@ DECLARE
     v_game_ids uuid[];
     v_game games%ROWTYPE;
     v_invite invites%ROWTYPE;
+    v_membership memberships%ROWTYPE;
     v_is_before_start boolean;
 BEGIN
     IF p_reason IS NULL OR p_reason NOT IN ('blocked', 'deleted') THEN
@@ -3606,7 +4693,9 @@ BEGIN
         UNION
         SELECT i.game_id FROM invites AS i WHERE i.invited_user_id = p_user_id AND i.status = 'created'
         UNION
-        SELECT i.game_id FROM invites AS i WHERE i.inviter_user_id = p_user_id AND i.status = 'created');
+        SELECT i.game_id FROM invites AS i WHERE i.inviter_user_id = p_user_id AND i.status = 'created'
+        UNION
+        SELECT a.game_id FROM applications AS a WHERE a.applicant_user_id = p_user_id AND a.status = 'submitted');
     -- The games in the order of their ids, then the names in their order: nobody who does likewise waits in a circle.
     PERFORM FROM games AS g WHERE g.game_id = ANY (v_game_ids) ORDER BY g.game_id FOR NO KEY UPDATE;
     PERFORM race_name_lock(n.canonical)
@@ -3618,17 +4707,16 @@ BEGIN
               ORDER BY 1) AS n;
     FOR v_game IN SELECT * FROM games AS g WHERE g.game_id = ANY (v_game_ids) ORDER BY g.game_id LOOP
         v_is_before_start := v_game.status IN ('draft', 'enrollment_open', 'ready_to_start', 'start_failed');
+        -- The person first: of what happens to their games, the others are told.
+        SELECT * INTO v_membership FROM memberships WHERE game_id = v_game.game_id AND user_id = p_user_id AND status = 'active';
+        IF FOUND AND v_game.status NOT IN ('finished', 'cancelled') THEN
+            PERFORM membership_end(v_game, v_membership, CASE WHEN v_is_before_start OR p_reason = 'deleted' THEN 'removed' ELSE 'blocked' END, 'job');
+        END IF;
         IF v_is_before_start AND v_game.owner_user_id = p_user_id THEN
             PERFORM game_transition(v_game, 'cancel', 'job', NULL, 'owner_' || p_reason);
-            PERFORM notification_submit('lobby.membership.removed', 'cancelled:' || v_game.game_id, m.user_id,
-                                        jsonb_build_object('game_id', v_game.game_id, 'reason', 'game_cancelled'))
-               FROM memberships AS m WHERE m.game_id = v_game.game_id AND m.status = 'active' AND m.user_id <> p_user_id;
         END IF;
-        IF v_game.status NOT IN ('finished', 'cancelled') THEN
-            UPDATE memberships
-               SET status = CASE WHEN v_is_before_start OR p_reason = 'deleted' THEN 'removed' ELSE 'blocked' END, ended_at = backend.now()
-             WHERE game_id = v_game.game_id AND user_id = p_user_id AND status = 'active';
-        END IF;
+        UPDATE applications SET status = 'withdrawn', decided_at = backend.now()
+         WHERE game_id = v_game.game_id AND applicant_user_id = p_user_id AND status = 'submitted';
         FOR v_invite IN
             UPDATE invites SET status = 'revoked'
              WHERE game_id = v_game.game_id AND status = 'created' AND p_user_id IN (inviter_user_id, invited_user_id)
@@ -3645,7 +4733,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION backend.lobby_release(p_user_id uuid, p_reason text) IS 'Takes a person out of the lobby because their account is blocked or deleted: invites, seats, race names, games of theirs that have not started. The account is locked by the caller. 22023 for another reason.';
+COMMENT ON FUNCTION backend.lobby_release(p_user_id uuid, p_reason text) IS 'Takes a person out of the lobby because their account is blocked or deleted: applications, invites, seats, race names, games of theirs that have not started. The account is locked by the caller. 22023 for another reason.';
 
 CREATE TABLE backend.mail_deliveries (
     delivery_id uuid DEFAULT backend.uuid_v7() NOT NULL,
@@ -3865,11 +4953,86 @@ $$;
 
 COMMENT ON FUNCTION backend.mail_resend(p_delivery_id uuid) IS 'Has a mail sent now, with as many tries as a new one. GX404 mail_delivery_not_found, GX409 already_sent, invalid_transition, mail_erased.';
 
+CREATE FUNCTION backend.membership_actor(p_game backend.games, p_membership backend.memberships, p_action text, p_actor_type text, p_actor_id text) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN CASE WHEN (p_actor_type <> 'user'::text) THEN p_actor_type WHEN ((p_action = 'remove'::text) AND (((p_membership).user_id)::text = p_actor_id)) THEN 'member'::text WHEN (((p_game).owner_user_id)::text = p_actor_id) THEN 'owner'::text ELSE NULL::text END;
+
+COMMENT ON FUNCTION backend.membership_actor(p_game backend.games, p_membership backend.memberships, p_action text, p_actor_type text, p_actor_id text) IS 'As whom somebody does something to a seat; null for nobody who could.';
+
+CREATE FUNCTION backend.membership_end(p_game backend.games, p_membership backend.memberships, p_status text, p_ended_by text) RETURNS backend.memberships
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_membership memberships%ROWTYPE;
+    v_key text := format('%s:%s', p_membership.membership_id, ts(backend.now()));
+BEGIN
+    UPDATE memberships
+       SET status = p_status, ended_at = backend.now(), ended_by = p_ended_by,
+           banish_wanted_at = CASE WHEN p_game.status IN ('starting', 'running', 'paused') THEN backend.now() END
+     WHERE membership_id = p_membership.membership_id
+    RETURNING * INTO v_membership;
+    IF v_membership.banish_wanted_at IS NOT NULL THEN
+        PERFORM job_defer('runtime', 'runtime_banish', jsonb_build_object('game_id', p_game.game_id), 'game:' || p_game.game_id);
+    END IF;
+    PERFORM race_name_release_unused(v_membership.user_id, v_membership.race_name_canonical);
+    -- Who left knows it, and who was closed reads nothing any more.
+    IF p_ended_by IN ('owner', 'admin') AND p_status = 'blocked' THEN
+        PERFORM notification_submit('lobby.membership.blocked', v_key, v_membership.user_id, jsonb_build_object('game_id', p_game.game_id));
+    ELSIF p_ended_by IN ('owner', 'admin') THEN
+        PERFORM notification_submit('lobby.membership.removed', v_key, v_membership.user_id,
+                                    jsonb_build_object('game_id', p_game.game_id, 'reason', 'removed_by_' || p_ended_by));
+    END IF;
+    RETURN v_membership;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.membership_end(p_game backend.games, p_membership backend.memberships, p_status text, p_ended_by text) IS 'Ends a seat, removed or blocked: it is free, its race name too where it is used nowhere else, and an engine that plays the race is to banish it. The game is locked by the caller, who asked membership_refusal.';
+
 CREATE FUNCTION backend.membership_json(p_membership backend.memberships) RETURNS jsonb
     LANGUAGE sql STABLE
     RETURN jsonb_build_object('membership_id', (p_membership).membership_id, 'game_id', (p_membership).game_id, 'user_id', (p_membership).user_id, 'race_name', (p_membership).race_name, 'status', (p_membership).status, 'joined_at', backend.ts((p_membership).joined_at), 'ended_at', backend.ts((p_membership).ended_at), 'planets', (p_membership).planets, 'population', (p_membership).population);
 
 COMMENT ON FUNCTION backend.membership_json(p_membership backend.memberships) IS 'The membership object of the contract.';
+
+CREATE FUNCTION backend.membership_refusal(p_game backend.games, p_membership backend.memberships, p_action text, p_actor_type text, p_actor_id text) RETURNS backend.reason
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_refusal reason := edge_refusal(
+        'membership', p_action, p_membership.status, membership_actor(p_game, p_membership, p_action, p_actor_type, p_actor_id),
+        p_game.owner_user_id);
+BEGIN
+    IF v_refusal.code IS NULL AND p_game.status IN ('finished', 'cancelled') THEN
+        RETURN ROW(409, 'invalid_transition', format('A game that is %s does not allow %s.', p_game.status, p_action),
+                   jsonb_build_object('from', p_game.status, 'action', p_action, 'allowed', '[]'::jsonb))::reason;
+    END IF;
+    RETURN v_refusal;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.membership_refusal(p_game backend.games, p_membership backend.memberships, p_action text, p_actor_type text, p_actor_id text) IS 'Why somebody may not remove or block a member now; null when they may.';
+
+CREATE FUNCTION backend.memberships_page(p_list text, p_game_id uuid, p_limit integer, p_before uuid) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    SELECT array_agg(membership_json(r) ORDER BY r.membership_id DESC), array_agg(r.membership_id::text ORDER BY r.membership_id DESC)
+      INTO v_items, v_keys
+      FROM (SELECT m.* FROM memberships AS m
+             WHERE m.game_id = p_game_id AND (p_before IS NULL OR m.membership_id < p_before)
+             ORDER BY m.membership_id DESC
+             LIMIT p_limit + 1) AS r;
+    RETURN page(p_list, v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION backend.memberships_page(p_list text, p_game_id uuid, p_limit integer, p_before uuid) IS 'A page of who sits, or sat, in a game, newest first.';
 
 CREATE FUNCTION backend.moment_to_come(p_body jsonb, p_name text) RETURNS timestamp with time zone
     LANGUAGE plpgsql STABLE
@@ -3954,7 +5117,7 @@ COMMENT ON COLUMN backend.notification_kinds.is_optional IS 'Whether people choo
 
 COMMENT ON COLUMN backend.notification_kinds.has_reminder IS 'Whether it also goes by mail to those who asked for turn reminders.';
 
-COMMENT ON COLUMN backend.notification_kinds.fields IS 'The payload''s required fields and their types: uuid, text, integer or time.';
+COMMENT ON COLUMN backend.notification_kinds.fields IS 'The payload''s fields and their types: uuid, text, integer or time; one with a question mark may be null.';
 
 CREATE TABLE backend.notification_opt_outs (
     user_id uuid NOT NULL,
@@ -3991,9 +5154,10 @@ BEGIN
     FOR v_name, v_type IN SELECT f.field_name, f.field_type FROM jsonb_each_text(v_fields) AS f (field_name, field_type) LOOP
         v_value := p_payload ->> v_name;
         IF v_value IS NULL THEN
+            CONTINUE WHEN v_type LIKE '%?';
             RETURN format('the field %s is missing', v_name);
         END IF;
-        IF NOT (CASE v_type
+        IF NOT (CASE rtrim(v_type, '?')
             WHEN 'uuid' THEN v_value ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
             WHEN 'integer' THEN jsonb_typeof(p_payload -> v_name) = 'number' AND v_value ~ '^[0-9]{1,9}$'
             WHEN 'time' THEN v_value ~ '^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$'
@@ -4312,6 +5476,12 @@ CREATE FUNCTION backend.race_name_tier(p_race_name backend.race_names) RETURNS t
 
 COMMENT ON FUNCTION backend.race_name_tier(p_race_name backend.race_names) IS 'The tier of a name now, whether or not somebody has come by to write it down.';
 
+CREATE FUNCTION backend.race_name_is_taken(p_user_id uuid, p_race_name text) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN (EXISTS (SELECT FROM backend.race_names r WHERE ((r.canonical = backend.race_name_canonical(race_name_is_taken.p_race_name)) AND (r.user_id <> race_name_is_taken.p_user_id) AND (backend.race_name_tier(r.*) <> 'released'::text))));
+
+COMMENT ON FUNCTION backend.race_name_is_taken(p_user_id uuid, p_race_name text) IS 'Whether somebody else holds a name now.';
+
 CREATE FUNCTION backend.race_name_json(p_race_name backend.race_names) RETURNS jsonb
     LANGUAGE sql STABLE
     RETURN jsonb_build_object('race_name', (p_race_name).race_name, 'status', backend.race_name_tier(p_race_name), 'game_ids', to_jsonb(backend.race_name_game_ids((p_race_name).user_id, (p_race_name).canonical)), 'expires_at', CASE backend.race_name_tier(p_race_name) WHEN 'pending_registration'::text THEN backend.ts((p_race_name).expires_at) ELSE NULL::text END, 'registered_at', backend.ts((p_race_name).registered_at));
@@ -4505,6 +5675,20 @@ CREATE FUNCTION backend.refusal(p_status integer, p_code text, p_detail text, p_
     RETURN ROW(p_status, (json_build_object('code', p_code, 'message', p_detail, 'details', COALESCE(p_context, '{}'::jsonb)))::text, NULL::text)::api.reply;
 
 COMMENT ON FUNCTION backend.refusal(p_status integer, p_code text, p_detail text, p_context jsonb) IS 'A refusal that is returned, not raised, so that what the function has written (a counted attempt) stays.';
+
+CREATE FUNCTION backend.refuse(p_reason backend.reason) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    -- Not "p_reason IS NOT NULL": that is true only where every field is told, and context often is not.
+    IF p_reason.code IS NOT NULL THEN
+        PERFORM fail(p_reason.status, p_reason.code, p_reason.message, p_reason.context);
+    END IF;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.refuse(p_reason backend.reason) IS 'Raises the reason that a guard gave; null is none.';
 
 CREATE FUNCTION backend.request_id() RETURNS text
     LANGUAGE sql STABLE
@@ -4751,7 +5935,7 @@ BEGIN
     INSERT INTO memberships AS m (game_id, user_id, race_name)
     VALUES (p_game.game_id, p_user_id, v_name)
     ON CONFLICT ON CONSTRAINT memberships_one_per_person_and_game DO UPDATE
-        SET status = 'active', ended_at = NULL, joined_at = backend.now(), race_name = excluded.race_name
+        SET status = 'active', ended_at = NULL, ended_by = NULL, joined_at = backend.now(), race_name = excluded.race_name
     RETURNING * INTO v_membership;
     RETURN v_membership;
 END;
@@ -5268,6 +6452,88 @@ $$;
 
 COMMENT ON FUNCTION worker.auth_budgets_purge(p_limit integer) IS 'Deletes at most so many budgets that are over; returns how many. Raises nothing of its own.';
 
+CREATE FUNCTION worker.banish_claim(p_game_id uuid, p_lease_seconds integer) RETURNS TABLE(lease_number bigint, generation integer, engine_version text, image_ref text, endpoint text, races text[])
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE := game_lock(p_game_id);
+    v_runtime runtime_records%ROWTYPE;
+BEGIN
+    races := ARRAY(SELECT m.race_name FROM memberships AS m
+                    WHERE m.game_id = p_game_id AND m.banish_wanted_at IS NOT NULL AND m.banished_at IS NULL
+                    ORDER BY m.banish_wanted_at, m.membership_id);
+    UPDATE runtime_records AS r
+       SET lease_number = r.lease_number + 1, lease_until = backend.now() + make_interval(secs => p_lease_seconds),
+           next_attempt_at = backend.now() + make_interval(secs => p_lease_seconds)
+     WHERE r.game_id = p_game_id AND v_game.status IN ('running', 'paused') AND cardinality(races) > 0 AND r.wanted = 'running'
+       AND r.status IN ('running', 'engine_unreachable', 'generation_failed')
+       AND (r.lease_until IS NULL OR is_over(r.lease_until))
+    RETURNING * INTO v_runtime;
+    IF v_runtime.game_id IS NULL THEN
+        RETURN;
+    END IF;
+    INSERT INTO runtime_operation_log (game_id, operation, generation, lease_number)
+    VALUES (p_game_id, 'banish', v_runtime.generation, v_runtime.lease_number);
+    lease_number := v_runtime.lease_number;
+    generation := v_runtime.generation;
+    engine_version := v_runtime.engine_version;
+    image_ref := v_runtime.image_ref;
+    endpoint := v_runtime.endpoint;
+    RETURN NEXT;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.banish_claim(p_game_id uuid, p_lease_seconds integer) IS 'A lease to tell a game''s engine which races are out of play; no row when there is none, or another is at it. Raises nothing of its own.';
+
+CREATE FUNCTION worker.banish_report(p_game_id uuid, p_lease_number bigint, p_races text[], p_error text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_runtime runtime_records%ROWTYPE := runtime_held(p_game_id, p_lease_number);
+BEGIN
+    IF v_runtime.game_id IS NULL THEN
+        RETURN false;
+    END IF;
+    UPDATE memberships SET banished_at = backend.now()
+     WHERE game_id = p_game_id AND race_name = ANY (p_races) AND banish_wanted_at IS NOT NULL AND banished_at IS NULL;
+    -- What is left, the sweep brings back.
+    UPDATE runtime_records SET lease_until = NULL, next_attempt_at = backend.now() + interval '30 seconds' WHERE game_id = p_game_id;
+    PERFORM runtime_operation_end(p_game_id, p_lease_number, CASE WHEN p_error IS NULL THEN 'done' ELSE 'failed' END, p_error);
+    RETURN true;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.banish_report(p_game_id uuid, p_lease_number bigint, p_races text[], p_error text) IS 'The engine has taken these races out of play; p_error is what kept it from others, null for nothing. False when the lease is not the newest. Raises nothing of its own.';
+
+CREATE FUNCTION worker.banishes_defer(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game_id uuid;
+    v_count integer := 0;
+BEGIN
+    FOR v_game_id IN
+        SELECT r.game_id FROM runtime_records AS r
+         WHERE r.game_id IN (SELECT m.game_id FROM memberships AS m WHERE m.banish_wanted_at IS NOT NULL AND m.banished_at IS NULL)
+           AND r.wanted = 'running' AND r.status IN ('running', 'engine_unreachable', 'generation_failed')
+           AND r.next_attempt_at <= backend.now() AND (r.lease_until IS NULL OR is_over(r.lease_until))
+         ORDER BY r.game_id
+         LIMIT p_limit
+           FOR NO KEY UPDATE OF r SKIP LOCKED
+    LOOP
+        UPDATE runtime_records SET next_attempt_at = backend.now() + interval '30 seconds' WHERE game_id = v_game_id;
+        PERFORM job_defer('runtime', 'runtime_banish', jsonb_build_object('game_id', v_game_id), 'game:' || v_game_id);
+        v_count := v_count + 1;
+    END LOOP;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.banishes_defer(p_limit integer) IS 'Puts what engines are still to be told of races out of play into the queue again, where a job was lost or failed; returns how many. Raises nothing of its own.';
+
 CREATE FUNCTION worker.challenges_purge(p_limit integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -5287,6 +6553,43 @@ END;
 $$;
 
 COMMENT ON FUNCTION worker.challenges_purge(p_limit integer) IS 'Deletes at most so many challenges that expired over a day ago; returns how many. Raises nothing of its own.';
+
+CREATE FUNCTION worker.enrollments_close(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_given_up timestamptz := backend.now() - setting_interval('enrollment_grace');
+    v_game_ids uuid[];
+    v_game games%ROWTYPE;
+    v_count integer := 0;
+BEGIN
+    -- Those that somebody holds at this moment are looked at the next time.
+    v_game_ids := ARRAY(
+        SELECT g.game_id FROM games AS g
+         WHERE g.status = 'enrollment_open' AND g.enrollment_ends_at <= backend.now()
+           AND (g.enrollment_ends_at <= v_given_up OR game_member_count(g.game_id) >= g.min_players)
+         ORDER BY g.game_id
+         LIMIT p_limit
+           FOR NO KEY UPDATE OF g SKIP LOCKED);
+    -- Names after games, in their order: cancelled games let go of them.
+    PERFORM race_name_lock(n.race_name_canonical)
+       FROM (SELECT DISTINCT m.race_name_canonical FROM memberships AS m
+              WHERE m.game_id = ANY (v_game_ids) AND m.status = 'active' ORDER BY 1) AS n;
+    FOR v_game IN SELECT * FROM games AS g WHERE g.game_id = ANY (v_game_ids) ORDER BY g.game_id LOOP
+        -- Held now, and counted again: seats may have changed while it was waited for.
+        IF game_member_count(v_game.game_id) >= v_game.min_players THEN
+            PERFORM game_transition(v_game, 'ready-to-start', 'sweeper', NULL);
+        ELSIF v_game.enrollment_ends_at <= v_given_up THEN
+            PERFORM game_transition(v_game, 'cancel', 'sweeper', NULL, 'not_enough_members');
+        END IF;
+        v_count := v_count + 1;
+    END LOOP;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.enrollments_close(p_limit integer) IS 'Closes enrolment that has ended, at most so many: with enough members the game is ready to start; without, it is cancelled when the time to extend it is over. Returns how many. Raises nothing of its own.';
 
 CREATE FUNCTION worker.entitlements_settle(p_limit integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -5343,6 +6646,43 @@ END;
 $$;
 
 COMMENT ON FUNCTION worker.invariants_list() IS 'Every violation of what must always hold. Raises nothing of its own.';
+
+CREATE FUNCTION worker.invite_attempts_purge(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    DELETE FROM invite_attempts
+     WHERE user_id IN (SELECT t.user_id FROM invite_attempts AS t
+                        WHERE t.expires_at <= backend.now() ORDER BY t.expires_at LIMIT p_limit FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.invite_attempts_purge(p_limit integer) IS 'Deletes counts of invites that were not there which have expired, at most so many; returns how many. Raises nothing of its own.';
+
+CREATE FUNCTION worker.invites_expire(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    UPDATE invites SET status = 'expired'
+     WHERE invite_id IN (SELECT i.invite_id FROM invites AS i
+                          WHERE i.status = 'created' AND i.expires_at <= backend.now()
+                          ORDER BY i.invite_id
+                          LIMIT p_limit
+                            FOR NO KEY UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.invites_expire(p_limit integer) IS 'Writes down that invites are over, at most so many; they are without it. Returns how many. Raises nothing of its own.';
 
 CREATE FUNCTION worker.jobs_purge(p_limit integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -5647,6 +6987,17 @@ END;
 $$;
 
 COMMENT ON FUNCTION worker.push_events_purge(p_limit integer) IS 'Deletes at most so many of the oldest events that have left the window and a minute; returns how many. Raises nothing of its own.';
+
+CREATE FUNCTION worker.race_names_expire(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN backend.race_names_expire(p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION worker.race_names_expire(p_limit integer) IS 'Ends the time of earned race names that nobody registered, at most so many, and tells their holders. Returns how many. Raises nothing of its own.';
 
 CREATE FUNCTION worker.runtime_is_wanted(p_game_id uuid, p_generation integer) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -6301,6 +7652,31 @@ UNION ALL
 
 COMMENT ON VIEW backend.invariants_accounts IS 'What must never be seen in accounts.';
 
+CREATE VIEW backend.invariants_applications AS
+ SELECT 'open_application_to_a_game_that_is_closed'::text AS invariant,
+    a.application_id AS object_id,
+    g.status AS details
+   FROM (backend.applications a
+     JOIN backend.games g USING (game_id))
+  WHERE ((a.status = 'submitted'::text) AND (g.status <> 'enrollment_open'::text))
+UNION ALL
+ SELECT 'application_to_a_private_game'::text AS invariant,
+    a.application_id AS object_id,
+    a.race_name AS details
+   FROM (backend.applications a
+     JOIN backend.games g USING (game_id))
+  WHERE (g.visibility = 'private'::text)
+UNION ALL
+ SELECT 'approved_without_a_seat'::text AS invariant,
+    a.application_id AS object_id,
+    a.race_name AS details
+   FROM backend.applications a
+  WHERE ((a.status = 'approved'::text) AND (NOT (EXISTS ( SELECT
+           FROM backend.memberships m
+          WHERE ((m.game_id = a.game_id) AND (m.user_id = a.applicant_user_id))))));
+
+COMMENT ON VIEW backend.invariants_applications IS 'What must never be seen in applications.';
+
 CREATE TABLE backend.player_mappings (
     game_id uuid NOT NULL,
     user_id uuid NOT NULL,
@@ -6411,6 +7787,13 @@ UNION ALL
    FROM (closed c
      JOIN backend.invites i ON (((c.user_id = i.inviter_user_id) OR (c.user_id = i.invited_user_id))))
   WHERE (i.status = 'created'::text)
+UNION ALL
+ SELECT 'open_application_of_a_closed_account'::text AS invariant,
+    o.application_id AS object_id,
+    c.user_name AS details
+   FROM (closed c
+     JOIN backend.applications o ON ((o.applicant_user_id = c.user_id)))
+  WHERE (o.status = 'submitted'::text)
 UNION ALL
  SELECT 'race_name_of_a_closed_account'::text AS invariant,
     r.race_name_id AS object_id,
@@ -6643,6 +8026,17 @@ CREATE VIEW backend.invariants_sessions AS
 
 COMMENT ON VIEW backend.invariants_sessions IS 'What must never be seen in sessions.';
 
+CREATE TABLE backend.invite_attempts (
+    user_id uuid NOT NULL,
+    failures integer NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT invite_attempts_failures_are_positive CHECK ((failures > 0))
+);
+
+COMMENT ON TABLE backend.invite_attempts IS 'Invites that a person asked for and that are not there; what has expired counts for nothing.';
+
 CREATE TABLE backend.name_characters (
     first_codepoint integer NOT NULL,
     last_codepoint integer NOT NULL,
@@ -6793,24 +8187,6 @@ CREATE TABLE backend.settings (
 
 COMMENT ON TABLE backend.settings IS 'Numbers of rules: a connection may set backend.<setting_name>; what it sets is clamped to the bounds here.';
 
-CREATE TABLE backend.state_transitions (
-    machine text NOT NULL,
-    action text NOT NULL,
-    from_state text,
-    to_state text NOT NULL,
-    actors text[] DEFAULT '{}'::text[] NOT NULL,
-    description text NOT NULL,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT state_transitions_action_is_kebab_case CHECK ((action ~ '^[a-z][a-z0-9-]*$'::text)),
-    CONSTRAINT state_transitions_machine_is_snake_case CHECK ((machine ~ '^[a-z][a-z0-9_]*$'::text))
-);
-
-COMMENT ON TABLE backend.state_transitions IS 'The edges of every state machine.';
-
-COMMENT ON COLUMN backend.state_transitions.from_state IS 'Null where the edge is how a row begins.';
-
-COMMENT ON COLUMN backend.state_transitions.actors IS 'Who may take the edge, where a guard asks: owner, admin, job, sweeper.';
-
 CREATE TABLE backend.time_zones (
     time_zone text NOT NULL,
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL
@@ -6829,6 +8205,9 @@ ALTER TABLE ONLY backend.admin_accounts
 
 ALTER TABLE ONLY backend.admin_attempts
     ADD CONSTRAINT admin_attempts_pkey PRIMARY KEY (key_hash);
+
+ALTER TABLE ONLY backend.applications
+    ADD CONSTRAINT applications_pkey PRIMARY KEY (application_id);
 
 ALTER TABLE ONLY backend.audit_log
     ADD CONSTRAINT audit_log_pkey PRIMARY KEY (audit_id);
@@ -6892,6 +8271,9 @@ ALTER TABLE ONLY backend.identities
 
 ALTER TABLE ONLY backend.identities
     ADD CONSTRAINT identities_pkey PRIMARY KEY (provider, subject);
+
+ALTER TABLE ONLY backend.invite_attempts
+    ADD CONSTRAINT invite_attempts_pkey PRIMARY KEY (user_id);
 
 ALTER TABLE ONLY backend.invites
     ADD CONSTRAINT invites_code_is_unique UNIQUE (code_hash);
@@ -7022,6 +8404,12 @@ CREATE UNIQUE INDEX accounts_email_is_unique_among_the_live ON backend.accounts 
 
 CREATE INDEX admin_attempts_by_expiry ON backend.admin_attempts USING btree (expires_at);
 
+CREATE INDEX applications_by_applicant ON backend.applications USING btree (applicant_user_id, application_id);
+
+CREATE INDEX applications_by_game ON backend.applications USING btree (game_id, application_id);
+
+CREATE UNIQUE INDEX applications_one_live_per_person_and_game ON backend.applications USING btree (game_id, applicant_user_id) WHERE (status = 'submitted'::text);
+
 CREATE INDEX audit_log_by_action ON backend.audit_log USING btree (action, audit_id);
 
 CREATE INDEX audit_log_by_admin ON backend.audit_log USING btree (admin, audit_id);
@@ -7062,9 +8450,11 @@ CREATE INDEX games_by_engine_version ON backend.games USING btree (target_engine
 
 CREATE INDEX games_by_owner ON backend.games USING btree (owner_user_id, game_id) WHERE (owner_user_id IS NOT NULL);
 
-CREATE INDEX games_public_by_status ON backend.games USING btree (status, game_id) WHERE (visibility = 'public'::text);
+CREATE INDEX games_by_visibility_and_status ON backend.games USING btree (visibility, status, game_id) INCLUDE (name_search, owner_user_id);
 
 CREATE INDEX idempotency_keys_by_creation ON backend.idempotency_keys USING btree (created_at);
+
+CREATE INDEX invite_attempts_by_expiry ON backend.invite_attempts USING btree (expires_at);
 
 CREATE INDEX invites_by_expiry ON backend.invites USING btree (expires_at) WHERE (status = 'created'::text);
 
@@ -7099,6 +8489,8 @@ CREATE INDEX memberships_by_race_name ON backend.memberships USING btree (race_n
 CREATE INDEX memberships_by_user ON backend.memberships USING btree (user_id, game_id);
 
 CREATE UNIQUE INDEX memberships_one_race_name_per_game ON backend.memberships USING btree (game_id, race_name_canonical) WHERE (status = 'active'::text);
+
+CREATE INDEX memberships_to_banish ON backend.memberships USING btree (game_id) WHERE ((banish_wanted_at IS NOT NULL) AND (banished_at IS NULL));
 
 CREATE INDEX notification_malformed_intents_by_age ON backend.notification_malformed_intents USING btree (created_at);
 
@@ -7142,6 +8534,8 @@ CREATE INDEX sanction_records_by_user ON backend.sanction_records USING btree (u
 
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON backend.audit_log FOR EACH STATEMENT EXECUTE FUNCTION backend.tg_audit_log__append_only();
 
+CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.applications FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('application', 'status');
+
 CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.device_sessions FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('device_session', 'status');
 
 CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.games FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('game', 'status');
@@ -7170,6 +8564,8 @@ CREATE TRIGGER touch BEFORE UPDATE ON backend.admin_accounts FOR EACH ROW EXECUT
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.admin_attempts FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
+CREATE TRIGGER touch BEFORE UPDATE ON backend.applications FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
 CREATE TRIGGER touch BEFORE UPDATE ON backend.auth_budgets FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.auth_challenges FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
@@ -7183,6 +8579,8 @@ CREATE TRIGGER touch BEFORE UPDATE ON backend.entitlement_snapshots FOR EACH ROW
 CREATE TRIGGER touch BEFORE UPDATE ON backend.entitlement_tiers FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.games FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.invite_attempts FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.invites FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
@@ -7227,6 +8625,12 @@ CREATE TRIGGER touch BEFORE UPDATE ON backend.user_country_counters FOR EACH ROW
 ALTER TABLE ONLY backend.accounts
     ADD CONSTRAINT accounts_time_zone_is_known FOREIGN KEY (time_zone) REFERENCES backend.time_zones(time_zone);
 
+ALTER TABLE ONLY backend.applications
+    ADD CONSTRAINT applications_applicant_user_id_fkey FOREIGN KEY (applicant_user_id) REFERENCES backend.accounts(user_id);
+
+ALTER TABLE ONLY backend.applications
+    ADD CONSTRAINT applications_game_id_fkey FOREIGN KEY (game_id) REFERENCES backend.games(game_id);
+
 ALTER TABLE ONLY backend.device_sessions
     ADD CONSTRAINT device_sessions_user_id_fkey FOREIGN KEY (user_id) REFERENCES backend.accounts(user_id);
 
@@ -7259,6 +8663,9 @@ ALTER TABLE ONLY backend.games
 
 ALTER TABLE ONLY backend.identities
     ADD CONSTRAINT identities_user_id_fkey FOREIGN KEY (user_id) REFERENCES backend.accounts(user_id);
+
+ALTER TABLE ONLY backend.invite_attempts
+    ADD CONSTRAINT invite_attempts_user_id_fkey FOREIGN KEY (user_id) REFERENCES backend.accounts(user_id);
 
 ALTER TABLE ONLY backend.invites
     ADD CONSTRAINT invites_game_id_fkey FOREIGN KEY (game_id) REFERENCES backend.games(game_id);
@@ -7365,6 +8772,75 @@ GRANT USAGE ON SCHEMA worker TO backend_worker;
 REVOKE ALL ON FUNCTION api.account_internal_get(p_user_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.account_internal_get(p_user_id uuid) TO backend_api;
 
+REVOKE ALL ON FUNCTION api.admin_application_approve(p_admin text, p_game_id uuid, p_application_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_application_approve(p_admin text, p_game_id uuid, p_application_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_application_list(p_admin text, p_game_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_application_list(p_admin text, p_game_id uuid, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_application_reject(p_admin text, p_game_id uuid, p_application_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_application_reject(p_admin text, p_game_id uuid, p_application_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_game_ban_member(p_admin text, p_game_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_game_ban_member(p_admin text, p_game_id uuid, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_game_cancel(p_admin text, p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_game_cancel(p_admin text, p_game_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_game_create(p_admin text, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_game_create(p_admin text, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_game_force_start(p_admin text, p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_game_force_start(p_admin text, p_game_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_game_force_stop(p_admin text, p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_game_force_stop(p_admin text, p_game_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_game_get(p_admin text, p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_game_get(p_admin text, p_game_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_game_history_list(p_admin text, p_game_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_game_history_list(p_admin text, p_game_id uuid, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_game_list(p_admin text, p_limit integer, p_cursor text, p_visibility text, p_status text[], p_owner_user_id uuid, p_q text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_game_list(p_admin text, p_limit integer, p_cursor text, p_visibility text, p_status text[], p_owner_user_id uuid, p_q text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_game_open_enrollment(p_admin text, p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_game_open_enrollment(p_admin text, p_game_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_game_pause(p_admin text, p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_game_pause(p_admin text, p_game_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_game_ready_to_start(p_admin text, p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_game_ready_to_start(p_admin text, p_game_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_game_resume(p_admin text, p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_game_resume(p_admin text, p_game_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_game_retry_start(p_admin text, p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_game_retry_start(p_admin text, p_game_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_game_start(p_admin text, p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_game_start(p_admin text, p_game_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_game_update(p_admin text, p_game_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_game_update(p_admin text, p_game_id uuid, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_invite_create(p_admin text, p_game_id uuid, p_body jsonb, p_code text, p_code_hash bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_invite_create(p_admin text, p_game_id uuid, p_body jsonb, p_code text, p_code_hash bytea) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_invite_get(p_admin text, p_game_id uuid, p_invite_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_invite_get(p_admin text, p_game_id uuid, p_invite_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_invite_list(p_admin text, p_game_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_invite_list(p_admin text, p_game_id uuid, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_invite_revoke(p_admin text, p_game_id uuid, p_invite_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_invite_revoke(p_admin text, p_game_id uuid, p_invite_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_membership_list(p_admin text, p_game_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_membership_list(p_admin text, p_game_id uuid, p_limit integer, p_cursor text) TO backend_api;
+
 REVOKE ALL ON FUNCTION api.administrator_attempt_failed(p_username text, p_source_ip inet) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.administrator_attempt_failed(p_username text, p_source_ip inet) TO backend_api;
 
@@ -7394,6 +8870,24 @@ GRANT ALL ON FUNCTION api.administrator_reset_password(p_admin text, p_username 
 
 REVOKE ALL ON FUNCTION api.administrator_used(p_username text, p_source_ip inet) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.administrator_used(p_username text, p_source_ip inet) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.application_approve(p_user_id uuid, p_game_id uuid, p_application_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.application_approve(p_user_id uuid, p_game_id uuid, p_application_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.application_create(p_user_id uuid, p_game_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.application_create(p_user_id uuid, p_game_id uuid, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.application_get(p_user_id uuid, p_game_id uuid, p_application_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.application_get(p_user_id uuid, p_game_id uuid, p_application_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.application_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.application_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.application_reject(p_user_id uuid, p_game_id uuid, p_application_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.application_reject(p_user_id uuid, p_game_id uuid, p_application_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.application_withdraw(p_user_id uuid, p_game_id uuid, p_application_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.application_withdraw(p_user_id uuid, p_game_id uuid, p_application_id uuid) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.audit_list(p_admin text, p_actor text, p_action text, p_object_type text, p_object_id text, p_since timestamp with time zone, p_until timestamp with time zone, p_limit integer, p_cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.audit_list(p_admin text, p_actor text, p_action text, p_object_type text, p_object_id text, p_since timestamp with time zone, p_until timestamp with time zone, p_limit integer, p_cursor text) TO backend_api;
@@ -7437,6 +8931,9 @@ GRANT ALL ON FUNCTION api.entitlement_tier_list(p_admin text, p_limit integer, p
 REVOKE ALL ON FUNCTION api.entitlement_tier_update(p_admin text, p_tier text, p_body jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.entitlement_tier_update(p_admin text, p_tier text, p_body jsonb) TO backend_api;
 
+REVOKE ALL ON FUNCTION api.game_action_list(p_user_id uuid, p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.game_action_list(p_user_id uuid, p_game_id uuid) TO backend_api;
+
 REVOKE ALL ON FUNCTION api.game_cancel(p_user_id uuid, p_game_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.game_cancel(p_user_id uuid, p_game_id uuid) TO backend_api;
 
@@ -7448,6 +8945,9 @@ GRANT ALL ON FUNCTION api.game_get(p_user_id uuid, p_game_id uuid) TO backend_ap
 
 REVOKE ALL ON FUNCTION api.game_history_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.game_history_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.game_list(p_user_id uuid, p_limit integer, p_cursor text, p_status text[], p_q text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.game_list(p_user_id uuid, p_limit integer, p_cursor text, p_status text[], p_q text) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.game_open_enrollment(p_user_id uuid, p_game_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.game_open_enrollment(p_user_id uuid, p_game_id uuid) TO backend_api;
@@ -7466,6 +8966,9 @@ GRANT ALL ON FUNCTION api.game_retry_start(p_user_id uuid, p_game_id uuid) TO ba
 
 REVOKE ALL ON FUNCTION api.game_start(p_user_id uuid, p_game_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.game_start(p_user_id uuid, p_game_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.game_update(p_user_id uuid, p_game_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.game_update(p_user_id uuid, p_game_id uuid, p_body jsonb) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.geo_countries_add(p_counts jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.geo_countries_add(p_counts jsonb) TO backend_api;
@@ -7491,6 +8994,12 @@ GRANT ALL ON FUNCTION api.identity_unlink(p_user_id uuid, p_provider text) TO ba
 REVOKE ALL ON FUNCTION api.invite_create(p_user_id uuid, p_game_id uuid, p_body jsonb, p_code text, p_code_hash bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.invite_create(p_user_id uuid, p_game_id uuid, p_body jsonb, p_code text, p_code_hash bytea) TO backend_api;
 
+REVOKE ALL ON FUNCTION api.invite_decline(p_user_id uuid, p_game_id uuid, p_invite_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.invite_decline(p_user_id uuid, p_game_id uuid, p_invite_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.invite_get(p_user_id uuid, p_game_id uuid, p_invite_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.invite_get(p_user_id uuid, p_game_id uuid, p_invite_id uuid) TO backend_api;
+
 REVOKE ALL ON FUNCTION api.invite_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.invite_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) TO backend_api;
 
@@ -7499,6 +9008,9 @@ GRANT ALL ON FUNCTION api.invite_redeem(p_user_id uuid, p_game_id uuid, p_invite
 
 REVOKE ALL ON FUNCTION api.invite_redeem_by_code(p_user_id uuid, p_body jsonb, p_code_hash bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.invite_redeem_by_code(p_user_id uuid, p_body jsonb, p_code_hash bytea) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.invite_revoke(p_user_id uuid, p_game_id uuid, p_invite_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.invite_revoke(p_user_id uuid, p_game_id uuid, p_invite_id uuid) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.mail_attempt_list(p_admin text, p_delivery_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.mail_attempt_list(p_admin text, p_delivery_id uuid, p_limit integer, p_cursor text) TO backend_api;
@@ -7518,8 +9030,14 @@ GRANT ALL ON FUNCTION api.mail_delivery_resend(p_admin text, p_delivery_id uuid)
 REVOKE ALL ON FUNCTION api.mail_resend(p_admin text, p_delivery_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.mail_resend(p_admin text, p_delivery_id uuid) TO backend_api;
 
+REVOKE ALL ON FUNCTION api.membership_block(p_user_id uuid, p_game_id uuid, p_membership_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.membership_block(p_user_id uuid, p_game_id uuid, p_membership_id uuid) TO backend_api;
+
 REVOKE ALL ON FUNCTION api.membership_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.membership_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.membership_remove(p_user_id uuid, p_game_id uuid, p_membership_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.membership_remove(p_user_id uuid, p_game_id uuid, p_membership_id uuid) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.my_account_delete(p_user_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.my_account_delete(p_user_id uuid) TO backend_api;
@@ -7527,8 +9045,14 @@ GRANT ALL ON FUNCTION api.my_account_delete(p_user_id uuid) TO backend_api;
 REVOKE ALL ON FUNCTION api.my_account_get(p_user_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.my_account_get(p_user_id uuid) TO backend_api;
 
+REVOKE ALL ON FUNCTION api.my_application_list(p_user_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.my_application_list(p_user_id uuid, p_limit integer, p_cursor text) TO backend_api;
+
 REVOKE ALL ON FUNCTION api.my_game_list(p_user_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.my_game_list(p_user_id uuid, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.my_invite_list(p_user_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.my_invite_list(p_user_id uuid, p_limit integer, p_cursor text) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.my_profile_update(p_user_id uuid, p_body jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.my_profile_update(p_user_id uuid, p_body jsonb) TO backend_api;
@@ -7674,6 +9198,22 @@ REVOKE ALL ON FUNCTION backend.administrator_json(p_admin backend.admin_accounts
 
 REVOKE ALL ON FUNCTION backend.administrator_require(p_admin text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.application_approve(p_game_id uuid, p_application_id uuid, p_actor_type text, p_actor_id text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.application_end(p_application backend.applications, p_status text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.application_hold(p_game_id uuid, p_application_id uuid, p_action text, p_actor_type text, p_actor_id text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.application_insert(p_game backend.games, p_user_id uuid, p_race_name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.application_json(p_application backend.applications) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.edge_refusal(p_machine text, p_action text, p_from text, p_actor text, p_owner_user_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.application_refusal(p_game backend.games, p_application backend.applications, p_action text, p_actor_type text, p_actor_id text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.applications_page(p_list text, p_game_id uuid, p_user_id uuid, p_limit integer, p_before uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.audit(p_admin text, p_action text, p_object_type text, p_object_id text, p_details jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.audit_json(p_entry backend.audit_log) FROM PUBLIC;
@@ -7724,11 +9264,23 @@ REVOKE ALL ON FUNCTION backend.entitlement_tier_json(p_tier backend.entitlement_
 
 REVOKE ALL ON FUNCTION backend.fail(p_status integer, p_code text, p_detail text, p_context jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.game_refusal(p_game backend.games, p_action text, p_actor_type text, p_actor_id text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.game_actions(p_game backend.games, p_actor_type text, p_actor_id text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.game_command(p_game_id uuid, p_action text, p_user_id uuid, p_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.game_command_by_admin(p_admin text, p_operation text, p_game_id uuid, p_action text, p_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.game_edit(p_game backend.games, p_body jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.game_find(p_game_id uuid, p_user_id uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION backend.game_insert(p_body jsonb, p_visibility text, p_owner_user_id uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backend.game_from_body(p_game backend.games, p_body jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.game_history_page(p_list text, p_game_id uuid, p_limit integer, p_after uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.game_insert(p_game backend.games, p_visibility text, p_owner_user_id uuid, p_actor_type text, p_actor_id text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.game_is_visible(p_game backend.games, p_user_id uuid) FROM PUBLIC;
 
@@ -7740,9 +9292,9 @@ REVOKE ALL ON FUNCTION backend.game_lock(p_game_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.game_notify(p_game_id uuid, p_kind text, p_key text, p_payload jsonb) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION backend.game_refusal(p_game backend.games, p_action text, p_actor_type text, p_actor_id text) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION backend.game_transition(p_game backend.games, p_action text, p_actor_type text, p_actor_id text, p_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.games_newest(p_visibility text, p_status text[], p_owner_user_id uuid, p_q text, p_before uuid, p_limit integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.html_escape(p_text text) FROM PUBLIC;
 
@@ -7750,9 +9302,17 @@ REVOKE ALL ON FUNCTION backend.identity_lock(p_provider text, p_subject text) FR
 
 REVOKE ALL ON FUNCTION backend.invariants_collect() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.invite_end(p_invite backend.invites, p_status text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.invite_insert(p_game backend.games, p_inviter_user_id uuid, p_body jsonb, p_code text, p_code_hash bytea) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.invite_json(p_invite backend.invites) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.invite_redeem(p_invite_id uuid, p_user_id uuid, p_race_name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.invite_refusal(p_game backend.games, p_invite backend.invites, p_action text, p_actor_type text, p_actor_id text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.invites_page(p_list text, p_game_id uuid, p_user_id uuid, p_limit integer, p_before uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.job_defer(p_queue text, p_task text, p_args jsonb, p_lock text, p_priority integer) FROM PUBLIC;
 
@@ -7776,7 +9336,15 @@ REVOKE ALL ON FUNCTION backend.mail_render(p_template text, p_values jsonb, p_is
 
 REVOKE ALL ON FUNCTION backend.mail_resend(p_delivery_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.membership_actor(p_game backend.games, p_membership backend.memberships, p_action text, p_actor_type text, p_actor_id text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.membership_end(p_game backend.games, p_membership backend.memberships, p_status text, p_ended_by text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.membership_json(p_membership backend.memberships) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.membership_refusal(p_game backend.games, p_membership backend.memberships, p_action text, p_actor_type text, p_actor_id text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.memberships_page(p_list text, p_game_id uuid, p_limit integer, p_before uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.moment_to_come(p_body jsonb, p_name text) FROM PUBLIC;
 
@@ -7824,6 +9392,8 @@ REVOKE ALL ON FUNCTION backend.race_name_is_expired(p_race_name backend.race_nam
 
 REVOKE ALL ON FUNCTION backend.race_name_tier(p_race_name backend.race_names) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.race_name_is_taken(p_user_id uuid, p_race_name text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.race_name_json(p_race_name backend.race_names) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.race_name_lock(p_canonical text) FROM PUBLIC;
@@ -7843,6 +9413,8 @@ REVOKE ALL ON FUNCTION backend.race_names_recompute() FROM PUBLIC;
 REVOKE ALL ON FUNCTION backend.race_names_settle(p_game_id uuid, p_is_finished boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.refusal(p_status integer, p_code text, p_detail text, p_context jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.refuse(p_reason backend.reason) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.request_id() FROM PUBLIC;
 
@@ -7945,8 +9517,20 @@ GRANT ALL ON FUNCTION worker.admin_attempts_purge(p_limit integer) TO backend_wo
 REVOKE ALL ON FUNCTION worker.auth_budgets_purge(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.auth_budgets_purge(p_limit integer) TO backend_worker;
 
+REVOKE ALL ON FUNCTION worker.banish_claim(p_game_id uuid, p_lease_seconds integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.banish_claim(p_game_id uuid, p_lease_seconds integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.banish_report(p_game_id uuid, p_lease_number bigint, p_races text[], p_error text) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.banish_report(p_game_id uuid, p_lease_number bigint, p_races text[], p_error text) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.banishes_defer(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.banishes_defer(p_limit integer) TO backend_worker;
+
 REVOKE ALL ON FUNCTION worker.challenges_purge(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.challenges_purge(p_limit integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.enrollments_close(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.enrollments_close(p_limit integer) TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.entitlements_settle(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.entitlements_settle(p_limit integer) TO backend_worker;
@@ -7956,6 +9540,12 @@ GRANT ALL ON FUNCTION worker.idempotency_keys_purge(p_limit integer) TO backend_
 
 REVOKE ALL ON FUNCTION worker.invariants_list() FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.invariants_list() TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.invite_attempts_purge(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.invite_attempts_purge(p_limit integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.invites_expire(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.invites_expire(p_limit integer) TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.jobs_purge(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.jobs_purge(p_limit integer) TO backend_worker;
@@ -7983,6 +9573,9 @@ GRANT ALL ON FUNCTION worker.notifications_purge(p_limit integer) TO backend_wor
 
 REVOKE ALL ON FUNCTION worker.push_events_purge(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.push_events_purge(p_limit integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.race_names_expire(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.race_names_expire(p_limit integer) TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.runtime_is_wanted(p_game_id uuid, p_generation integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.runtime_is_wanted(p_game_id uuid, p_generation integer) TO backend_worker;

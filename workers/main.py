@@ -13,7 +13,7 @@ from app import config as configuration
 from app import logs, telemetry
 from app.config import Config
 from app.schema import EX_CONFIG, Refused, check_deployed, check_login, deployed_changes
-from workers import maintenance
+from workers import lobby, maintenance
 from workers.door import Door, conninfo
 from workers.loops import every
 from workers.queue import ENGINE_QUEUES, QUICK_AT_ONCE, QUICK_QUEUES, job_app, run_queue
@@ -83,6 +83,7 @@ async def _serve(config: Config, driver: Driver) -> None:
                 (config.mail_worker_interval, "mail", delivery.run),
                 (config.notification_worker_interval, "notifications", notifications.run),
                 (_TURN_SWEEP_SECONDS, "runtime", runtime.sweep),
+                (config.lobby_sweeper_interval, "lobby", lambda: lobby.sweep(door)),
                 (5.0, "jobs", lambda: maintenance.rescue_jobs(door)),
                 (60.0, "purge", lambda: maintenance.purge(door)),
                 (60.0, "entitlements", lambda: maintenance.settle_entitlements(door)),

@@ -20,6 +20,7 @@ _PURGES = (
     "challenges_purge",
     "auth_budgets_purge",
     "admin_attempts_purge",
+    "invite_attempts_purge",
     "idempotency_keys_purge",
     "push_events_purge",
     "mail_purge",

@@ -61,6 +61,10 @@ def job_app(
     async def turn_run(game_id: str, context: dict[str, str]) -> None:
         await runtime.turn(game_id)
 
+    @app.task(name="runtime_banish", queue="runtime")
+    async def runtime_banish(game_id: str, context: dict[str, str]) -> None:
+        await runtime.banish(game_id)
+
     @app.task(name="runtime_remove", queue="runtime")
     async def runtime_remove(game_id: str, context: dict[str, str]) -> None:
         await runtime.remove(game_id)

@@ -9,12 +9,14 @@ INSERT INTO commands VALUES
     ('game_open_enrollment', 'open-enrollment'), ('game_ready_to_start', 'ready-to-start'), ('game_start', 'start'), ('game_retry_start', 'retry-start'),
     ('game_pause', 'pause'), ('game_resume', 'resume'), ('game_cancel', 'cancel');
 CREATE TEMPORARY VIEW states AS SELECT DISTINCT to_state AS state FROM backend.state_transitions WHERE machine = 'game';
-SELECT plan(174 + (SELECT count(*)::integer * 3 FROM states, commands));
+SELECT plan(282 + (SELECT count(*)::integer * 3 FROM states, commands));
 
 -- Attributes and privileges.
 CREATE TEMPORARY TABLE functions (name text, arguments name[], returns text, volatility text);
 INSERT INTO functions VALUES
     ('game_create', ARRAY['uuid', 'jsonb'], 'api.reply', 'volatile'), ('game_get', ARRAY['uuid', 'uuid'], 'text', 'stable'),
+    ('game_list', ARRAY['uuid', 'integer', 'text', 'text[]', 'text'], 'text', 'stable'), ('game_update', ARRAY['uuid', 'uuid', 'jsonb'], 'text', 'volatile'),
+    ('game_action_list', ARRAY['uuid', 'uuid'], 'text', 'stable'),
     ('my_game_list', ARRAY['uuid', 'integer', 'text'], 'text', 'stable'), ('game_history_list', ARRAY['uuid', 'uuid', 'integer', 'text'], 'text', 'stable');
 INSERT INTO functions SELECT name, ARRAY['uuid', 'uuid'], 'text', 'volatile' FROM commands;
 SELECT function_returns('api', name, arguments, returns, format('%s() answers %s', name, returns)) FROM functions;
@@ -185,11 +187,45 @@ SELECT throws_ok(format('SELECT api.game_history_list(%L, %L, 5, %L)', :'ann', :
 SELECT throws_ok(format('SELECT api.game_history_list(%L, %L, 5, NULL)', :'eve', :'draft'), 'GX403', 'forbidden', 'who is only invited does not read it');
 SELECT throws_ok(format('SELECT api.game_history_list(%L, %L, 5, NULL)', :'cid', :'draft'), 'GX404', 'game_not_found', 'for others there is nothing');
 
+-- Public games in pages, changes, and what may be done.
+SELECT pg_temp.public_game(:'ann', jsonb_build_object('game_name', 'Public ' || n)) FROM generate_series(1, 5) AS n \g /dev/null
+SELECT api.game_list(:'eve', 3, NULL, NULL, 'PUB') AS page1 \gset
+SELECT is(
+    pg_temp.ids(:'page1') || pg_temp.ids(api.game_list(:'eve', 3, :'page1'::jsonb ->> 'next_cursor', NULL, 'PUB')),
+    (SELECT array_agg(game_id ORDER BY game_id DESC) FROM backend.games WHERE visibility = 'public'), 'public games, newest first, in pages');
+SELECT throws_ok(format('SELECT api.game_list(%L, 3, %L, NULL, NULL)', :'eve', :'page1'::jsonb ->> 'next_cursor'), 'GX400', 'invalid_cursor', 'a cursor is of one search');
+SELECT is(pg_temp.ids(api.game_list(:'eve', 50, NULL, '{running,paused}', NULL)), '{}', 'of these statuses');
+SELECT is(api.game_update(:'ann', :'failed', '{"turn_schedule": " 5 4 * * sun "}')::jsonb ->> 'turn_schedule', '5 4 * * sun', 'a schedule is changed until the start');
+SELECT throws_ok(format('SELECT api.game_update(%L, %L, ''{"turn_schedule": "5 4 * * sun"}'')', :'ann', :'running'), 'GX409', 'invalid_transition', 'and not after');
+SELECT is(
+    (pg_temp.refused(format('SELECT api.game_update(%L, %L, ''{"max_players": 9, "description": "x"}'')', :'ann', :'ready')) ->> 'hint')::jsonb,
+    '{"from": "ready_to_start", "action": "update", "allowed": ["game_name", "description", "turn_schedule"]}', 'who changes too much is told what they may');
+SELECT throws_ok(format('SELECT api.game_update(%L, %L, ''{"description": "x"}'')', u, g), s, c, d)
+  FROM (VALUES (:'bob', :'ready', 'GX403', 'forbidden', 'a member changes nothing'), (:'cid', :'ready', 'GX404', 'game_not_found', 'for others there is no game')) AS t(u, g, s, c, d);
+SELECT throws_ok(format('SELECT api.game_update(%L, %L, %L)', :'ann', :'draft', b), 'GX400', 'invalid_request', d)
+  FROM (VALUES ('{"game_name": "\u200b"}', 'a name can be seen'), ('{"target_engine_version": "9.9.9"}', 'an engine is there'), ('{"min_players": 64, "max_players": 2}', 'numbers fit')) AS t(b, d);
+SELECT pg_temp.sanction(:'ann', 'private_game_manage_block') \g /dev/null
+SELECT throws_ok(format('SELECT api.game_update(%L, %L, ''{"description": "x"}'')', :'ann', :'ready'), 'GX403', 'sanctioned', 'nor does an owner under a block');
+DELETE FROM backend.sanction_active;
+-- What is said to be allowed is what is done.
+SELECT is(
+    (SELECT coalesce(i -> 'reason' ->> 'code', i ->> 'to') FROM jsonb_array_elements(api.game_action_list(:'ann', s.game_id)::jsonb -> 'items') AS i WHERE i ->> 'action' = c.action),
+    regexp_replace(pg_temp.undone(format('SELECT api.%I(%L, %L)', c.name, :'ann', s.game_id), format('SELECT pg_temp.state(%L)', s.game_id)), '^GX... ', ''),
+    format('%s of a game that is %s is told as it is done', c.action, s.state))
+  FROM at_state AS s CROSS JOIN commands AS c ORDER BY s.state, c.action;
+SELECT is(
+    (SELECT string_agg(i ->> 'action', ' ' ORDER BY n) FROM jsonb_array_elements(api.game_action_list(:'ann', :'running')::jsonb -> 'items') WITH ORDINALITY AS u(i, n)),
+    (SELECT string_agg(DISTINCT action, ' ' ORDER BY action) FROM backend.state_transitions WHERE machine = 'game' AND from_state IS NOT NULL), 'every action is there, once');
+SELECT is((SELECT DISTINCT i ->> 'allowed' FROM jsonb_array_elements(api.game_action_list(:'bob', :'running')::jsonb -> 'items') AS i), 'false', 'a member may do nothing');
+SELECT throws_ok(format('SELECT api.game_action_list(%L, %L)', :'cid', :'draft'), 'GX404', 'game_not_found', 'for others there is no game');
+
 -- Those who may not.
 CREATE TEMPORARY TABLE calls (name text, call text);
 INSERT INTO calls VALUES
     ('game_create', format('SELECT api.game_create(%%L, %L)', pg_temp.body())), ('game_get', format('SELECT api.game_get(%%L, %L)', :'draft')),
-    ('my_game_list', 'SELECT api.my_game_list(%L, 50, NULL)'), ('game_history_list', format('SELECT api.game_history_list(%%L, %L, 50, NULL)', :'draft'));
+    ('my_game_list', 'SELECT api.my_game_list(%L, 50, NULL)'), ('game_list', 'SELECT api.game_list(%L, 50, NULL, NULL, NULL)'),
+    ('game_update', format('SELECT api.game_update(%%L, %L, ''{"description": "x"}'')', :'draft')), ('game_action_list', format('SELECT api.game_action_list(%%L, %L)', :'draft')),
+    ('game_history_list', format('SELECT api.game_history_list(%%L, %L, 50, NULL)', :'draft'));
 INSERT INTO calls SELECT name, format('SELECT api.%I(%%L, %L)', name, :'draft') FROM commands;
 SELECT throws_ok(format(call, :'nobody'), 'GX404', 'account_not_found', format('%s is for somebody', name)) FROM calls;
 SELECT pg_temp.sanction(:'ann', 'login_block') \g /dev/null

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:api/invites
 
 BEGIN;
-SELECT plan(112);
+SELECT plan(193);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -9,7 +9,11 @@ SELECT plan(112);
 CREATE TEMPORARY TABLE functions (name text, arguments name[], returns text, volatility text);
 INSERT INTO functions VALUES
     ('invite_create', ARRAY['uuid', 'uuid', 'jsonb', 'text', 'bytea'], 'api.reply', 'volatile'), ('invite_list', ARRAY['uuid', 'uuid', 'integer', 'text'], 'text', 'stable'),
-    ('invite_redeem', ARRAY['uuid', 'uuid', 'uuid', 'jsonb', 'bytea'], 'text', 'volatile'), ('invite_redeem_by_code', ARRAY['uuid', 'jsonb', 'bytea'], 'text', 'volatile');
+    ('invite_redeem', ARRAY['uuid', 'uuid', 'uuid', 'jsonb', 'bytea'], 'api.reply', 'volatile'), ('invite_redeem_by_code', ARRAY['uuid', 'jsonb', 'bytea'], 'api.reply', 'volatile'),
+('invite_get', ARRAY['uuid', 'uuid', 'uuid'], 'text', 'stable'),
+    ('my_invite_list', ARRAY['uuid', 'integer', 'text'], 'text', 'stable'),
+    ('invite_decline', ARRAY['uuid', 'uuid', 'uuid'], 'text', 'volatile'),
+    ('invite_revoke', ARRAY['uuid', 'uuid', 'uuid'], 'text', 'volatile');
 SELECT function_returns('api', name, arguments, returns, format('%s() answers %s', name, returns)) FROM functions;
 SELECT volatility_is('api', name, arguments, volatility, format('%s() is %s', name, upper(volatility))) FROM functions;
 SELECT is_definer('api', name, arguments, format('%s() has its owner''s rights', name)) FROM functions;
@@ -129,21 +133,21 @@ SELECT throws_ok(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "B
 SELECT throws_ok(format('SELECT api.invite_redeem(%L, %L, %L, ''{"race_name": "Betas"}'', NULL)', :'bob', :'game', :'for_bob'), 'GX409', 'invalid_transition', 'in either way');
 SELECT api.game_open_enrollment(:'ann', :'game') \g /dev/null
 SELECT is(
-    pg_temp.undone(format('SELECT api.invite_redeem(%L, %L, %L, ''{"race_name": "Betas"}'', %s)', u, g, i, h), 'SELECT ''done'''), e, d)
+    pg_temp.undone('SELECT 1', format('SELECT pg_temp.replied(%L)', format('SELECT api.invite_redeem(%L, %L, %L, ''{"race_name": "Betas"}'', %s)', u, g, i, h))), e, d)
   FROM (VALUES
-    (:'bob', :'game', :'for_bob', 'NULL', 'done', 'a person redeems what is for them'),
-    (:'eve', :'game', :'for_bob', 'NULL', 'GX404 invite_not_found', 'and nobody else'),
-    (:'ann', :'game', :'for_bob', 'NULL', 'GX404 invite_not_found', 'not even who made it'),
-    (:'eve', :'game', :'by_code', 'sha256(''ABC'')', 'done', 'whoever has the code redeems what has one'),
-    (:'eve', :'game', :'by_code', 'sha256(''abc'')', 'GX404 invite_not_found', 'that very code'),
-    (:'eve', :'game', :'by_code', 'NULL', 'GX404 invite_not_found', 'and none is no code'),
-    (:'eve', :'game', :'for_bob', 'sha256(''ABC'')', 'GX404 invite_not_found', 'a code is of one invite'),
-    (:'bob', :'game', :'by_code', 'NULL', 'GX404 invite_not_found', 'an invite of another kind does not help'),
-    (:'ann', :'game', :'by_code', 'NULL', 'done', 'an owner redeems one of their own making, without its code'),
-    (:'bob', :'other', :'for_bob', 'NULL', 'GX404 invite_not_found', 'an invite is to one game'),
-    (:'bob', :'game', :'nobody', 'NULL', 'GX404 invite_not_found', 'and is one that there is')
+    (:'bob', :'game', :'for_bob', 'NULL', '200', 'a person redeems what is for them'),
+    (:'eve', :'game', :'for_bob', 'NULL', '404 invite_not_found', 'and nobody else'),
+    (:'ann', :'game', :'for_bob', 'NULL', '404 invite_not_found', 'not even who made it'),
+    (:'eve', :'game', :'by_code', 'sha256(''ABC'')', '200', 'whoever has the code redeems what has one'),
+    (:'eve', :'game', :'by_code', 'sha256(''abc'')', '404 invite_not_found', 'that very code'),
+    (:'eve', :'game', :'by_code', 'NULL', '404 invite_not_found', 'and none is no code'),
+    (:'eve', :'game', :'for_bob', 'sha256(''ABC'')', '404 invite_not_found', 'a code is of one invite'),
+    (:'bob', :'game', :'by_code', 'NULL', '404 invite_not_found', 'an invite of another kind does not help'),
+    (:'ann', :'game', :'by_code', 'NULL', '200', 'an owner redeems one of their own making, without its code'),
+    (:'bob', :'other', :'for_bob', 'NULL', '404 invite_not_found', 'an invite is to one game'),
+    (:'bob', :'game', :'nobody', 'NULL', '404 invite_not_found', 'and is one that there is')
   ) AS t(u, g, i, h, e, d);
-SELECT throws_ok(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Betas"}'', %s)', :'bob', h), 'GX404', 'invite_not_found', d)
+SELECT is(pg_temp.replied(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Betas"}'', %s)', :'bob', h)), '404 invite_not_found', d)
   FROM (VALUES ('sha256(''nothing'')', 'a code that was never given is not found'), ('NULL', 'nor is none')) AS t(h, d);
 
 -- What refuses a seat.
@@ -160,10 +164,10 @@ SELECT pg_temp.set_limit(:'bob', 'max_active_memberships', 0) \g /dev/null
 SELECT throws_ok(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Betas"}'', sha256(''ABC''))', :'bob'), 'GX422', 'limit_reached', 'nor with as many as they may have');
 DELETE FROM backend.limit_active WHERE user_id = :'bob';
 SELECT is(
-    (SELECT j - ARRAY['membership_id', 'joined_at'] FROM (SELECT api.invite_redeem_by_code(:'bob', '{"race_name": "Betas"}', sha256('ABC'))::jsonb AS j OFFSET 0) AS t),
+    (SELECT j - ARRAY['membership_id', 'joined_at'] FROM (SELECT (api.invite_redeem_by_code(:'bob', '{"race_name": "Betas"}', sha256('ABC'))).body::jsonb AS j OFFSET 0) AS t),
     jsonb_build_object('game_id', :'game', 'user_id', :'bob', 'race_name', 'Betas', 'status', 'active', 'ended_at', NULL, 'planets', NULL, 'population', NULL),
     'then it is theirs');
-SELECT throws_ok(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Etas"}'', sha256(''ABC''))', :'eve'), 'GX404', 'invite_not_found', 'a code is good once');
+SELECT is(pg_temp.replied(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Etas"}'', sha256(''ABC''))', :'eve')), '404 invite_not_found', 'a code is good once');
 SELECT throws_ok(format('SELECT api.invite_redeem(%L, %L, %L, ''{"race_name": "Etas"}'', NULL)', :'bob', :'game', :'for_bob'), 'GX409', 'already_member', 'a person has one seat');
 SELECT (api.invite_create(:'ann', :'game', '{}', 'DEF', sha256('DEF'))).status \g /dev/null
 UPDATE backend.memberships SET status = 'blocked', ended_at = backend.now() WHERE game_id = :'game' AND user_id = :'bob';
@@ -172,12 +176,50 @@ UPDATE backend.games SET max_players = 2 WHERE game_id = :'game';
 SELECT pg_temp.join(:'game', :'ann', 'Alphas'), pg_temp.join(:'game', :'cid', 'Gammas') \g /dev/null
 SELECT throws_ok(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Etas"}'', sha256(''DEF''))', :'eve'), 'GX422', 'game_full', 'nor does anybody where every seat is taken');
 
+-- One invite, and those for a person.
+SELECT pg_temp.person('fay', 'permanent') AS fay, pg_temp.person('gus') AS gus \gset
+SELECT pg_temp.game(:'fay') AS offered \gset
+SELECT (api.invite_create(:'fay', :'offered', jsonb_build_object('invited_user_id', :'gus'), NULL, NULL)).body AS offer \gset
+SELECT :'offer'::jsonb ->> 'invite_id' AS for_gus \gset
+SELECT is(api.invite_get(u::uuid, :'offered', :'for_gus')::jsonb, :'offer'::jsonb, d) FROM (VALUES (:'fay', 'an owner reads an invite'), (:'gus', 'who is invited too')) AS t(u, d);
+SELECT throws_ok(format('SELECT api.invite_get(%L, %L, %L)', :'cid', :'offered', :'for_gus'), 'GX404', 'invite_not_found', 'others do not');
+SELECT is(api.my_invite_list(:'gus', 50, NULL)::jsonb, jsonb_build_object('items', jsonb_build_array(:'offer'::jsonb), 'next_cursor', NULL), 'a person''s invites');
+SELECT throws_ok(format('SELECT api.my_invite_list(%L, 50, ''00'')', :'gus'), 'GX400', 'invalid_cursor', 'in pages of their own');
+SELECT throws_ok(format('SELECT api.invite_%s(%L, %L, %L)', a, u, :'offered', :'for_gus'), 'GX403', 'forbidden', format('%s is for the other', a))
+  FROM (VALUES ('decline', :'fay'), ('revoke', :'gus')) AS t(a, u);
+SELECT throws_ok(format('SELECT api.invite_%s(%L, %L, %L)', a, :'cid', :'offered', :'for_gus'), 'GX404', 'invite_not_found', format('for others there is none to %s', a))
+  FROM unnest(ARRAY['decline', 'revoke']) AS a;
+DELETE FROM backend.notification_routes;
+DELETE FROM backend.notifications;
+SELECT is(pg_temp.undone('SELECT 1', format('SELECT api.invite_decline(%L, %L, %L)::jsonb ->> ''status'' || (SELECT count(*) FROM backend.notifications)', :'gus', :'offered', :'for_gus')), 'declined0', 'one is declined');
+SELECT pg_temp.sanction(:'fay', 'private_game_manage_block') \g /dev/null
+SELECT throws_ok(format('SELECT api.invite_revoke(%L, %L, %L)', :'fay', :'offered', :'for_gus'), 'GX403', 'sanctioned', 'an owner under a block takes none back');
+DELETE FROM backend.sanction_active;
+SELECT is(pg_temp.undone(format('UPDATE backend.invites SET expires_at = backend.now() WHERE invite_id = %L', :'for_gus'),
+                         format('SELECT pg_temp.answer(%L)', format('SELECT api.invite_decline(%L, %L, %L)', :'gus', :'offered', :'for_gus'))), 'GX409 invalid_transition', 'one that is over is not');
+SELECT is(api.invite_revoke(:'fay', :'offered', :'for_gus')::jsonb ->> 'status', 'revoked', 'one is taken back');
+SELECT results_eq('SELECT kind, user_id FROM backend.notifications', format($$VALUES ('lobby.invite.revoked', %L::uuid)$$, :'gus'), 'which is told');
+SELECT throws_ok(format('SELECT api.invite_%s(%L, %L, %L)', a, u, :'offered', :'for_gus'), 'GX409', 'invalid_transition', format('then there is nothing to %s', a))
+  FROM (VALUES ('decline', :'gus'), ('revoke', :'fay')) AS t(a, u);
+
+-- Who tries codes is slowed down.
+SELECT is(pg_temp.replied(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Gusts"}'', sha256(%L))', :'gus', n::text)), '404 invite_not_found', format('wrong code %s', n)) FROM generate_series(1, 20) AS n;
+SELECT is(pg_temp.replied(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Gusts"}'', sha256(''DEF''))', :'gus')), '429 too_many_attempts', 'after twenty nothing is looked at, not even a right one');
+SELECT is((api.invite_redeem(:'gus', :'offered', :'for_gus', '{"race_name": "Gusts"}', NULL)).body::jsonb -> 'details', '{"retry_after": 3600}', 'in either way, for an hour');
+SELECT is(pg_temp.replied(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Gusts"}'', sha256(''none''))', :'fay')), '404 invite_not_found', 'which is nobody else''s business');
+SELECT pg_temp.advance('1 hour') \g /dev/null
+SELECT is(pg_temp.replied(format('SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Gusts"}'', sha256(''none''))', :'gus')), '404 invite_not_found', 'then it begins anew');
+SELECT is((SELECT failures FROM backend.invite_attempts WHERE user_id = :'gus'), 1, 'at one');
+SELECT pg_temp.advance('-1 hour') \g /dev/null
+
 -- Those who may not.
 CREATE TEMPORARY TABLE calls (name text, call text);
 INSERT INTO calls VALUES
     ('invite_create', format('SELECT api.invite_create(%%L, %L, ''{}'', ''Z'', sha256(''Z''))', :'game')), ('invite_list', format('SELECT api.invite_list(%%L, %L, 50, NULL)', :'game')),
     ('invite_redeem', format('SELECT api.invite_redeem(%%L, %L, %L, ''{"race_name": "Zetas"}'', NULL)', :'game', :'for_bob')),
-    ('invite_redeem_by_code', 'SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Zetas"}'', sha256(''DEF''))');
+    ('invite_redeem_by_code', 'SELECT api.invite_redeem_by_code(%L, ''{"race_name": "Zetas"}'', sha256(''DEF''))'),
+    ('invite_get', format('SELECT api.invite_get(%%L, %L, %L)', :'game', :'for_bob')), ('my_invite_list', 'SELECT api.my_invite_list(%L, 50, NULL)'),
+    ('invite_decline', format('SELECT api.invite_decline(%%L, %L, %L)', :'game', :'for_bob')), ('invite_revoke', format('SELECT api.invite_revoke(%%L, %L, %L)', :'game', :'for_bob'));
 SELECT throws_ok(format(call, :'nobody'), 'GX404', 'account_not_found', format('%s is for somebody', name)) FROM calls;
 SELECT pg_temp.sanction(:'ann', 'login_block') \g /dev/null
 SELECT throws_ok(format(call, :'ann'), 'GX403', 'sanctioned', format('%s is for somebody who may sign in', name)) FROM calls;

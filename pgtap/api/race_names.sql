@@ -14,7 +14,6 @@ SELECT volatility_is('api', name, arguments, volatility, format('%s() is %s', na
 SELECT is_definer('api', name, arguments, format('%s() has its owner''s rights', name)) FROM functions;
 SELECT function_privs_are('api', name, arguments, r, p::name[], format('%s may execute %s(): %s', r, name, p <> '{}'))
   FROM functions, (VALUES ('backend_api', '{EXECUTE}'), ('backend_worker', '{}'), ('backend_push', '{}')) AS t(r, p);
-SELECT FROM backend.clock FOR UPDATE \g /dev/null
 
 SELECT pg_temp.person('ann') AS ann, pg_temp.person('bob', 'monthly') AS bob, pg_temp.person('eve') AS eve, gen_random_uuid() AS nobody \gset
 SELECT pg_temp.game(:'ann', '{"race_name": "Alphas"}') AS game \gset

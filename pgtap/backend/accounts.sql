@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/accounts
 
 BEGIN;
-SELECT plan(213);
+SELECT plan(217);
 \ir ../helpers.psql
 
 -- Attributes.
@@ -44,7 +44,7 @@ SELECT col_not_null('backend', t, c, format('%s.%s is always told', t, c))
     ('limit_active', 'limit_record_id'), ('limit_active', 'value')) AS t(t, c);
 SELECT has_index('backend', 'entitlement_snapshots', 'entitlement_snapshots_by_change', ARRAY['changes_at'], 'what changes is found');
 SELECT volatility_is('backend', f, v, format('%s() is %s', f, upper(v)))
-  FROM (VALUES ('is_over', 'stable'), ('is_sanctioned', 'stable'), ('account_require', 'stable'), ('user_name_random', 'volatile'),
+  FROM (VALUES ('is_over', 'stable'), ('moment_to_come', 'stable'), ('is_sanctioned', 'stable'), ('account_require', 'stable'), ('user_name_random', 'volatile'),
                ('identity_lock', 'volatile'), ('account_find', 'volatile'), ('account_create', 'volatile'), ('account_json', 'stable'),
                ('account_internal_json', 'stable'), ('display_name_clean', 'immutable'), ('entitlement_in_force', 'stable'), ('entitlement_settle', 'volatile')) AS t(f, v);
 
@@ -405,6 +405,11 @@ SELECT is(pg_temp.broken(replace(replace(s, ':ann', quote_literal(:'ann')), ':bo
         'snapshot_of_an_older_grant' || ' bob', 'a grant that was not written down is listed'),
     ('DELETE FROM backend.entitlement_snapshots WHERE user_id = :ann', 'account_without_entitlement' || ' ann', 'an account with no entitlement is listed')
   ) AS t(s, w, d);
+
+-- An end in a body.
+SELECT is(backend.moment_to_come('{}', 'at'), NULL, 'no end is none');
+SELECT is(backend.moment_to_come(jsonb_build_object('at', backend.ts(backend.now() + interval '1 microsecond')), 'at'), backend.now() + interval '1 microsecond', 'an end is to come');
+SELECT throws_ok($$SELECT backend.moment_to_come(jsonb_build_object('at', backend.ts(backend.now())), 'at')$$, 'GX400', 'invalid_request', 'and is over when it comes');
 
 SELECT * FROM finish();
 ROLLBACK;

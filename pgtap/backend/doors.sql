@@ -95,8 +95,8 @@ SELECT is_empty(
 SELECT is_empty(
     $$SELECT signature FROM door_functions
        WHERE door = 'api' AND 'p_admin' = ANY (proargnames)
-         AND (prosrc !~ '\madministrator_require\(p_admin\)'
-              OR left(prosrc, strpos(prosrc, 'administrator_require(')) ~ '\m(SELECT|INSERT|UPDATE|DELETE)\M')$$,
+         AND (prosrc !~ '\m(administrator_require|game_command_by_admin)\(p_admin\M'
+              OR substring(prosrc FROM '^.*?\m(?:administrator_require|game_command_by_admin)\(') ~ '\m(SELECT|INSERT|UPDATE|DELETE)\M')$$,
     'every function for an administrator looks at the administrator before it reads or writes anything');
 SELECT is_empty(
     $$SELECT signature FROM door_functions WHERE door <> 'api' AND proargnames && ARRAY['p_user_id', 'p_admin']$$,

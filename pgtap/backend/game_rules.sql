@@ -18,12 +18,14 @@ SELECT s.state, a.action, w.actor, e.to_state,
  CROSS JOIN (VALUES ('owner'), ('admin'), ('job'), ('sweeper'), ('stranger')) AS w(actor)
   LEFT JOIN backend.state_transitions AS e ON e.machine = 'game' AND e.action = a.action AND e.from_state = s.state AND w.actor = ANY (e.actors);
 
-SELECT plan(160 + (SELECT count(*)::integer FROM matrix));
+SELECT plan(172 + (SELECT count(*)::integer FROM matrix));
 
 -- Attributes.
 CREATE TEMPORARY TABLE functions (name text, volatility text);
 INSERT INTO functions VALUES
-    ('account_limit', 'stable'), ('account_lock', 'volatile'), ('sanction_refuse', 'stable'), ('game_member_count', 'stable'), ('game_json', 'stable'),
+    ('refuse', 'stable'), ('game_from_body', 'stable'), ('game_edit', 'volatile'), ('games_newest', 'stable'), ('edge_refusal', 'stable'), ('game_actions', 'stable'),
+    ('game_history_page', 'stable'), ('game_command_by_admin', 'volatile'), ('memberships_page', 'stable'), ('membership_actor', 'stable'),
+    ('membership_refusal', 'stable'), ('membership_end', 'volatile'), ('account_limit', 'stable'), ('account_lock', 'volatile'), ('sanction_refuse', 'stable'), ('game_member_count', 'stable'), ('game_json', 'stable'),
     ('game_insert', 'volatile'), ('game_is_visible', 'stable'), ('game_find', 'stable'), ('game_lock', 'volatile'), ('game_refusal', 'stable'),
     ('game_notify', 'volatile'), ('runtime_want', 'volatile'),
     ('runtime_unwant', 'volatile'), ('game_transition', 'volatile'), ('game_command', 'volatile'), ('membership_json', 'stable'), ('seat_take', 'volatile'), ('seat_is_played', 'stable');
@@ -243,9 +245,8 @@ CREATE FUNCTION pg_temp.played(p_owner uuid, p_name text, p_other uuid, p_other_
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    v_game_id uuid := (SELECT (backend.game_insert(pg_temp.body('{"game_name": "Played"}'), 'private', p_owner)).game_id);
+    v_game_id uuid := (SELECT (pg_temp.insert_game(pg_temp.body('{"game_name": "Played"}'), 'private', p_owner)).game_id);
 BEGIN
-    INSERT INTO backend.game_history (game_id, action, to_status, actor_type) VALUES (v_game_id, 'create', 'draft', 'user');
     PERFORM pg_temp.join(v_game_id, p_owner, p_name), pg_temp.join(v_game_id, p_other, p_other_name);
     PERFORM pg_temp.bring(v_game_id, 'running');
     RETURN v_game_id;
@@ -397,26 +398,26 @@ CREATE FUNCTION pg_temp.problems(p_more jsonb) RETURNS text
 LANGUAGE sql
 RETURN (SELECT r ->> 'sqlstate' || ' ' || (r ->> 'message') || ' ' || (SELECT string_agg((p ->> 'path') || ' ' || (p ->> 'problem'), ', ' ORDER BY n)
                                                                         FROM jsonb_array_elements((r ->> 'hint')::jsonb) WITH ORDINALITY AS t(p, n))
-          FROM pg_temp.refused(format('SELECT backend.game_insert(%L, ''public'', NULL)', pg_temp.body(p_more))) AS r);
+          FROM pg_temp.refused(format('SELECT pg_temp.insert_game(%L, ''public'', NULL)', pg_temp.body(p_more))) AS r);
 SELECT is(pg_temp.problems(m::jsonb), 'GX400 invalid_request ' || e, d)
   FROM (VALUES
-    ('{"game_name": "  "}', 'game_name is blank', 'a name is something'),
-    (jsonb_build_object('game_name', repeat(U&'\0958', 64))::text, 'game_name is too long', 'a name is not too long as it is kept'),
+    ('{"game_name": "  "}', 'game_name is too long, or has nothing to be seen', 'a name is something'),
+    (jsonb_build_object('game_name', repeat(U&'\0958', 64))::text, 'game_name is too long, or has nothing to be seen', 'a name is not too long as it is kept'),
     ('{"min_players": 5}', 'min_players is above max_players', 'no more are needed than there are seats'),
     ('{"enrollment_ends_at": "2020-01-01T00:00:00Z"}', 'enrollment_ends_at is not in the future', 'enrolment ends later'),
     ('{"turn_schedule": "often"}', 'turn_schedule is not a schedule of five fields that ever comes', 'a schedule is one'),
     ('{"turn_schedule": "0 0 30 2 *"}', 'turn_schedule is not a schedule of five fields that ever comes', 'that comes'),
     ('{"target_engine_version": "9.9.9"}', 'target_engine_version is not an enabled engine version', 'an engine version is there'),
     ('{"game_name": "", "min_players": 9, "turn_schedule": ""}',
-        'game_name is blank, min_players is above max_players, turn_schedule is not a schedule of five fields that ever comes', 'all that is wrong is told at once')
+        'game_name is too long, or has nothing to be seen, min_players is above max_players, turn_schedule is not a schedule of five fields that ever comes', 'all that is wrong is told at once')
   ) AS t(m, e, d);
 SELECT is(pg_temp.problems(jsonb_build_object('enrollment_ends_at', backend.ts(backend.now()))), 'GX400 invalid_request enrollment_ends_at is not in the future', 'now is not later');
 UPDATE backend.engine_versions SET enabled = false;
 SELECT is(pg_temp.problems('{"target_engine_version": "1.2.0"}'), 'GX400 invalid_request target_engine_version is not an enabled engine version', 'a version that is disabled is none');
-SELECT throws_ok(format('SELECT backend.game_insert(%L, ''public'', NULL)', pg_temp.body()), 'GX422', 'engine_version_unavailable', 'where none is enabled there is no game');
+SELECT throws_ok(format('SELECT pg_temp.insert_game(%L, ''public'', NULL)', pg_temp.body()), 'GX422', 'engine_version_unavailable', 'where none is enabled there is no game');
 UPDATE backend.engine_versions SET enabled = true;
 INSERT INTO backend.engine_versions (version, image_ref) VALUES ('1.10.0', 'galaxy/engine:1.10.0');
-SELECT (backend.game_insert(pg_temp.body('{"game_name": "  Friday night ", "description": "d", "turn_schedule": " 0 20 * * fri "}'), 'public', NULL)).game_id AS public \gset
+SELECT (pg_temp.insert_game(pg_temp.body('{"game_name": "  Friday night ", "description": "d", "turn_schedule": " 0 20 * * fri "}'), 'public', NULL)).game_id AS public \gset
 SELECT is(
     (SELECT backend.game_json(g) FROM backend.games AS g WHERE g.game_id = :'public'),
     jsonb_build_object(
@@ -426,7 +427,7 @@ SELECT is(
         'created_at', backend.ts(backend.now()), 'started_at', NULL, 'finished_at', NULL),
     'a game is kept trimmed, with the newest engine, and shown as the contract says');
 SELECT is(
-    (backend.game_insert(pg_temp.body('{"target_engine_version": "1.2.0"}'), 'public', NULL)).target_engine_version, '1.2.0', 'or with the one that was named');
+    (pg_temp.insert_game(pg_temp.body('{"target_engine_version": "1.2.0"}'), 'public', NULL)).target_engine_version, '1.2.0', 'or with the one that was named');
 SELECT results_eq(
     format($$SELECT j ->> 'member_count', j ->> 'current_turn', j ->> 'next_turn_at', j ->> 'runtime_status', j ->> 'started_at'
                FROM (SELECT backend.game_json(g) AS j FROM backend.games AS g WHERE g.game_id = %L) AS t$$, :'rules'),

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/games
 
 BEGIN;
-SELECT plan(74);
+SELECT plan(83);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -60,7 +60,7 @@ SELECT set_eq(
     $$VALUES ('create', NULL, 'created'), ('redeem', 'created', 'redeemed'), ('decline', 'created', 'declined'), ('revoke', 'created', 'revoked'),
              ('expire', 'created', 'expired')$$, 'an invite has one end');
 SELECT set_eq(
-    $$SELECT DISTINCT a FROM backend.state_transitions, unnest(actors) AS a$$, $$VALUES ('owner'), ('admin'), ('job'), ('sweeper')$$, 'there are no other actors');
+    $$SELECT DISTINCT a FROM backend.state_transitions, unnest(actors) AS a$$, $$VALUES ('owner'), ('admin'), ('member'), ('applicant'), ('invitee'), ('job'), ('sweeper')$$, 'there are no other actors');
 
 -- What an UPDATE by hand can do to a game itself.
 SELECT pg_temp.person('ann', 'permanent') AS ann, pg_temp.person('bob') AS bob \gset
@@ -97,9 +97,10 @@ SELECT is(pg_temp.violated(format('UPDATE backend.games SET %s WHERE game_id = %
     (format('game_name = %L', repeat('ü', 64)), 'nothing', 'in characters, not in bytes'),
     (format('description = %L', repeat('x', 2001)), 'games_description_has_at_most_2000_characters', 'a description is not too long'),
     ($$description = ''$$, 'nothing', 'and may be nothing'),
-    ($$visibility = 'secret', owner_user_id = NULL$$, 'games_visibility_is_known', 'a visibility is known'),
-    ($$visibility = 'public'$$, 'games_private_has_an_owner', 'a public game has no owner'),
-    ('owner_user_id = NULL', 'games_private_has_an_owner', 'a private one has'),
+    ($$visibility = 'secret'$$, 'games_visibility_is_known', 'a visibility is known'),
+    ($$visibility = 'public'$$, 'nothing', 'a public game may have an owner'),
+    ($$visibility = 'private', owner_user_id = NULL$$, 'games_private_has_an_owner', 'a private one has one'),
+    (format('game_name = %L', U&'\200b\2800'), 'games_name_is_clean', 'a name can be seen'),
     ('min_players = 1', 'games_min_players_is_2_or_more', 'nobody plays alone'),
     ('max_players = 65, min_players = 2', 'games_max_players_is_at_most_64', 'there are at most 64 seats'),
     ('min_players = 5', 'games_min_players_not_above_max', 'so many must have a seat'),
@@ -122,6 +123,19 @@ SELECT lives_ok(format('UPDATE backend.memberships SET status = ''removed'', end
 SELECT is(
     pg_temp.violated(pg_temp.fill($$INSERT INTO backend.memberships (game_id, user_id, race_name, race_name_canonical) VALUES (:game, :bob, 'Zorg', 'zorg')$$, :'ann', :'bob', :'game')),
     'nothing', 'and its race name with it');
+SELECT is(pg_temp.violated(format('UPDATE backend.memberships SET %s WHERE game_id = %L AND user_id = %L', v, :'game', :'ann')), c, d)
+  FROM (VALUES
+    ($$ended_by = 'ghost'$$, 'memberships_ended_by_is_known', 'a seat is ended by somebody'),
+    ('banished_at = now()', 'memberships_banished_was_wanted', 'nobody is banished without cause')) AS t(v, c, d);
+SELECT is(pg_temp.violated(format('UPDATE backend.memberships SET ended_by = ''owner'' WHERE game_id = %L AND user_id = %L', :'game', :'bob')),
+    'memberships_active_was_ended_by_nobody', 'nor is one ended that is taken');
+SELECT is(pg_temp.violated(format('INSERT INTO backend.applications (game_id, applicant_user_id, race_name, decided_at) VALUES (%L, %L, ''Zorg'', %s)', :'game', :'ann', v)), c, d)
+  FROM (VALUES
+    ('now()', 'applications_decided_says_when', 'what is not decided was not decided at any time'),
+    ('NULL', 'nothing', 'an application'),
+    ('NULL', 'applications_one_live_per_person_and_game', 'one at a time')) AS t(v, c, d);
+SELECT is(pg_temp.violated(format('INSERT INTO backend.invite_attempts (user_id, failures, expires_at) VALUES (%L, %s, now())', :'ann', v)), c, d)
+  FROM (VALUES ('0', 'invite_attempts_failures_are_positive', 'what did not fail is not counted'), ('1', 'nothing', 'what did is')) AS t(v, c, d);
 SELECT is(
     pg_temp.violated(pg_temp.fill(replace('INSERT INTO backend.invites (game_id, inviter_user_id, invited_user_id, code_hash, expires_at) VALUES ' || v, ':32',
                                           $$decode(repeat('01', 32), 'hex')$$), :'ann', :'bob', :'game')), c, d)

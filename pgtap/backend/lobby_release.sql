@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/lobby_release
 
 BEGIN;
-SELECT plan(59);
+SELECT plan(63);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -48,6 +48,9 @@ BEGIN
     INSERT INTO backend.invites (game_id, inviter_user_id, invited_user_id, expires_at) VALUES (v_game_id, v_cid, v_ann, backend.now() + interval '1 day');
     PERFORM api.invite_create(v_cid, v_game_id, '{}', 'DEF', sha256('DEF'));
     PERFORM pg_temp.name(v_ann, 'Etas', 'registered'), pg_temp.name(v_ann, 'Zetas', 'pending_registration');
+    v_game_id := pg_temp.public_game(v_cid, '{"game_name": "Public"}');
+    PERFORM api.game_open_enrollment(v_cid, v_game_id);
+    PERFORM api.application_create(v_ann, v_game_id, '{"race_name": "Alphas"}');
 END;
 $$;
 DELETE FROM backend.notification_routes;
@@ -107,6 +110,16 @@ SELECT is(
     'invites from and to somebody who is closed are revoked, others are not')
   FROM unnest(ARRAY['blocked', 'deleted']) AS r;
 
+-- Applications, and races that engines are to banish.
+SELECT is(pg_temp.after(r, 'SELECT status FROM backend.applications'), 'withdrawn', format('an application of somebody who is %s is withdrawn', r))
+  FROM unnest(ARRAY['blocked', 'deleted']) AS r;
+SELECT is(
+    pg_temp.after(r, $$SELECT string_agg(o.owner || ' ' || o.state, ', ' ORDER BY o.owner, o.state) FROM backend.memberships AS m JOIN made AS o USING (game_id)
+                        WHERE m.banish_wanted_at IS NOT NULL AND EXISTS (SELECT FROM procrastinate.procrastinate_jobs AS j
+                              WHERE j.task_name = 'runtime_banish' AND j.args ->> 'game_id' = o.game_id::text)$$),
+    'ann paused, ann running, ann starting, cid paused, cid running, cid starting', format('engines are to banish the races of somebody who is %s', r))
+  FROM unnest(ARRAY['blocked', 'deleted']) AS r;
+
 -- Race names.
 SELECT is(
     pg_temp.after(r, $$SELECT coalesce(string_agg(race_name, ', '), 'none') FROM backend.race_names
@@ -125,7 +138,7 @@ SELECT is_empty('SELECT * FROM backend.invariants_lobby_release', 'nothing is wr
 UPDATE backend.accounts SET permanent_block = true WHERE user_id = :'ann';
 SELECT results_eq(
     'SELECT DISTINCT invariant COLLATE "C" FROM backend.invariants_lobby_release ORDER BY 1',
-    $$VALUES ('game_that_its_owner_cannot_start' COLLATE "C"), ('open_invite_of_a_closed_account'), ('race_name_of_a_closed_account'), ('seat_of_a_closed_account')$$,
+    $$VALUES ('game_that_its_owner_cannot_start' COLLATE "C"), ('open_application_of_a_closed_account'), ('open_invite_of_a_closed_account'), ('race_name_of_a_closed_account'), ('seat_of_a_closed_account')$$,
     'an account that was blocked by hand is listed with all that it holds');
 SELECT is(
     (SELECT count(*) FROM backend.invariants_lobby_release AS v JOIN backend.race_names AS r ON r.race_name_id = v.object_id WHERE r.tier = 'registered'),

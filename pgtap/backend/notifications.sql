@@ -32,7 +32,7 @@ RESET ROLE;
 SELECT set_eq(
     $$SELECT kind, array_to_string(channels, ','), is_for_administrators, (SELECT string_agg(k || ' ' || v, ',' ORDER BY k) FROM jsonb_each_text(fields) AS f(k, v))
         FROM backend.notification_kinds$$,
-    $$VALUES ('lobby.invite.received', 'push,email', false, 'game_id uuid,inviter_user_id uuid'),
+    $$VALUES ('lobby.invite.received', 'push,email', false, 'game_id uuid,inviter_user_id uuid?'),
              ('lobby.invite.revoked', 'push', false, 'game_id uuid'),
              ('lobby.application.submitted', 'push', false, 'application_id uuid,game_id uuid'),
              ('lobby.application.approved', 'push,email', false, 'game_id uuid'),

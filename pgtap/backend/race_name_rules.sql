@@ -19,7 +19,6 @@ SELECT throws_ok('SELECT FROM backend.race_name_problems', '42501', NULL, 'nor s
 SET LOCAL ROLE backend_worker;
 SELECT throws_ok('SELECT backend.race_names_expire(1)', '42501', NULL, 'nor does backend_worker let one go');
 RESET ROLE;
-SELECT FROM backend.clock FOR UPDATE \g /dev/null
 
 SELECT pg_temp.person('ann', 'permanent') AS ann, pg_temp.person('bob') AS bob, pg_temp.person('cid') AS cid \gset
 SELECT pg_temp.set_limit(u::uuid, l, 50) FROM unnest(ARRAY[:'ann', :'bob', :'cid']) AS u, unnest(ARRAY['max_owned_private_games', 'max_active_memberships']) AS l \g /dev/null

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:worker/runtime
 
 BEGIN;
-SELECT plan(261);
+SELECT plan(273);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -429,5 +429,28 @@ SELECT pg_temp.advance('1 day') \g /dev/null
 SELECT is(worker.turns_defer(10), 0, 'nor does the schedule bring one');
 
 SELECT is_empty('SELECT * FROM backend.invariants', 'nothing is wrong after all this');
+-- Races out of play.
+SELECT pg_temp.person('out_a', 'permanent') AS out_a, pg_temp.person('out_b') AS out_b \gset
+SELECT pg_temp.game(:'out_a', '{"race_name": "Stayers"}') AS out \gset
+SELECT pg_temp.join(:'out', :'out_b', 'Leavers') AS seat \gset
+SELECT pg_temp.bring(:'out', 'running') \g /dev/null
+SELECT is_empty(format('SELECT * FROM worker.banish_claim(%L, 60)', :'out'), 'there is nothing to tell an engine that all play in');
+SELECT api.membership_remove(:'out_b', :'out', :'seat') \g /dev/null
+SELECT lease_number AS lease, races FROM worker.banish_claim(:'out', 60) \gset
+SELECT is(:'races'::text, '{Leavers}', 'then there is');
+SELECT is_empty(format('SELECT * FROM worker.banish_claim(%L, 60)', :'out'), 'for one at a time');
+SELECT is(worker.banish_report(:'out', :lease + 1, '{Leavers}', NULL), false, 'who has no lease says nothing');
+SELECT is(worker.banish_report(:'out', :lease, '{}', 'it does not answer'), true, 'what could not be told');
+SELECT is(worker.banishes_defer(10), 0, 'waits');
+SELECT pg_temp.advance('30 seconds') \g /dev/null
+SELECT is(worker.banishes_defer(10), 1, 'and is brought back');
+SELECT is(worker.banishes_defer(10), 0, 'once');
+SELECT lease_number AS lease FROM worker.banish_claim(:'out', 60) \gset
+SELECT is(worker.banish_report(:'out', :lease, '{Leavers}', NULL), true, 'what was told');
+SELECT is((SELECT banished_at FROM backend.memberships WHERE membership_id = :'seat'), backend.now(), 'is written down');
+SELECT pg_temp.advance('1 minute') \g /dev/null
+SELECT is(worker.banishes_defer(10), 0, 'and over');
+SELECT is((SELECT array_agg(outcome ORDER BY operation_id) FROM backend.runtime_operation_log WHERE game_id = :'out' AND operation = 'banish'), '{failed,done}', 'with what came of each try');
+
 SELECT * FROM finish();
 ROLLBACK;

@@ -31,7 +31,7 @@ from tests.services import ADMIN, Person, note_secret
 if TYPE_CHECKING:
     from tests.contract.requests import Make, Request, World
 
-_TAGS = ("games", "memberships", "invites", "turns", "engines", "engine_versions", "runtimes")
+_TAGS = ("games", "memberships", "invites", "applications", "admin_games", "turns", "engines", "engine_versions", "runtimes")
 OPERATIONS = frozenset(o.name for o in document().operations if o.node["tags"][0] in _TAGS)
 TURNS = frozenset(o.name for o in document().operations if o.node["tags"] == ["turns"])
 
@@ -367,9 +367,13 @@ def _is_well(world: World, person: Person) -> bool:
 
 def build(world: World, operation: Operation, person: Person, **changes: Any) -> tuple[Game, Mapping[str, str], Any]:
     """Make a game in which `person` may do the operation; return it, the values of the path, and a right body."""
+    from tests.contract import lobby
+
     game_changes: dict[str, Any] = {"status": _STATUS.get(operation.name, "draft"), **changes}
     # Whoever may do nothing at all is refused before anybody looks for the game.
     actor = person if _is_well(world, person) else world.person()
+    if operation.name in lobby.OPERATIONS:
+        return lobby.build(world, operation, actor, **changes)
     owner = None if operation.name in _INVITED else actor
     game = make_game(world, owner, **game_changes)
     values = {"game_id": game.game_id, "version": game.version, "turn": "0", "invite_id": str(uuid.uuid4())}
@@ -407,11 +411,11 @@ def _body(game: Game, operation: Operation) -> Any:
 
 def right(world: World, operation: Operation, person: Person, body: Any = None, **changes: Any) -> Request:
     """A request that the operation accepts, in the name of `person`; `changes` are for make_game."""
-    _, request = _game_and_request(world, operation, person, body, **changes)
+    _, request = game_and_request(world, operation, person, body, **changes)
     return request
 
 
-def _game_and_request(
+def game_and_request(
     world: World, operation: Operation, person: Person, body: Any = None, **changes: Any
 ) -> tuple[Game, Request]:
     from tests.contract import requests
@@ -442,32 +446,32 @@ _known: dict[tuple[str, str, str], Mapping[str, str]] = {}
 # -- wrong ones
 
 
-def _in_game(change: Callable[[Game], None] = lambda game: None, **changes: Any) -> Make:
+def in_game(change: Callable[[Game], None] = lambda game: None, **changes: Any) -> Make:
     """A right request to a game with which something is the matter."""
 
     def make(world: World, operation: Operation) -> Request:
-        game, request = _game_and_request(world, operation, world.person(), **changes)
+        game, request = game_and_request(world, operation, world.person(), **changes)
         change(game)
         return request
 
     return make
 
 
-def _sql(statement: str, **changes: Any) -> Make:
-    return _in_game(lambda game: game.execute(statement), **changes)
+def sql(statement: str, **changes: Any) -> Make:
+    return in_game(lambda game: game.execute(statement), **changes)
 
 
-def _as_another(who: Callable[[Game], Person]) -> Make:
+def as_another(who: Callable[[Game], Person]) -> Make:
     """A right request, in the name of somebody else."""
 
     def make(world: World, operation: Operation) -> Request:
-        game, request = _game_and_request(world, operation, world.person())
+        game, request = game_and_request(world, operation, world.person())
         return replace(request, headers=who(game).header)
 
     return make
 
 
-def _invitee(game: Game) -> Person:
+def invitee(game: Game) -> Person:
     """Somebody who may see the game and nothing more."""
     person = game.world.person()
     game.execute(
@@ -484,34 +488,34 @@ def _member_or_invitee(game: Game) -> Person:
         row = connection.execute(
             "SELECT FROM memberships WHERE game_id = %s AND user_id = %s", [game.game_id, game.guest.user_id]
         ).fetchone()
-    return game.guest if row is not None else _invitee(game)
+    return game.guest if row is not None else invitee(game)
 
 
-def _with_body(**body: Any) -> Make:
+def with_body(**body: Any) -> Make:
     """A right request, but for some fields of its body."""
 
     def make(world: World, operation: Operation) -> Request:
-        _, request = _game_and_request(world, operation, world.person())
+        _, request = game_and_request(world, operation, world.person())
         return replace(request, body={**request.body, **body})
 
     return make
 
 
-def _elsewhere(name: str, value: str) -> Make:
+def elsewhere(name: str, value: str | None = None) -> Make:
     """A right request, but about something that is not there."""
 
     def make(world: World, operation: Operation) -> Request:
         _, values, body = build(world, operation, world.person())
         request = right(world, operation, world.person(), body)
-        return replace(request, path=operation.path.format_map({**values, name: value}))
+        return replace(request, path=operation.path.format_map({**values, name: value or str(uuid.uuid4())}))
 
     return make
 
 
 def _not_redeemable(world: World, operation: Operation) -> Request:
     if operation.name == "invite_redeem_by_code":
-        return _with_body(code="0" * 26)(world, operation)
-    return _elsewhere("invite_id", str(uuid.uuid4()))(world, operation)
+        return with_body(code="0" * 26)(world, operation)
+    return elsewhere("invite_id")(world, operation)
 
 
 def _redeem_as(who: Callable[[Game], None]) -> Make:
@@ -519,7 +523,7 @@ def _redeem_as(who: Callable[[Game], None]) -> Make:
 
     def make(world: World, operation: Operation) -> Request:
         person = world.person()
-        game, request = _game_and_request(world, operation, person, guest=person)
+        game, request = game_and_request(world, operation, person, guest=person)
         who(game)
         return request
 
@@ -528,13 +532,13 @@ def _redeem_as(who: Callable[[Game], None]) -> Make:
 
 def _invite(who: Callable[[Game], Person]) -> Make:
     def make(world: World, operation: Operation) -> Request:
-        game, request = _game_and_request(world, operation, world.person())
+        game, request = game_and_request(world, operation, world.person())
         return replace(request, body={"invited_user_id": who(game).user_id})
 
     return make
 
 
-def _leave(status: str) -> Callable[[Game], None]:
+def leave(status: str) -> Callable[[Game], None]:
     return lambda game: game.execute(
         "WITH gone AS (UPDATE race_names SET tier = 'released', released_at = now() WHERE user_id = %(guest)s)"
         f" UPDATE memberships SET status = '{status}', ended_at = now() WHERE game_id = %(game)s AND user_id = %(guest)s"
@@ -542,18 +546,18 @@ def _leave(status: str) -> Callable[[Game], None]:
 
 
 def _draft_with_invite(world: World, operation: Operation) -> Request:
-    return _in_game(status="draft")(world, operation)
+    return in_game(status="draft")(world, operation)
 
 
 def _name_taken(world: World, operation: Operation) -> Request:
     taken = make_game(world, status="draft").races[0]
     # One that people would take for it is taken as well.
-    return _with_body(race_name=taken.upper().replace(" ", "-"))(world, operation)
+    return with_body(race_name=taken.upper().replace(" ", "-"))(world, operation)
 
 
-def _no_more(code: str) -> Make:
+def no_more(code: str) -> Make:
     def make(world: World, operation: Operation) -> Request:
-        _, request = _game_and_request(world, operation, world.person())
+        _, request = game_and_request(world, operation, world.person())
         with world.connect() as connection:
             connection.execute("DELETE FROM limit_active WHERE user_id = %s AND code = %s", [request.headers["X-User-ID"], code])
             limit(connection, request.headers["X-User-ID"], code, 0)
@@ -562,8 +566,8 @@ def _no_more(code: str) -> Make:
     return make
 
 
-def _no_version(world: World, operation: Operation) -> Request:
-    _, request = _game_and_request(world, operation, world.person())
+def no_version(world: World, operation: Operation) -> Request:
+    _, request = game_and_request(world, operation, world.person())
     with world.connect() as connection:
         connection.execute("UPDATE engine_versions SET enabled = false")
     return replace(request, body={k: v for k, v in request.body.items() if k != "target_engine_version"})
@@ -571,7 +575,7 @@ def _no_version(world: World, operation: Operation) -> Request:
 
 def _version_again(world: World, operation: Operation) -> Request:
     with world.connect() as connection:
-        return _with_body(version=new_version(connection))(world, operation)
+        return with_body(version=new_version(connection))(world, operation)
 
 
 def _rude(kind: str) -> Make:
@@ -582,38 +586,38 @@ def _rude(kind: str) -> Make:
 
 
 CAUSES: Mapping[str | tuple[str, str], Make] = {
-    "game_not_found": _elsewhere("game_id", str(uuid.uuid4())),
-    "engine_version_not_found": _elsewhere("version", "9.9.9-nobody"),
-    "runtime_not_found": _in_game(status="draft"),
+    "game_not_found": elsewhere("game_id"),
+    "engine_version_not_found": elsewhere("version", "9.9.9-nobody"),
+    "runtime_not_found": in_game(status="draft"),
     "invite_not_found": _not_redeemable,
-    "forbidden": _as_another(_member_or_invitee),
-    ("game_history_list", "forbidden"): _as_another(_invitee),
-    ("membership_list", "forbidden"): _as_another(_invitee),
-    "invalid_transition": _in_game(status="starting"),
+    "forbidden": as_another(_member_or_invitee),
+    ("game_history_list", "forbidden"): as_another(invitee),
+    ("membership_list", "forbidden"): as_another(invitee),
+    "invalid_transition": in_game(status="starting"),
     ("invite_redeem", "invalid_transition"): _draft_with_invite,
     ("invite_redeem_by_code", "invalid_transition"): _draft_with_invite,
-    "game_not_running": _in_game(status="ready_to_start"),
-    "turn_in_progress": _sql(
+    "game_not_running": in_game(status="ready_to_start"),
+    "turn_in_progress": sql(
         "UPDATE runtime_records SET turn_requested_at = now(), next_attempt_at = 'infinity' WHERE game_id = %(game)s"
     ),
     "already_member": _redeem_as(lambda game: None),
     "engine_version_exists": _version_again,
-    "engine_version_unavailable": _sql("UPDATE engine_versions SET enabled = false WHERE version = %(version)s"),
-    ("game_create", "engine_version_unavailable"): _no_version,
-    "enrollment_ended": _sql("UPDATE games SET enrollment_ends_at = now() WHERE game_id = %(game)s"),
-    "not_enough_members": _in_game(min_players=3),
-    ("game_start", "not_enough_members"): _in_game(lambda game: _leave("removed")(game)),
-    ("game_retry_start", "not_enough_members"): _in_game(lambda game: _leave("removed")(game)),
-    "engine_not_healthy": _sql("UPDATE runtime_records SET status = 'engine_unreachable' WHERE game_id = %(game)s"),
-    "eligibility_denied": _redeem_as(_leave("blocked")),
+    "engine_version_unavailable": sql("UPDATE engine_versions SET enabled = false WHERE version = %(version)s"),
+    ("game_create", "engine_version_unavailable"): no_version,
+    "enrollment_ended": sql("UPDATE games SET enrollment_ends_at = now() WHERE game_id = %(game)s"),
+    "not_enough_members": in_game(min_players=3),
+    ("game_start", "not_enough_members"): in_game(lambda game: leave("removed")(game)),
+    ("game_retry_start", "not_enough_members"): in_game(lambda game: leave("removed")(game)),
+    "engine_not_healthy": sql("UPDATE runtime_records SET status = 'engine_unreachable' WHERE game_id = %(game)s"),
+    "eligibility_denied": _redeem_as(leave("blocked")),
     ("invite_create", "already_member"): _invite(lambda game: game.guest),
-    ("invite_create", "already_invited"): _invite(_invitee),
-    ("invite_create", "eligibility_denied"): _with_body(invited_user_id=str(uuid.uuid4())),
-    "game_full": _in_game(max_players=2),
-    "invalid_name": _with_body(race_name="Zörg_!"),
+    ("invite_create", "already_invited"): _invite(invitee),
+    ("invite_create", "eligibility_denied"): with_body(invited_user_id=str(uuid.uuid4())),
+    "game_full": in_game(max_players=2),
+    "invalid_name": with_body(race_name="Zörg_!"),
     "name_taken": _name_taken,
-    ("game_create", "limit_reached"): _no_more("max_owned_private_games"),
-    "limit_reached": _no_more("max_active_memberships"),
+    ("game_create", "limit_reached"): no_more("max_owned_private_games"),
+    "limit_reached": no_more("max_active_memberships"),
     "engine_rejected": _rude("refusing"),
     "engine_error": _rude("garbage"),
     "engine_timeout": _rude("silent"),

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import httpx
 import psycopg
 
-from tests.contract import accounts, administrators, games, identities, notifications, race_names
+from tests.contract import accounts, administrators, games, identities, lobby, notifications, race_names
 from tests.contract.document import Operation, document
 from tests.postgres import Database
 from tests.services import (
@@ -236,6 +236,7 @@ CAUSES: Mapping[str | tuple[str, str], Make] = {
     "unsupported_media_type": _headers(Content_Type="text/plain"),
     **games.CAUSES,
     **race_names.CAUSES,
+    **lobby.CAUSES,
     **administrators.causes(right),
     **identities.CAUSES,
     **accounts.CAUSES,

@@ -138,6 +138,9 @@ def run(connection: psycopg.Connection[Any], call: Call) -> Any:
         return None
     if call.function.startswith("worker."):
         return row if len(row) > 1 or call.function.endswith("_claim") else row[0]
+    if len(row) > 1 and row[0] >= 400:
+        # Returned, so that what it has counted stays.
+        return f"GX{row[0]} {json.loads(row[1])['code']}"
     return json.loads(row[1] if len(row) > 1 else row[0])
 
 

@@ -461,3 +461,25 @@ def test_two_who_redeem_one_code_at_once_get_one_seat(platform: Platform) -> Non
     assert sorted(answer.status_code for answer in simultaneously(4, redeem)) == [200, 404, 404, 404]
     assert match.state()["member_count"] == 2
     match.do("cancel")
+
+
+def test_the_race_of_a_member_who_leaves_is_banished_at_the_engine(platform: Platform) -> None:
+    match = Match(platform)
+    match.start()
+    seats = platform.user(match.owner, "GET", f"{match.path}/memberships", 200)["items"]
+    (seat,) = (s for s in seats if s["user_id"] == match.guest.user_id)
+    left = platform.user(match.guest, "POST", f"{match.path}/memberships/{seat['membership_id']}/remove", 200)
+    assert left["status"] == "removed"
+    until(
+        lambda: platform.query(
+            "SELECT FROM memberships WHERE membership_id = %s AND banished_at IS NOT NULL", seat["membership_id"]
+        )
+    )
+    log = platform.query("SELECT operation, outcome FROM runtime_operation_log WHERE game_id = %s ORDER BY 1", match.game_id)
+    assert log == [("banish", "done"), ("start", "done")]
+    # The engine has heard of it: one race is left, and the game is over with the next turn, or goes on without the other.
+    (endpoint,) = platform.query("SELECT endpoint FROM runtime_records WHERE game_id = %s", match.game_id)[0]
+    state = httpx.get(f"{endpoint}/api/v1/admin/status", trust_env=False).json()
+    assert {p["raceName"]: p["extinct"] for p in state["player"]}[match.races[1]] is True
+    assert match.race_tiers() == ["reservation", None]
+    platform.admin("POST", f"/games/{match.game_id}/force-stop", 202)

@@ -7,7 +7,13 @@ from tests.postgres import Database
 from workers.push.payloads import TABLES, table_name
 
 SCHEMA = Path(__file__).resolve().parents[2] / "proto" / "notification.fbs"
-TYPES = {"uuid": "string (required)", "text": "string (required)", "time": "string (required)", "integer": "int32"}
+TYPES = {
+    "uuid": "string (required)",
+    "text": "string (required)",
+    "time": "string (required)",
+    "integer": "int32",
+    "uuid?": "string",
+}
 
 
 def schema_tables() -> dict[str, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""docs/schema.sql and docs/error_codes.md say what is deployed."""
+"""docs/schema.sql, docs/states.md and docs/error_codes.md say what is deployed."""
 
 import difflib
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dev import error_codes, schema_dump
+from dev import error_codes, schema_dump, state_diagrams
 from dev.error_codes import Code, Function
 from tests.postgres import Database
 
@@ -27,6 +27,16 @@ def test_schema(database: Database) -> None:
     if major != 15:
         pytest.skip(f"docs/schema.sql is as Postgres 15 writes it, this is {major}")
     assert_same(schema_dump.DOCUMENT, schema_dump.dump(database.dsn("galaxy_deploy")))
+
+
+def test_state_machines(database: Database) -> None:
+    found = state_diagrams.document(database.dsn("galaxy_deploy"))
+    assert_same(state_diagrams.DOCUMENT, found)
+    with database.connect() as connection:
+        connection.execute("DELETE FROM backend.state_transitions WHERE machine = 'invite' AND action = 'decline'")
+    assert found.replace("    created --> declined: decline [invitee]\n", "") == state_diagrams.document(
+        database.dsn("galaxy_deploy")
+    )
 
 
 def test_dump_shows_what_changes(database: Database) -> None:

@@ -119,6 +119,11 @@ def test_a_kind_without_a_table_is_sent_as_json(text: str) -> None:
         assert decode_payload(kind, told.encode()) == {"text": text}
 
 
+def test_what_may_be_null_is_left_out() -> None:
+    told = {"game_id": UUID, "inviter_user_id": None}
+    assert decode_payload("lobby.invite.received", encode_payload("lobby.invite.received", json.dumps(told))) == told
+
+
 @pytest.mark.parametrize(
     "misfit",
     [

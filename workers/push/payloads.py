@@ -33,13 +33,16 @@ class Table:
         ]
 
     def pack(self, payload_json: str) -> bytes:
-        """Return the table as a buffer. Raises TypeError or ValueError if the payload does not fit it."""
+        """Return the table as a buffer. Raises KeyError, TypeError or ValueError if the payload does not fit it."""
         payload = json.loads(payload_json)
         if type(payload) is not dict:
             raise TypeError("it is not an object")
         table = self._generated()
         for field in self.fields:
-            value = payload.get(field.name)
+            value = payload[field.name]
+            # Null is left out; where it may not be, the database has refused it.
+            if value is None and field.type is str:
+                continue
             if type(value) is not field.type:
                 raise TypeError(f"{field.name} is {type(value).__name__}, not {field.type.__name__}")
             setattr(table, field.attribute, value)
@@ -72,7 +75,7 @@ def encode_payload(kind: str, payload_json: str) -> bytes:
         return payload_json.encode()
     try:
         return _pack(kind, payload_json)
-    except (TypeError, ValueError) as misfit:
+    except (KeyError, TypeError, ValueError) as misfit:
         if kind not in _misfits:
             _misfits.add(kind)
             log.warning("a payload does not fit its table, and is sent empty", extra={"kind": kind, "error": str(misfit)})

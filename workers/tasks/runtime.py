@@ -1,4 +1,4 @@
-"""Tasks `runtime_start`, `turn_run`, `runtime_remove`, and the reconciler.
+"""Tasks `runtime_start`, `turn_run`, `runtime_banish`, `runtime_remove`, and the reconciler.
 
 Each begins with a claim that gives a lease and ends with a report that names it: whatever a worker dies at, the lease runs out
 and the sweep sends another, and what the first one still says counts for nothing. The engine is asked before it is told: an
@@ -165,6 +165,42 @@ class RuntimeTasks:
         await self._door.call("runtime_moved", game_id=spec.game_id, generation=spec.generation, endpoint=observed.endpoint)
         return observed.endpoint, await self._client.status(observed.endpoint, spec.game_id)
 
+    async def banish(self, game_id: str) -> None:
+        """Tell a game's engine which races are out of play. Raises psycopg.Error; the sweep comes back."""
+        claimed = await self._door.call("banish_claim", game_id=game_id, lease_seconds=self._lease_seconds)
+        if not claimed:
+            return
+        lease = claimed[0]
+        fields = {"game_id": game_id, "lease": lease["lease_number"]}
+        spec = Spec(game_id, lease["generation"], lease["engine_version"], lease["image_ref"])
+        banished: list[str] = []
+        trouble: str | None = None
+        # Before the lease is anybody else's, however many there are and however slow it is.
+        until = time.monotonic() + self._lease_seconds - self._config.engine_call_timeout
+        try:
+            endpoint, _ = await self._status(spec, lease["endpoint"])
+            for race in lease["races"]:
+                if time.monotonic() > until:
+                    trouble = "it takes too long"
+                    break
+                await self._banish_one(endpoint, race)
+                banished.append(race)
+        except (DriverError, EngineError) as error:
+            trouble = _text(error)
+        await self._door.call("banish_report", game_id=game_id, lease_number=lease["lease_number"], races=banished, error=trouble)
+        if trouble is not None:
+            log.error("races not banished", extra={**fields, "error": trouble})
+        if banished:
+            log.info("races banished", extra={**fields, "races": len(banished)})
+
+    async def _banish_one(self, endpoint: str, race: str) -> None:
+        try:
+            await self._client.banish(endpoint, race)
+        except EngineRejected as refused:
+            # There is no such race: what was wanted is so.
+            if refused.status != 404:
+                raise
+
     async def remove(self, game_id: str) -> None:
         """Take away the engine of a game that is over. Raises psycopg.Error; the sweep comes back."""
         claimed = await self._door.call("runtime_remove_claim", game_id=game_id, lease_seconds=self._lease_seconds)
@@ -186,6 +222,7 @@ class RuntimeTasks:
         """Put into the queue what is due, and what a lost job has left."""
         await self._door.call("turns_defer", limit=1000)
         await self._door.call("runtimes_unsettled_defer", limit=1000)
+        await self._door.call("banishes_defer", limit=1000)
 
     async def reconcile(self) -> None:
         """Hold what is recorded against what is there.

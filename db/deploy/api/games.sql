@@ -15,17 +15,18 @@ DECLARE
 BEGIN
     PERFORM account_require(p_user_id);
     PERFORM account_lock(p_user_id);
-    -- First what is malformed; the game itself counts.
-    v_game := game_insert(p_body, 'private', p_user_id);
+    v_game := game_from_body(NULL, p_body);
     PERFORM sanction_refuse(p_user_id, 'private_game_create_block');
+    IF p_body ? 'race_name' THEN
+        PERFORM sanction_refuse(p_user_id, 'game_join_block');
+    END IF;
     v_limit := account_limit(p_user_id, 'max_owned_private_games');
     IF (SELECT count(*) FROM games AS g
-         WHERE g.owner_user_id = p_user_id AND g.status NOT IN ('finished', 'cancelled')) > v_limit THEN
+         WHERE g.owner_user_id = p_user_id AND g.visibility = 'private' AND g.status NOT IN ('finished', 'cancelled')) >= v_limit THEN
         PERFORM fail(422, 'limit_reached', 'This account owns as many games as it may.',
                      jsonb_build_object('limit', 'max_owned_private_games', 'value', v_limit));
     END IF;
-    INSERT INTO game_history (game_id, action, to_status, actor_type, actor_id)
-    VALUES (v_game.game_id, 'create', v_game.status, 'user', p_user_id::text);
+    v_game := game_insert(v_game, 'private', p_user_id, 'user', p_user_id::text);
     IF p_body ? 'race_name' THEN
         PERFORM seat_take(v_game, p_user_id, p_body ->> 'race_name');
     END IF;
@@ -46,6 +47,60 @@ END;
 $$;
 COMMENT ON FUNCTION api.game_get(uuid, uuid) IS
     'A game that the caller may see. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, game_not_found.';
+
+CREATE FUNCTION api.game_list(p_user_id uuid, p_limit integer, p_cursor text, p_status text[], p_q text) RETURNS text
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_list text := concat_ws(':', 'game_list', p_status::text, p_q);
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    PERFORM account_require(p_user_id);
+    SELECT array_agg(game_json(r) ORDER BY r.game_id DESC), array_agg(r.game_id::text ORDER BY r.game_id DESC) INTO v_items, v_keys
+      FROM games_newest('public', p_status, NULL, p_q, v_before, p_limit + 1) AS r;
+    RETURN page(v_list, v_items, v_keys, p_limit);
+END;
+$$;
+COMMENT ON FUNCTION api.game_list(uuid, integer, text, text[], text) IS
+    'The public games, newest first, by status and a part of the name. GX400 invalid_cursor, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
+
+CREATE FUNCTION api.game_update(p_user_id uuid, p_game_id uuid, p_body jsonb) RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_game games%ROWTYPE;
+BEGIN
+    PERFORM account_require(p_user_id);
+    -- What is malformed whatever the game is.
+    PERFORM game_from_body(NULL, p_body);
+    v_game := game_lock(p_game_id);
+    IF v_game.game_id IS NULL OR NOT game_is_visible(v_game, p_user_id) THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    ELSIF v_game.owner_user_id IS DISTINCT FROM p_user_id THEN
+        PERFORM fail(403, 'forbidden', 'Only those who run this game may do that.');
+    END IF;
+    PERFORM sanction_refuse(p_user_id, 'private_game_manage_block');
+    RETURN game_json(game_edit(v_game, p_body))::text;
+END;
+$$;
+COMMENT ON FUNCTION api.game_update(uuid, uuid, jsonb) IS
+    'Changes the caller''s game as far as its state allows. GX400 invalid_request, GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition.';
+
+CREATE FUNCTION api.game_action_list(p_user_id uuid, p_game_id uuid) RETURNS text
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM account_require(p_user_id);
+    RETURN game_actions(game_find(p_game_id, p_user_id), 'user', p_user_id::text)::text;
+END;
+$$;
+COMMENT ON FUNCTION api.game_action_list(uuid, uuid) IS
+    'Every action of the game machine: whether the caller may do it to a game now, or why not. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, game_not_found.';
 
 CREATE FUNCTION api.my_game_list(p_user_id uuid, p_limit integer, p_cursor text) RETURNS text
 LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -158,8 +213,6 @@ DECLARE
     v_game games%ROWTYPE;
     v_list text := 'game_history_list:' || p_game_id;
     v_after uuid := cursor_read_id(v_list, p_cursor);
-    v_items jsonb[];
-    v_keys text[];
 BEGIN
     PERFORM account_require(p_user_id);
     v_game := game_find(p_game_id, p_user_id);
@@ -168,15 +221,7 @@ BEGIN
     ) THEN
         PERFORM fail(403, 'forbidden', 'Only its members read the history of a game.');
     END IF;
-    SELECT array_agg(r.item ORDER BY r.id), array_agg(r.id::text ORDER BY r.id) INTO v_items, v_keys
-      FROM (SELECT h.history_id AS id,
-                   jsonb_build_object('action', h.action, 'from_status', h.from_status, 'to_status', h.to_status,
-                                      'actor_type', h.actor_type, 'actor_id', h.actor_id, 'at', ts(h.created_at)) AS item
-              FROM game_history AS h
-             WHERE h.game_id = p_game_id AND (v_after IS NULL OR h.history_id > v_after)
-             ORDER BY h.history_id
-             LIMIT p_limit + 1) AS r;
-    RETURN page(v_list, v_items, v_keys, p_limit);
+    RETURN game_history_page(v_list, p_game_id, p_limit, v_after);
 END;
 $$;
 COMMENT ON FUNCTION api.game_history_list(uuid, uuid, integer, text) IS

@@ -57,10 +57,7 @@ DECLARE
     v_name text := race_name_tidy(p_name);
     v_reason text := race_name_problem(v_name);
 BEGIN
-    IF v_reason IS NULL AND EXISTS (
-        SELECT FROM race_names AS r
-         WHERE r.canonical = race_name_canonical(v_name) AND r.user_id <> v_account.user_id AND race_name_tier(r) <> 'released'
-    ) THEN
+    IF v_reason IS NULL AND race_name_is_taken(v_account.user_id, v_name) THEN
         v_reason := 'name_taken';
     END IF;
     RETURN json_build_object('race_name', v_name, 'available', v_reason IS NULL, 'reason', v_reason)::text;

@@ -65,6 +65,8 @@ INSERT INTO backend.deletion_rules (table_name, column_name, holds, rule, descri
     ('invites', 'inviter_user_id', 'person', 'release', 'Those that are open are revoked.'),
     ('invites', 'invited_user_id', 'person', 'release', 'Those that are open are revoked.'),
     ('invites', 'redeemed_by_user_id', 'person', 'keep', 'How a seat was taken.'),
+    ('applications', 'applicant_user_id', 'person', 'release', 'Those that are open are withdrawn.'),
+    ('invite_attempts', 'user_id', 'person', 'delete', 'A count that nobody needs.'),
     ('race_names', 'user_id', 'person', 'release', 'All are let go, those too that were registered.'),
     ('idempotency_keys', 'caller', 'data', 'erase', 'The answers to their commands go, and those about them to the gateway''s.'),
     ('player_mappings', 'user_id', 'person', 'keep', 'Which race the engine knows.');

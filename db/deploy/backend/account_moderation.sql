@@ -25,22 +25,6 @@ $$;
 COMMENT ON FUNCTION backend.account_moderate(uuid) IS
     'An account that something is done to by an administrator, locked. GX404 account_not_found, GX409 conflict for a deleted one.';
 
-CREATE FUNCTION backend.moment_to_come(p_body jsonb, p_name text) RETURNS timestamptz
-LANGUAGE plpgsql STABLE SECURITY INVOKER
-SET search_path = backend, pg_catalog, pg_temp
-AS $$
-DECLARE
-    v_at timestamptz := (p_body ->> p_name)::timestamptz;
-BEGIN
-    IF is_over(v_at) THEN
-        PERFORM fail(400, 'invalid_request', 'The request is malformed.',
-                     jsonb_build_array(jsonb_build_object('path', p_name, 'problem', 'is not in the future')));
-    END IF;
-    RETURN v_at;
-END;
-$$;
-COMMENT ON FUNCTION backend.moment_to_come(jsonb, text) IS 'A field of a body that is an end; null for none. GX400 invalid_request for one that has come.';
-
 CREATE FUNCTION backend.url_segment(p_text text) RETURNS text
 LANGUAGE sql IMMUTABLE SECURITY INVOKER
 RETURN (

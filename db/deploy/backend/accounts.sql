@@ -212,6 +212,22 @@ LANGUAGE sql STABLE SECURITY INVOKER
 RETURN p_at IS NOT NULL AND p_at <= backend.now();
 COMMENT ON FUNCTION backend.is_over(timestamptz) IS 'Whether an end has come; null never does.';
 
+CREATE FUNCTION backend.moment_to_come(p_body jsonb, p_name text) RETURNS timestamptz
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_at timestamptz := (p_body ->> p_name)::timestamptz;
+BEGIN
+    IF is_over(v_at) THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.',
+                     jsonb_build_array(jsonb_build_object('path', p_name, 'problem', 'is not in the future')));
+    END IF;
+    RETURN v_at;
+END;
+$$;
+COMMENT ON FUNCTION backend.moment_to_come(jsonb, text) IS 'A field of a body that is an end; null for none. GX400 invalid_request for one that has come.';
+
 CREATE FUNCTION backend.is_sanctioned(p_user_id uuid, p_code text) RETURNS boolean
 LANGUAGE sql STABLE SECURITY INVOKER
 RETURN EXISTS (SELECT FROM backend.sanction_active AS s

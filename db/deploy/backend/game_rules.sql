@@ -2,6 +2,8 @@
 -- requires: backend/runtime
 -- requires: backend/race_name_rules
 -- requires: backend/sessions
+-- requires: backend/audit
+-- requires: backend/pages
 
 -- Why: who may do what to a game, and what follows. A guard returns the reason of a refusal, or null: the command raises it, and
 -- whoever asks "what can I do here" is told the same.
@@ -11,6 +13,19 @@ SET LOCAL ROLE backend_owner;
 
 CREATE TYPE backend.reason AS (status integer, code text, message text, context jsonb);
 COMMENT ON TYPE backend.reason IS 'Why something is refused: the HTTP status, the code, a sentence for people, context.';
+
+CREATE FUNCTION backend.refuse(p_reason backend.reason) RETURNS void
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- Not "p_reason IS NOT NULL": that is true only where every field is told, and context often is not.
+    IF p_reason.code IS NOT NULL THEN
+        PERFORM fail(p_reason.status, p_reason.code, p_reason.message, p_reason.context);
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION backend.refuse(backend.reason) IS 'Raises the reason that a guard gave; null is none.';
 
 CREATE FUNCTION backend.account_limit(p_user_id uuid, p_code text) RETURNS integer
 LANGUAGE plpgsql STABLE SECURITY INVOKER
@@ -86,51 +101,138 @@ RETURN (
 );
 COMMENT ON FUNCTION backend.game_json(backend.games) IS 'The game object of the contract.';
 
-CREATE FUNCTION backend.game_insert(p_body jsonb, p_visibility text, p_owner_user_id uuid) RETURNS backend.games
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+CREATE FUNCTION backend.game_from_body(p_game backend.games, p_body jsonb) RETURNS backend.games
+LANGUAGE plpgsql STABLE SECURITY INVOKER
 SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_name text := btrim(normalize(p_body ->> 'game_name', NFC));
-    v_version text := coalesce(p_body ->> 'target_engine_version', engine_version_newest());
-    v_ends_at timestamptz := (p_body ->> 'enrollment_ends_at')::timestamptz;
+    v_game games%ROWTYPE := p_game;
     v_problems jsonb := jsonb_build_array();
-    v_game games%ROWTYPE;
 BEGIN
-    IF v_name = '' THEN
-        v_problems := v_problems || '{"path": "game_name", "problem": "is blank"}'::jsonb;
-    ELSIF length(v_name) > 64 THEN
-        -- NFC makes two of some characters.
-        v_problems := v_problems || '{"path": "game_name", "problem": "is too long"}'::jsonb;
+    v_game.description := coalesce(p_body ->> 'description', v_game.description);
+    v_game.min_players := coalesce((p_body ->> 'min_players')::numeric::integer, v_game.min_players);
+    v_game.max_players := coalesce((p_body ->> 'max_players')::numeric::integer, v_game.max_players);
+    v_game.enrollment_ends_at := coalesce((p_body ->> 'enrollment_ends_at')::timestamptz, v_game.enrollment_ends_at);
+    v_game.turn_schedule := coalesce(btrim(p_body ->> 'turn_schedule'), v_game.turn_schedule);
+    v_game.target_engine_version := coalesce(p_body ->> 'target_engine_version', v_game.target_engine_version);
+    IF p_body ? 'game_name' THEN
+        v_game.game_name := display_name_clean(p_body ->> 'game_name');
+        IF v_game.game_name IS NULL THEN
+            v_problems := v_problems || '{"path": "game_name", "problem": "is too long, or has nothing to be seen"}'::jsonb;
+        END IF;
     END IF;
-    IF (p_body ->> 'min_players')::numeric > (p_body ->> 'max_players')::numeric THEN
+    IF v_game.min_players > v_game.max_players THEN
         v_problems := v_problems || '{"path": "min_players", "problem": "is above max_players"}'::jsonb;
     END IF;
-    IF is_over(v_ends_at) THEN
+    IF p_body ? 'enrollment_ends_at' AND is_over(v_game.enrollment_ends_at) THEN
         v_problems := v_problems || '{"path": "enrollment_ends_at", "problem": "is not in the future"}'::jsonb;
     END IF;
-    IF cron_next(p_body ->> 'turn_schedule', backend.now()) IS NULL THEN
+    IF p_body ? 'turn_schedule' AND cron_next(v_game.turn_schedule, backend.now()) IS NULL THEN
         v_problems := v_problems || '{"path": "turn_schedule", "problem": "is not a schedule of five fields that ever comes"}'::jsonb;
     END IF;
-    IF p_body ? 'target_engine_version' AND NOT EXISTS (SELECT FROM engine_versions AS v WHERE v.version = v_version AND v.enabled) THEN
+    IF p_body ? 'target_engine_version'
+       AND NOT EXISTS (SELECT FROM engine_versions AS v WHERE v.version = v_game.target_engine_version AND v.enabled)
+    THEN
         v_problems := v_problems || '{"path": "target_engine_version", "problem": "is not an enabled engine version"}'::jsonb;
     END IF;
     IF v_problems <> '[]' THEN
         PERFORM fail(400, 'invalid_request', 'The request is malformed.', v_problems);
     END IF;
+    RETURN v_game;
+END;
+$$;
+COMMENT ON FUNCTION backend.game_from_body(backend.games, jsonb) IS
+    'A game, or null for none yet, with what the body of a request says of it. GX400 invalid_request.';
+
+CREATE FUNCTION backend.game_insert(
+    p_game backend.games, p_visibility text, p_owner_user_id uuid, p_actor_type text, p_actor_id text
+) RETURNS backend.games
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_version text := coalesce(p_game.target_engine_version, engine_version_newest());
+    v_game games%ROWTYPE;
+BEGIN
     IF v_version IS NULL THEN
         PERFORM fail(422, 'engine_version_unavailable', 'No engine version is enabled.');
     END IF;
     INSERT INTO games (game_name, description, visibility, owner_user_id, min_players, max_players, enrollment_ends_at, turn_schedule,
                        target_engine_version)
-    VALUES (v_name, coalesce(p_body ->> 'description', ''), p_visibility, p_owner_user_id, (p_body ->> 'min_players')::numeric::integer,
-            (p_body ->> 'max_players')::numeric::integer, v_ends_at, btrim(p_body ->> 'turn_schedule'), v_version)
+    VALUES (p_game.game_name, coalesce(p_game.description, ''), p_visibility, p_owner_user_id, p_game.min_players, p_game.max_players,
+            p_game.enrollment_ends_at, p_game.turn_schedule, v_version)
+    RETURNING * INTO v_game;
+    INSERT INTO game_history (game_id, action, to_status, actor_type, actor_id)
+    VALUES (v_game.game_id, 'create', v_game.status, p_actor_type, p_actor_id);
+    RETURN v_game;
+END;
+$$;
+COMMENT ON FUNCTION backend.game_insert(backend.games, text, uuid, text, text) IS
+    'A new game in draft, as game_from_body made it. GX422 engine_version_unavailable.';
+
+CREATE FUNCTION backend.game_edit(p_game backend.games, p_body jsonb) RETURNS backend.games
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_game games%ROWTYPE;
+    v_editable text[] := CASE
+        WHEN p_game.status = 'draft' THEN
+            '{game_name,description,min_players,max_players,enrollment_ends_at,turn_schedule,target_engine_version}'::text[]
+        -- Enrolment that has ended is extended, or the sweeper cancels the game.
+        WHEN p_game.status = 'enrollment_open' AND is_over(p_game.enrollment_ends_at) THEN
+            '{game_name,description,turn_schedule,enrollment_ends_at}'
+        -- The turns begin with the schedule as it is when the engine has started.
+        WHEN p_game.status IN ('enrollment_open', 'ready_to_start', 'start_failed') THEN '{game_name,description,turn_schedule}'
+        ELSE '{}'
+    END;
+BEGIN
+    IF EXISTS (SELECT FROM jsonb_object_keys(p_body) AS k (field_name) WHERE k.field_name <> ALL (v_editable)) THEN
+        PERFORM fail(409, 'invalid_transition', format('A game that is %s does not allow these changes.', p_game.status),
+                     jsonb_build_object('from', p_game.status, 'action', 'update', 'allowed', to_jsonb(v_editable)));
+    END IF;
+    v_game := game_from_body(p_game, p_body);
+    UPDATE games
+       SET game_name = v_game.game_name, description = v_game.description, min_players = v_game.min_players, max_players = v_game.max_players,
+           enrollment_ends_at = v_game.enrollment_ends_at, turn_schedule = v_game.turn_schedule,
+           target_engine_version = v_game.target_engine_version
+     WHERE game_id = p_game.game_id
     RETURNING * INTO v_game;
     RETURN v_game;
 END;
 $$;
-COMMENT ON FUNCTION backend.game_insert(jsonb, text, uuid) IS
-    'A new game in draft from the body of a request. GX400 invalid_request, GX422 engine_version_unavailable.';
+COMMENT ON FUNCTION backend.game_edit(backend.games, jsonb) IS
+    'Changes what may be changed of a game in its state; the game is locked by the caller. GX400 invalid_request, GX409 invalid_transition.';
+
+-- Each status by itself: the index gives the newest of it at once, however many games there are.
+CREATE FUNCTION backend.games_newest(
+    p_visibility text, p_status text[], p_owner_user_id uuid, p_q text, p_before uuid, p_limit integer
+) RETURNS SETOF backend.games
+LANGUAGE sql STABLE SECURITY INVOKER
+BEGIN ATOMIC
+    SELECT g.*
+      FROM (SELECT n.game_id
+              FROM (VALUES ('private'), ('public')) AS v (visibility)
+             -- Once, not for each row.
+             CROSS JOIN (SELECT lower(normalize(p_q, NFC)) AS part OFFSET 0) AS q
+             CROSS JOIN (SELECT DISTINCT t.to_state FROM backend.state_transitions AS t
+                          WHERE t.machine = 'game' AND (p_status IS NULL OR t.to_state = ANY (p_status))) AS s (status)
+             CROSS JOIN LATERAL (
+                       SELECT o.game_id FROM backend.games AS o
+                        WHERE o.visibility = v.visibility AND o.status = s.status
+                          AND o.game_id < coalesce(p_before, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+                          AND (p_owner_user_id IS NULL OR o.owner_user_id = p_owner_user_id)
+                          AND (q.part IS NULL OR strpos(o.name_search, q.part) > 0)
+                        ORDER BY o.game_id DESC
+                        LIMIT p_limit) AS n
+             WHERE p_visibility IS NULL OR v.visibility = p_visibility
+             ORDER BY n.game_id DESC
+             LIMIT p_limit) AS f
+      JOIN backend.games AS g USING (game_id)
+     ORDER BY g.game_id DESC;
+END;
+COMMENT ON FUNCTION backend.games_newest(text, text[], uuid, text, uuid, integer) IS
+    'The newest games before one, of a visibility, these statuses, an owner (null: any), whose names have this in them.';
 
 CREATE FUNCTION backend.game_is_visible(p_game backend.games, p_user_id uuid) RETURNS boolean
 LANGUAGE sql STABLE SECURITY INVOKER
@@ -173,36 +275,50 @@ END;
 $$;
 COMMENT ON FUNCTION backend.game_lock(uuid) IS 'A game, held to the end of the transaction; null for none. After accounts, before everything that hangs on it.';
 
--- In the order of the checks: ownership, sanction, state, rule.
-CREATE FUNCTION backend.game_refusal(p_game backend.games, p_action text, p_actor_type text, p_actor_id text) RETURNS backend.reason
+-- In the order of the checks: ownership, sanction, state.
+CREATE FUNCTION backend.edge_refusal(p_machine text, p_action text, p_from text, p_actor text, p_owner_user_id uuid) RETURNS backend.reason
 LANGUAGE plpgsql STABLE SECURITY INVOKER
 SET search_path = backend, pg_catalog, pg_temp
 AS $$
-DECLARE
-    v_actor text := CASE p_actor_type
-        WHEN 'user' THEN CASE WHEN p_game.owner_user_id::text = p_actor_id THEN 'owner' END
-        ELSE p_actor_type
-    END;
 BEGIN
-    IF v_actor IS NULL OR NOT EXISTS (
-        SELECT FROM state_transitions AS t WHERE t.machine = 'game' AND t.action = p_action AND v_actor = ANY (t.actors)
+    IF p_actor IS NULL OR NOT EXISTS (
+        SELECT FROM state_transitions AS t WHERE t.machine = p_machine AND t.action = p_action AND p_actor = ANY (t.actors)
     ) THEN
         RETURN ROW(403, 'forbidden', 'Only those who run this game may do that.', NULL)::reason;
     END IF;
-    IF v_actor = 'owner' AND is_sanctioned(p_game.owner_user_id, 'private_game_manage_block') THEN
+    IF p_actor = 'owner' AND is_sanctioned(p_owner_user_id, 'private_game_manage_block') THEN
         RETURN ROW(403, 'sanctioned', 'This is not allowed to this account at present.',
                    '{"sanction": "private_game_manage_block"}')::reason;
     END IF;
     IF NOT EXISTS (
         SELECT FROM state_transitions AS t
-         WHERE t.machine = 'game' AND t.action = p_action AND t.from_state = p_game.status AND v_actor = ANY (t.actors)
+         WHERE t.machine = p_machine AND t.action = p_action AND t.from_state = p_from AND p_actor = ANY (t.actors)
     ) THEN
-        RETURN ROW(409, 'invalid_transition', format('A game that is %s does not allow %s.', p_game.status, p_action),
+        RETURN ROW(409, 'invalid_transition', format('This %s is %s, which does not allow %s.', p_machine, p_from, p_action),
                    jsonb_build_object(
-                       'from', p_game.status, 'action', p_action,
+                       'from', p_from, 'action', p_action,
                        'allowed', (SELECT coalesce(jsonb_agg(DISTINCT t.action), '[]') FROM state_transitions AS t
-                                    WHERE t.machine = 'game' AND t.from_state = p_game.status AND v_actor = ANY (t.actors)))
+                                    WHERE t.machine = p_machine AND t.from_state = p_from AND p_actor = ANY (t.actors)))
                   )::reason;
+    END IF;
+    RETURN NULL;
+END;
+$$;
+COMMENT ON FUNCTION backend.edge_refusal(text, text, text, text, uuid) IS
+    'Why an actor (owner, admin, member, applicant, invitee, job, sweeper; null for nobody) may not take an edge of a machine from a state; null when they may. p_owner_user_id: of the game.';
+
+CREATE FUNCTION backend.game_refusal(p_game backend.games, p_action text, p_actor_type text, p_actor_id text) RETURNS backend.reason
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_refusal reason := edge_refusal(
+        'game', p_action, p_game.status,
+        CASE p_actor_type WHEN 'user' THEN CASE WHEN p_game.owner_user_id::text = p_actor_id THEN 'owner' END ELSE p_actor_type END,
+        p_game.owner_user_id);
+BEGIN
+    IF v_refusal.code IS NOT NULL THEN
+        RETURN v_refusal;
     END IF;
     IF p_action IN ('open-enrollment', 'start', 'retry-start', 'force-start')
        AND NOT EXISTS (SELECT FROM engine_versions AS v WHERE v.version = p_game.target_engine_version AND v.enabled)
@@ -228,6 +344,43 @@ END;
 $$;
 COMMENT ON FUNCTION backend.game_refusal(backend.games, text, text, text) IS
     'Why somebody may not do something to a game now; null when they may. p_actor_type: user, admin, job, sweeper.';
+
+CREATE FUNCTION backend.game_actions(p_game backend.games, p_actor_type text, p_actor_id text) RETURNS jsonb
+LANGUAGE sql STABLE SECURITY INVOKER
+RETURN (
+    SELECT jsonb_build_object('items', jsonb_agg(
+               jsonb_build_object(
+                   'action', e.action, 'to', e.to_state, 'allowed', (r).code IS NULL,
+                   'reason', CASE WHEN (r).code IS NOT NULL THEN jsonb_build_object('code', (r).code, 'message', (r).message) END)
+               ORDER BY e.action))
+      FROM (SELECT t.action, t.to_state, backend.game_refusal(p_game, t.action, p_actor_type, p_actor_id) AS r
+              FROM (SELECT DISTINCT s.action, s.to_state FROM backend.state_transitions AS s
+                     WHERE s.machine = 'game' AND s.from_state IS NOT NULL) AS t) AS e
+);
+COMMENT ON FUNCTION backend.game_actions(backend.games, text, text) IS
+    'Every action of the game machine, where it leads, and whether somebody may do it now or why not.';
+
+CREATE FUNCTION backend.game_history_page(p_list text, p_game_id uuid, p_limit integer, p_after uuid) RETURNS text
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    SELECT array_agg(r.item ORDER BY r.id), array_agg(r.id::text ORDER BY r.id) INTO v_items, v_keys
+      FROM (SELECT h.history_id AS id,
+                   jsonb_build_object('action', h.action, 'from_status', h.from_status, 'to_status', h.to_status,
+                                      'actor_type', h.actor_type, 'actor_id', h.actor_id, 'at', ts(h.created_at)) AS item
+              FROM game_history AS h
+             WHERE h.game_id = p_game_id AND (p_after IS NULL OR h.history_id > p_after)
+             ORDER BY h.history_id
+             LIMIT p_limit + 1) AS r;
+    RETURN page(p_list, v_items, v_keys, p_limit);
+END;
+$$;
+COMMENT ON FUNCTION backend.game_history_page(text, uuid, integer, uuid) IS
+    'A page of what has happened to a game, oldest first.';
 
 CREATE FUNCTION backend.game_notify(p_game_id uuid, p_kind text, p_key text, p_payload jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
@@ -277,15 +430,12 @@ LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = backend, procrastinate, pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_refusal reason := game_refusal(p_game, p_action, p_actor_type, p_actor_id);
     v_game games%ROWTYPE;
     v_to text;
     v_invited uuid;
+    v_application applications%ROWTYPE;
 BEGIN
-    -- Not "v_refusal IS NOT NULL": that is true only where every field is told, and context often is not.
-    IF v_refusal.code IS NOT NULL THEN
-        PERFORM fail(v_refusal.status, v_refusal.code, v_refusal.message, v_refusal.context);
-    END IF;
+    PERFORM refuse(game_refusal(p_game, p_action, p_actor_type, p_actor_id));
     SELECT t.to_state INTO STRICT v_to FROM state_transitions AS t
      WHERE t.machine = 'game' AND t.action = p_action AND t.from_state = p_game.status;
     UPDATE games
@@ -307,6 +457,18 @@ BEGIN
                                             jsonb_build_object('game_id', p_game.game_id));
             END IF;
         END LOOP;
+        FOR v_application IN
+            UPDATE applications SET status = 'rejected', decided_at = backend.now()
+             WHERE game_id = p_game.game_id AND status = 'submitted' RETURNING *
+        LOOP
+            PERFORM notification_submit('lobby.application.rejected', v_application.application_id::text, v_application.applicant_user_id,
+                                        jsonb_build_object('game_id', p_game.game_id));
+        END LOOP;
+    END IF;
+    IF v_to IN ('finished', 'cancelled') THEN
+        -- No engine is told any more.
+        UPDATE memberships SET banish_wanted_at = NULL
+         WHERE game_id = p_game.game_id AND banish_wanted_at IS NOT NULL AND banished_at IS NULL;
     END IF;
     CASE
         WHEN v_to = 'starting' THEN
@@ -329,6 +491,12 @@ BEGIN
         WHEN v_to = 'cancelled' THEN
             PERFORM race_names_settle(v_game.game_id, false);
             PERFORM runtime_unwant(v_game.game_id);
+            -- Whoever did it knows.
+            PERFORM notification_submit('lobby.membership.removed', 'cancelled:' || v_game.game_id, m.user_id,
+                                        jsonb_build_object('game_id', v_game.game_id, 'reason', 'game_cancelled'))
+               FROM (SELECT a.user_id FROM memberships AS a
+                      WHERE a.game_id = v_game.game_id AND a.status = 'active' AND a.user_id::text IS DISTINCT FROM p_actor_id
+                      ORDER BY a.user_id) AS m;
         ELSE
             NULL;
     END CASE;
@@ -355,6 +523,30 @@ $$;
 COMMENT ON FUNCTION backend.game_command(uuid, text, uuid, text) IS
     'A person takes an edge of the game machine; returns the game. GX404 game_not_found and what game_transition refuses.';
 
+CREATE FUNCTION backend.game_command_by_admin(
+    p_admin text, p_operation text, p_game_id uuid, p_action text, p_reason text DEFAULT NULL
+) RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, procrastinate, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_game games%ROWTYPE;
+    v_from text;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    v_game := game_lock(p_game_id);
+    IF v_game.game_id IS NULL THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    END IF;
+    v_from := v_game.status;
+    v_game := game_transition(v_game, p_action, 'admin', p_admin, p_reason);
+    PERFORM audit(p_admin, p_operation, 'game', p_game_id::text, jsonb_build_object('from', v_from, 'to', v_game.status));
+    RETURN game_json(v_game)::text;
+END;
+$$;
+COMMENT ON FUNCTION backend.game_command_by_admin(text, text, uuid, text, text) IS
+    'An administrator takes an edge of the game machine, which is written down; returns the game. GX401 unauthorized, GX404 game_not_found and what game_transition refuses.';
+
 CREATE FUNCTION backend.membership_json(p_membership backend.memberships) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY INVOKER
 RETURN jsonb_build_object(
@@ -369,6 +561,26 @@ RETURN jsonb_build_object(
     'population', p_membership.population
 );
 COMMENT ON FUNCTION backend.membership_json(backend.memberships) IS 'The membership object of the contract.';
+
+CREATE FUNCTION backend.memberships_page(p_list text, p_game_id uuid, p_limit integer, p_before uuid) RETURNS text
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    SELECT array_agg(membership_json(r) ORDER BY r.membership_id DESC), array_agg(r.membership_id::text ORDER BY r.membership_id DESC)
+      INTO v_items, v_keys
+      FROM (SELECT m.* FROM memberships AS m
+             WHERE m.game_id = p_game_id AND (p_before IS NULL OR m.membership_id < p_before)
+             ORDER BY m.membership_id DESC
+             LIMIT p_limit + 1) AS r;
+    RETURN page(p_list, v_items, v_keys, p_limit);
+END;
+$$;
+COMMENT ON FUNCTION backend.memberships_page(text, uuid, integer, uuid) IS
+    'A page of who sits, or sat, in a game, newest first.';
 
 CREATE FUNCTION backend.seat_take(p_game backend.games, p_user_id uuid, p_race_name text) RETURNS backend.memberships
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
@@ -399,13 +611,78 @@ BEGIN
     INSERT INTO memberships AS m (game_id, user_id, race_name)
     VALUES (p_game.game_id, p_user_id, v_name)
     ON CONFLICT ON CONSTRAINT memberships_one_per_person_and_game DO UPDATE
-        SET status = 'active', ended_at = NULL, joined_at = backend.now(), race_name = excluded.race_name
+        SET status = 'active', ended_at = NULL, ended_by = NULL, joined_at = backend.now(), race_name = excluded.race_name
     RETURNING * INTO v_membership;
     RETURN v_membership;
 END;
 $$;
 COMMENT ON FUNCTION backend.seat_take(backend.games, uuid, text) IS
     'Takes a seat under a race name; the person and then the game are locked by the caller. GX403 sanctioned, GX409 already_member, GX422 eligibility_denied, limit_reached, game_full, invalid_name, name_taken.';
+
+CREATE FUNCTION backend.membership_actor(
+    p_game backend.games, p_membership backend.memberships, p_action text, p_actor_type text, p_actor_id text
+) RETURNS text
+LANGUAGE sql STABLE SECURITY INVOKER
+RETURN CASE
+    WHEN p_actor_type <> 'user' THEN p_actor_type
+    -- An owner who leaves does so as a member.
+    WHEN p_action = 'remove' AND p_membership.user_id::text = p_actor_id THEN 'member'
+    WHEN p_game.owner_user_id::text = p_actor_id THEN 'owner'
+END;
+COMMENT ON FUNCTION backend.membership_actor(backend.games, backend.memberships, text, text, text) IS
+    'As whom somebody does something to a seat; null for nobody who could.';
+
+CREATE FUNCTION backend.membership_refusal(
+    p_game backend.games, p_membership backend.memberships, p_action text, p_actor_type text, p_actor_id text
+) RETURNS backend.reason
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_refusal reason := edge_refusal(
+        'membership', p_action, p_membership.status, membership_actor(p_game, p_membership, p_action, p_actor_type, p_actor_id),
+        p_game.owner_user_id);
+BEGIN
+    IF v_refusal.code IS NULL AND p_game.status IN ('finished', 'cancelled') THEN
+        RETURN ROW(409, 'invalid_transition', format('A game that is %s does not allow %s.', p_game.status, p_action),
+                   jsonb_build_object('from', p_game.status, 'action', p_action, 'allowed', '[]'::jsonb))::reason;
+    END IF;
+    RETURN v_refusal;
+END;
+$$;
+COMMENT ON FUNCTION backend.membership_refusal(backend.games, backend.memberships, text, text, text) IS
+    'Why somebody may not remove or block a member now; null when they may.';
+
+CREATE FUNCTION backend.membership_end(p_game backend.games, p_membership backend.memberships, p_status text, p_ended_by text)
+RETURNS backend.memberships
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, procrastinate, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_membership memberships%ROWTYPE;
+    v_key text := format('%s:%s', p_membership.membership_id, ts(backend.now()));
+BEGIN
+    UPDATE memberships
+       SET status = p_status, ended_at = backend.now(), ended_by = p_ended_by,
+           banish_wanted_at = CASE WHEN p_game.status IN ('starting', 'running', 'paused') THEN backend.now() END
+     WHERE membership_id = p_membership.membership_id
+    RETURNING * INTO v_membership;
+    IF v_membership.banish_wanted_at IS NOT NULL THEN
+        PERFORM job_defer('runtime', 'runtime_banish', jsonb_build_object('game_id', p_game.game_id), 'game:' || p_game.game_id);
+    END IF;
+    PERFORM race_name_release_unused(v_membership.user_id, v_membership.race_name_canonical);
+    -- Who left knows it, and who was closed reads nothing any more.
+    IF p_ended_by IN ('owner', 'admin') AND p_status = 'blocked' THEN
+        PERFORM notification_submit('lobby.membership.blocked', v_key, v_membership.user_id, jsonb_build_object('game_id', p_game.game_id));
+    ELSIF p_ended_by IN ('owner', 'admin') THEN
+        PERFORM notification_submit('lobby.membership.removed', v_key, v_membership.user_id,
+                                    jsonb_build_object('game_id', p_game.game_id, 'reason', 'removed_by_' || p_ended_by));
+    END IF;
+    RETURN v_membership;
+END;
+$$;
+COMMENT ON FUNCTION backend.membership_end(backend.games, backend.memberships, text, text) IS
+    'Ends a seat, removed or blocked: it is free, its race name too where it is used nowhere else, and an engine that plays the race is to banish it. The game is locked by the caller, who asked membership_refusal.';
 
 CREATE FUNCTION backend.seat_is_played(p_membership backend.memberships) RETURNS boolean
 LANGUAGE sql STABLE SECURITY INVOKER

@@ -1,8 +1,9 @@
 -- Deploy galaxy-backend:backend/lobby_release to pg
 -- requires: backend/invite_rules
+-- requires: backend/application_rules
 
--- Why: an account that is closed, by a block for good or by deletion, lets go of what others wait for: seats, invites, race
--- names, games that nobody else can start.
+-- Why: an account that is closed, by a block for good or by deletion, lets go of what others wait for: seats, applications, invites,
+-- race names, games that nobody else can start.
 
 BEGIN;
 SET LOCAL ROLE backend_owner;
@@ -15,6 +16,7 @@ DECLARE
     v_game_ids uuid[];
     v_game games%ROWTYPE;
     v_invite invites%ROWTYPE;
+    v_membership memberships%ROWTYPE;
     v_is_before_start boolean;
 BEGIN
     IF p_reason IS NULL OR p_reason NOT IN ('blocked', 'deleted') THEN
@@ -28,7 +30,9 @@ BEGIN
         UNION
         SELECT i.game_id FROM invites AS i WHERE i.invited_user_id = p_user_id AND i.status = 'created'
         UNION
-        SELECT i.game_id FROM invites AS i WHERE i.inviter_user_id = p_user_id AND i.status = 'created');
+        SELECT i.game_id FROM invites AS i WHERE i.inviter_user_id = p_user_id AND i.status = 'created'
+        UNION
+        SELECT a.game_id FROM applications AS a WHERE a.applicant_user_id = p_user_id AND a.status = 'submitted');
     -- The games in the order of their ids, then the names in their order: nobody who does likewise waits in a circle.
     PERFORM FROM games AS g WHERE g.game_id = ANY (v_game_ids) ORDER BY g.game_id FOR NO KEY UPDATE;
     PERFORM race_name_lock(n.canonical)
@@ -40,17 +44,16 @@ BEGIN
               ORDER BY 1) AS n;
     FOR v_game IN SELECT * FROM games AS g WHERE g.game_id = ANY (v_game_ids) ORDER BY g.game_id LOOP
         v_is_before_start := v_game.status IN ('draft', 'enrollment_open', 'ready_to_start', 'start_failed');
+        -- The person first: of what happens to their games, the others are told.
+        SELECT * INTO v_membership FROM memberships WHERE game_id = v_game.game_id AND user_id = p_user_id AND status = 'active';
+        IF FOUND AND v_game.status NOT IN ('finished', 'cancelled') THEN
+            PERFORM membership_end(v_game, v_membership, CASE WHEN v_is_before_start OR p_reason = 'deleted' THEN 'removed' ELSE 'blocked' END, 'job');
+        END IF;
         IF v_is_before_start AND v_game.owner_user_id = p_user_id THEN
             PERFORM game_transition(v_game, 'cancel', 'job', NULL, 'owner_' || p_reason);
-            PERFORM notification_submit('lobby.membership.removed', 'cancelled:' || v_game.game_id, m.user_id,
-                                        jsonb_build_object('game_id', v_game.game_id, 'reason', 'game_cancelled'))
-               FROM memberships AS m WHERE m.game_id = v_game.game_id AND m.status = 'active' AND m.user_id <> p_user_id;
         END IF;
-        IF v_game.status NOT IN ('finished', 'cancelled') THEN
-            UPDATE memberships
-               SET status = CASE WHEN v_is_before_start OR p_reason = 'deleted' THEN 'removed' ELSE 'blocked' END, ended_at = backend.now()
-             WHERE game_id = v_game.game_id AND user_id = p_user_id AND status = 'active';
-        END IF;
+        UPDATE applications SET status = 'withdrawn', decided_at = backend.now()
+         WHERE game_id = v_game.game_id AND applicant_user_id = p_user_id AND status = 'submitted';
         FOR v_invite IN
             UPDATE invites SET status = 'revoked'
              WHERE game_id = v_game.game_id AND status = 'created' AND p_user_id IN (inviter_user_id, invited_user_id)
@@ -67,7 +70,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION backend.lobby_release(uuid, text) IS
-    'Takes a person out of the lobby because their account is blocked or deleted: invites, seats, race names, games of theirs that have not started. The account is locked by the caller. 22023 for another reason.';
+    'Takes a person out of the lobby because their account is blocked or deleted: applications, invites, seats, race names, games of theirs that have not started. The account is locked by the caller. 22023 for another reason.';
 
 CREATE VIEW backend.invariants_lobby_release AS
 WITH closed AS (
@@ -81,6 +84,10 @@ UNION ALL
 SELECT 'open_invite_of_a_closed_account', i.invite_id, c.user_name
   FROM closed AS c JOIN backend.invites AS i ON c.user_id IN (i.inviter_user_id, i.invited_user_id)
  WHERE i.status = 'created'
+UNION ALL
+SELECT 'open_application_of_a_closed_account', o.application_id, c.user_name
+  FROM closed AS c JOIN backend.applications AS o ON o.applicant_user_id = c.user_id
+ WHERE o.status = 'submitted'
 UNION ALL
 SELECT 'race_name_of_a_closed_account', r.race_name_id, c.user_name
   FROM closed AS c JOIN backend.race_names AS r USING (user_id)

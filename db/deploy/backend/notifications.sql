@@ -39,9 +39,9 @@ CREATE TABLE backend.notification_kinds (
 COMMENT ON TABLE backend.notification_kinds IS 'The closed catalogue of what people are told.';
 COMMENT ON COLUMN backend.notification_kinds.is_optional IS 'Whether people choose its channels; what was decided about them they are told.';
 COMMENT ON COLUMN backend.notification_kinds.has_reminder IS 'Whether it also goes by mail to those who asked for turn reminders.';
-COMMENT ON COLUMN backend.notification_kinds.fields IS 'The payload''s required fields and their types: uuid, text, integer or time.';
+COMMENT ON COLUMN backend.notification_kinds.fields IS 'The payload''s fields and their types: uuid, text, integer or time; one with a question mark may be null.';
 INSERT INTO backend.notification_kinds (kind, channels, is_for_administrators, is_optional, has_reminder, fields) VALUES
-    ('lobby.invite.received', '{push,email}', false, true, false, '{"game_id": "uuid", "inviter_user_id": "uuid"}'),
+    ('lobby.invite.received', '{push,email}', false, true, false, '{"game_id": "uuid", "inviter_user_id": "uuid?"}'),
     ('lobby.invite.revoked', '{push}', false, true, false, '{"game_id": "uuid"}'),
     ('lobby.application.submitted', '{push}', false, true, false, '{"game_id": "uuid", "application_id": "uuid"}'),
     ('lobby.application.approved', '{push,email}', false, true, false, '{"game_id": "uuid"}'),
@@ -154,9 +154,10 @@ BEGIN
     FOR v_name, v_type IN SELECT f.field_name, f.field_type FROM jsonb_each_text(v_fields) AS f (field_name, field_type) LOOP
         v_value := p_payload ->> v_name;
         IF v_value IS NULL THEN
+            CONTINUE WHEN v_type LIKE '%?';
             RETURN format('the field %s is missing', v_name);
         END IF;
-        IF NOT (CASE v_type
+        IF NOT (CASE rtrim(v_type, '?')
             WHEN 'uuid' THEN v_value ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
             WHEN 'integer' THEN jsonb_typeof(p_payload -> v_name) = 'number' AND v_value ~ '^[0-9]{1,9}$'
             WHEN 'time' THEN v_value ~ '^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$'

@@ -40,6 +40,12 @@ RETURN CASE
 END;
 COMMENT ON FUNCTION backend.race_name_tier(backend.race_names) IS 'The tier of a name now, whether or not somebody has come by to write it down.';
 
+CREATE FUNCTION backend.race_name_is_taken(p_user_id uuid, p_race_name text) RETURNS boolean
+LANGUAGE sql STABLE SECURITY INVOKER
+RETURN EXISTS (SELECT FROM backend.race_names AS r
+                WHERE r.canonical = backend.race_name_canonical(p_race_name) AND r.user_id <> p_user_id AND backend.race_name_tier(r) <> 'released');
+COMMENT ON FUNCTION backend.race_name_is_taken(uuid, text) IS 'Whether somebody else holds a name now.';
+
 CREATE FUNCTION backend.race_name_is_expired(p_race_name backend.race_names) RETURNS boolean
 LANGUAGE sql STABLE SECURITY INVOKER
 RETURN p_race_name.tier IN ('pending_registration', 'released') AND p_race_name.expires_at <= coalesce(p_race_name.released_at, backend.now());

@@ -18,7 +18,7 @@ CREATE TABLE backend.state_transitions (
     CONSTRAINT state_transitions_one_per_edge UNIQUE NULLS NOT DISTINCT (machine, action, from_state, to_state)
 );
 COMMENT ON TABLE backend.state_transitions IS 'The edges of every state machine.';
-COMMENT ON COLUMN backend.state_transitions.actors IS 'Who may take the edge, where a guard asks: owner, admin, job, sweeper.';
+COMMENT ON COLUMN backend.state_transitions.actors IS 'Who may take the edge, where a guard asks: owner, admin, member, applicant, invitee, job, sweeper.';
 COMMENT ON COLUMN backend.state_transitions.from_state IS 'Null where the edge is how a row begins.';
 
 CREATE FUNCTION backend.tg_state__follow_edges() RETURNS trigger

@@ -316,6 +316,89 @@ $$;
 COMMENT ON FUNCTION worker.runtime_removed(uuid, bigint) IS
     'The engine is gone, as it was wanted. False when the lease is not the newest. Raises nothing of its own.';
 
+CREATE FUNCTION worker.banish_claim(p_game_id uuid, p_lease_seconds integer)
+RETURNS TABLE (lease_number bigint, generation integer, engine_version text, image_ref text, endpoint text, races text[])
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_game games%ROWTYPE := game_lock(p_game_id);
+    v_runtime runtime_records%ROWTYPE;
+BEGIN
+    races := ARRAY(SELECT m.race_name FROM memberships AS m
+                    WHERE m.game_id = p_game_id AND m.banish_wanted_at IS NOT NULL AND m.banished_at IS NULL
+                    ORDER BY m.banish_wanted_at, m.membership_id);
+    UPDATE runtime_records AS r
+       SET lease_number = r.lease_number + 1, lease_until = backend.now() + make_interval(secs => p_lease_seconds),
+           next_attempt_at = backend.now() + make_interval(secs => p_lease_seconds)
+     WHERE r.game_id = p_game_id AND v_game.status IN ('running', 'paused') AND cardinality(races) > 0 AND r.wanted = 'running'
+       AND r.status IN ('running', 'engine_unreachable', 'generation_failed')
+       AND (r.lease_until IS NULL OR is_over(r.lease_until))
+    RETURNING * INTO v_runtime;
+    IF v_runtime.game_id IS NULL THEN
+        RETURN;
+    END IF;
+    INSERT INTO runtime_operation_log (game_id, operation, generation, lease_number)
+    VALUES (p_game_id, 'banish', v_runtime.generation, v_runtime.lease_number);
+    lease_number := v_runtime.lease_number;
+    generation := v_runtime.generation;
+    engine_version := v_runtime.engine_version;
+    image_ref := v_runtime.image_ref;
+    endpoint := v_runtime.endpoint;
+    RETURN NEXT;
+END;
+$$;
+COMMENT ON FUNCTION worker.banish_claim(uuid, integer) IS
+    'A lease to tell a game''s engine which races are out of play; no row when there is none, or another is at it. Raises nothing of its own.';
+
+CREATE FUNCTION worker.banish_report(p_game_id uuid, p_lease_number bigint, p_races text[], p_error text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_runtime runtime_records%ROWTYPE := runtime_held(p_game_id, p_lease_number);
+BEGIN
+    IF v_runtime.game_id IS NULL THEN
+        RETURN false;
+    END IF;
+    UPDATE memberships SET banished_at = backend.now()
+     WHERE game_id = p_game_id AND race_name = ANY (p_races) AND banish_wanted_at IS NOT NULL AND banished_at IS NULL;
+    -- What is left, the sweep brings back.
+    UPDATE runtime_records SET lease_until = NULL, next_attempt_at = backend.now() + interval '30 seconds' WHERE game_id = p_game_id;
+    PERFORM runtime_operation_end(p_game_id, p_lease_number, CASE WHEN p_error IS NULL THEN 'done' ELSE 'failed' END, p_error);
+    RETURN true;
+END;
+$$;
+COMMENT ON FUNCTION worker.banish_report(uuid, bigint, text[], text) IS
+    'The engine has taken these races out of play; p_error is what kept it from others, null for nothing. False when the lease is not the newest. Raises nothing of its own.';
+
+CREATE FUNCTION worker.banishes_defer(p_limit integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, procrastinate, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_game_id uuid;
+    v_count integer := 0;
+BEGIN
+    FOR v_game_id IN
+        SELECT r.game_id FROM runtime_records AS r
+         WHERE r.game_id IN (SELECT m.game_id FROM memberships AS m WHERE m.banish_wanted_at IS NOT NULL AND m.banished_at IS NULL)
+           AND r.wanted = 'running' AND r.status IN ('running', 'engine_unreachable', 'generation_failed')
+           AND r.next_attempt_at <= backend.now() AND (r.lease_until IS NULL OR is_over(r.lease_until))
+         ORDER BY r.game_id
+         LIMIT p_limit
+           FOR NO KEY UPDATE OF r SKIP LOCKED
+    LOOP
+        UPDATE runtime_records SET next_attempt_at = backend.now() + interval '30 seconds' WHERE game_id = v_game_id;
+        PERFORM job_defer('runtime', 'runtime_banish', jsonb_build_object('game_id', v_game_id), 'game:' || v_game_id);
+        v_count := v_count + 1;
+    END LOOP;
+    RETURN v_count;
+END;
+$$;
+COMMENT ON FUNCTION worker.banishes_defer(integer) IS
+    'Puts what engines are still to be told of races out of play into the queue again, where a job was lost or failed; returns how many. Raises nothing of its own.';
+
 CREATE FUNCTION worker.runtimes_list() RETURNS TABLE (
     game_id uuid, wanted text, status text, generation integer, engine_version text, image_ref text, container_id text, endpoint text
 )

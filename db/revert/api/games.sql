@@ -12,6 +12,9 @@ DROP FUNCTION api.game_start(uuid, uuid);
 DROP FUNCTION api.game_ready_to_start(uuid, uuid);
 DROP FUNCTION api.game_open_enrollment(uuid, uuid);
 DROP FUNCTION api.my_game_list(uuid, integer, text);
+DROP FUNCTION api.game_action_list(uuid, uuid);
+DROP FUNCTION api.game_update(uuid, uuid, jsonb);
+DROP FUNCTION api.game_list(uuid, integer, text, text[], text);
 DROP FUNCTION api.game_get(uuid, uuid);
 DROP FUNCTION api.game_create(uuid, jsonb);
 

@@ -14,7 +14,6 @@ DROP FUNCTION backend.entitlement_record_json(backend.entitlement_records);
 DROP FUNCTION backend.entitlement_tier_json(backend.entitlement_tiers);
 DROP FUNCTION backend.blocked_email_json(backend.blocked_emails);
 DROP FUNCTION backend.url_segment(text);
-DROP FUNCTION backend.moment_to_come(jsonb, text);
 DROP FUNCTION backend.account_moderate(uuid);
 
 COMMIT;

@@ -14,6 +14,7 @@ DROP FUNCTION backend.identity_lock(text, text);
 DROP FUNCTION backend.user_name_random();
 DROP FUNCTION backend.account_require(uuid);
 DROP FUNCTION backend.is_sanctioned(uuid, text);
+DROP FUNCTION backend.moment_to_come(jsonb, text);
 DROP FUNCTION backend.is_over(timestamptz);
 DROP TABLE backend.limit_active;
 DROP TABLE backend.limit_records;

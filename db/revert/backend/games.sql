@@ -3,10 +3,12 @@
 BEGIN;
 SET LOCAL ROLE backend_owner;
 
+DROP TABLE backend.invite_attempts;
+DROP TABLE backend.applications;
 DROP TABLE backend.invites;
 DROP TABLE backend.memberships;
 DROP TABLE backend.game_history;
 DROP TABLE backend.games;
-DELETE FROM backend.state_transitions WHERE machine IN ('game', 'membership', 'invite');
+DELETE FROM backend.state_transitions WHERE machine IN ('game', 'membership', 'application', 'invite');
 
 COMMIT;

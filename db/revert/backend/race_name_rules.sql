@@ -13,6 +13,7 @@ DROP FUNCTION backend.race_name_release_unused(uuid, text);
 DROP FUNCTION backend.race_name_reserve(uuid, text);
 DROP FUNCTION backend.race_name_hold(text);
 DROP FUNCTION backend.race_name_expire(uuid);
+DROP FUNCTION backend.race_name_is_taken(uuid, text);
 DROP FUNCTION backend.race_name_is_expired(backend.race_names);
 DROP FUNCTION backend.race_name_tier(backend.race_names);
 DROP FUNCTION backend.race_name_game_ids(uuid, text);

@@ -9,6 +9,9 @@ BEGIN
     FOREACH v_signature IN ARRAY ARRAY[
         'api.game_create(uuid, jsonb)',
         'api.game_get(uuid, uuid)',
+        'api.game_list(uuid, integer, text, text[], text)',
+        'api.game_update(uuid, uuid, jsonb)',
+        'api.game_action_list(uuid, uuid)',
         'api.my_game_list(uuid, integer, text)',
         'api.game_open_enrollment(uuid, uuid)',
         'api.game_ready_to_start(uuid, uuid)',

@@ -9,8 +9,12 @@ BEGIN
     FOREACH v_signature IN ARRAY ARRAY[
         'api.invite_create(uuid, uuid, jsonb, text, bytea)',
         'api.invite_list(uuid, uuid, integer, text)',
+        'api.invite_get(uuid, uuid, uuid)',
+        'api.my_invite_list(uuid, integer, text)',
         'api.invite_redeem(uuid, uuid, uuid, jsonb, bytea)',
-        'api.invite_redeem_by_code(uuid, jsonb, bytea)'
+        'api.invite_redeem_by_code(uuid, jsonb, bytea)',
+        'api.invite_decline(uuid, uuid, uuid)',
+        'api.invite_revoke(uuid, uuid, uuid)'
     ] LOOP
         ASSERT (SELECT p.prosecdef AND p.proowner = 'backend_owner'::regrole
                        AND p.proconfig[1] ~ '^search_path=backend, (procrastinate, )?pg_catalog, pg_temp$'

@@ -7,7 +7,9 @@ DECLARE
     v_signature text;
 BEGIN
     FOREACH v_signature IN ARRAY ARRAY[
-        'api.membership_list(uuid, uuid, integer, text)'
+        'api.membership_list(uuid, uuid, integer, text)',
+        'api.membership_remove(uuid, uuid, uuid)',
+        'api.membership_block(uuid, uuid, uuid)'
     ] LOOP
         ASSERT (SELECT p.prosecdef AND p.proowner = 'backend_owner'::regrole
                        AND p.proconfig[1] ~ '^search_path=backend, (procrastinate, )?pg_catalog, pg_temp$'

@@ -9,7 +9,6 @@ DECLARE
 BEGIN
     FOREACH v_signature IN ARRAY ARRAY[
         'backend.account_moderate(uuid)',
-        'backend.moment_to_come(jsonb, text)',
         'backend.url_segment(text)',
         'backend.blocked_email_json(backend.blocked_emails)',
         'backend.entitlement_tier_json(backend.entitlement_tiers)',

@@ -27,6 +27,7 @@ BEGIN
     PERFORM 'backend.limit_code'::regtype;
     PERFORM 'backend.limit_records'::regclass;
     PERFORM 'backend.is_over(timestamptz)'::regprocedure;
+    PERFORM 'backend.moment_to_come(jsonb, text)'::regprocedure;
     PERFORM 'backend.is_sanctioned(uuid, text)'::regprocedure;
     PERFORM 'backend.identity_lock(text, text)'::regprocedure;
     PERFORM 'backend.account_find(text, text)'::regprocedure;

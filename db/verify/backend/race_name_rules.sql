@@ -16,6 +16,7 @@ BEGIN
         'backend.race_name_game_ids(uuid, text)',
         'backend.race_name_tier(backend.race_names)',
         'backend.race_name_is_expired(backend.race_names)',
+        'backend.race_name_is_taken(uuid, text)',
         'backend.race_name_expire(uuid)',
         'backend.race_name_hold(text)',
         'backend.race_name_reserve(uuid, text)',

@@ -32,7 +32,7 @@ class LobbyInviteReceived(object):
             return self._tab.String(o + self._tab.Pos)
         return None
 
-    # The person who invites.
+    # The person who invites; absent for the administration.
     # LobbyInviteReceived
     def InviterUserId(self):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(6))
