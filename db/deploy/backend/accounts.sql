@@ -291,13 +291,14 @@ DECLARE
     v_record entitlement_records%ROWTYPE;
     v_since timestamptz;
 BEGIN
+    -- What follows when nothing was granted, at registration and after an expiry, outranks no grant, however new it is.
     SELECT * INTO v_record FROM entitlement_records AS r
      WHERE r.user_id = p_user_id AND r.starts_at <= backend.now() AND NOT is_over(r.ends_at)
-     ORDER BY r.entitlement_record_id DESC LIMIT 1;
+     ORDER BY r.source = 'admin' DESC, r.entitlement_record_id DESC LIMIT 1;
     -- What was hidden by a newer grant is in force from that one's end on.
     SELECT max(r.ends_at) INTO v_since FROM entitlement_records AS r
      WHERE r.user_id = p_user_id AND is_over(r.ends_at)
-       AND (v_record.entitlement_record_id IS NULL OR r.entitlement_record_id > v_record.entitlement_record_id);
+       AND (v_record.source IS DISTINCT FROM 'admin' OR r.entitlement_record_id > v_record.entitlement_record_id);
     v_record.user_id := p_user_id;
     v_record.tier := coalesce(v_record.tier, 'free');
     v_record.starts_at := greatest(v_record.starts_at, v_since);
@@ -305,7 +306,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION backend.entitlement_in_force(uuid) IS
-    'The newest grant that has begun and not ended, from when on it is in force; the free tier, with no record, where there is none. No job is needed for a begin or an end.';
+    'The newest grant that has begun and not ended, from when on it is in force; the free tier where there is none. No job is needed for a begin or an end.';
 
 CREATE FUNCTION backend.entitlement_settle(p_user_id uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
@@ -313,21 +314,16 @@ SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
     v_record entitlement_records%ROWTYPE := entitlement_in_force(p_user_id);
-    v_snapshot entitlement_snapshots%ROWTYPE;
     v_next timestamptz;
 BEGIN
-    SELECT * INTO v_snapshot FROM entitlement_snapshots WHERE user_id = p_user_id FOR NO KEY UPDATE;
-    IF v_record.tier = 'free' AND v_snapshot.tier <> 'free' AND is_over(v_snapshot.ends_at) THEN
-        -- A grant has ended and free follows. Up to the next one that was granted already: the newest record counts, and this is it.
-        INSERT INTO entitlement_records (user_id, tier, source, reason_code, starts_at, ends_at)
-        SELECT p_user_id, 'free', 'expiry', 'expired', coalesce(v_record.starts_at, v_snapshot.ends_at), min(r.starts_at)
-          FROM entitlement_records AS r
-         WHERE r.user_id = p_user_id AND r.starts_at > backend.now() AND r.entitlement_record_id > v_snapshot.entitlement_record_id
-        RETURNING * INTO v_record;
-    END IF;
-    SELECT least(v_record.ends_at, min(r.starts_at)) INTO v_next
+    -- Grants have ended and free follows: it is in force from later on than any record says.
+    INSERT INTO entitlement_records (user_id, tier, source, reason_code, starts_at)
+    SELECT p_user_id, r.tier, 'expiry', 'expired', v_record.starts_at
       FROM entitlement_records AS r
-     WHERE r.user_id = p_user_id AND r.starts_at > backend.now() AND r.entitlement_record_id > v_record.entitlement_record_id;
+     WHERE r.entitlement_record_id = v_record.entitlement_record_id AND r.source <> 'admin' AND r.starts_at < v_record.starts_at;
+    v_record := entitlement_in_force(p_user_id);
+    SELECT least(v_record.ends_at, min(r.starts_at)) INTO v_next
+      FROM entitlement_records AS r WHERE r.user_id = p_user_id AND r.starts_at > backend.now();
     INSERT INTO entitlement_snapshots (user_id, entitlement_record_id, tier, starts_at, ends_at, changes_at)
     SELECT p_user_id, r.entitlement_record_id, r.tier, r.starts_at, r.ends_at, v_next
       FROM entitlement_records AS r WHERE r.entitlement_record_id = v_record.entitlement_record_id
@@ -448,6 +444,12 @@ SELECT 'snapshot_of_an_older_grant', s.user_id, s.tier
   FROM backend.entitlement_snapshots AS s
  WHERE (s.changes_at IS NULL OR s.changes_at > backend.now())
    AND s.entitlement_record_id <> (backend.entitlement_in_force(s.user_id)).entitlement_record_id
+UNION ALL
+SELECT 'free_although_a_grant_is_in_force', s.user_id, s.tier
+  FROM backend.entitlement_snapshots AS s JOIN backend.entitlement_records AS r USING (entitlement_record_id)
+ WHERE r.source <> 'admin' AND (s.changes_at IS NULL OR s.changes_at > backend.now())
+   AND EXISTS (SELECT FROM backend.entitlement_records AS g
+                WHERE g.user_id = s.user_id AND g.source = 'admin' AND g.starts_at <= backend.now() AND NOT backend.is_over(g.ends_at))
 UNION ALL
 SELECT 'sanction_and_record_disagree', s.user_id, s.code
   FROM backend.sanction_active AS s JOIN backend.sanction_records AS r USING (sanction_record_id)
