@@ -907,11 +907,10 @@ COMMENT ON FUNCTION api.identity_link(p_user_id uuid, p_body jsonb) IS 'Gives an
 CREATE FUNCTION api.identity_session_open(p_provider text, p_body jsonb, p_token text, p_token_hash bytea, p_source_country text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
 DECLARE
     v_subject text := p_body ->> 'subject';
     v_time_zone text := coalesce(p_body ->> 'time_zone', 'UTC');
-    v_display_name text := normalize(regexp_replace(p_body ->> 'display_name', '^\s+|\s+$', '', 'g'), NFC);
     v_account accounts%ROWTYPE;
     v_is_new boolean;
     v_session_id uuid;
@@ -919,21 +918,16 @@ BEGIN
     IF NOT EXISTS (SELECT FROM time_zones AS z WHERE z.time_zone = v_time_zone) THEN
         PERFORM fail(400, 'invalid_request', 'The request is malformed.',
                      '[{"path": "time_zone", "problem": "is not a known IANA time zone"}]');
-    ELSIF length(v_display_name) NOT BETWEEN 1 AND 64 THEN
-        PERFORM fail(400, 'invalid_request', 'The request is malformed.',
-                     '[{"path": "display_name", "problem": "has not 1 to 64 characters"}]');
     END IF;
-    -- Of those who come at once for the first time, one makes the account and the others find it.
+    -- Of those who come at once for the first time, one makes the account and the others find it. A name keeps nobody out: the
+    -- provider let them choose it.
     PERFORM identity_lock(p_provider, v_subject);
     v_account := account_find(p_provider, v_subject);
     v_is_new := v_account.user_id IS NULL;
     IF v_is_new THEN
         v_account := account_create(
             p_provider, v_subject, NULL, lower(substring(p_body ->> 'locale' FROM '^([A-Za-z]{2,8})(?![A-Za-z])')), v_time_zone,
-            p_source_country);
-        IF v_display_name IS NOT NULL THEN
-            UPDATE accounts SET display_name = v_display_name WHERE user_id = v_account.user_id;
-        END IF;
+            p_source_country, p_body ->> 'display_name');
     ELSIF v_account.permanent_block THEN
         PERFORM fail(403, 'account_blocked', 'This account is blocked for good.');
     ELSIF is_sanctioned(v_account.user_id, 'login_block') THEN
@@ -944,7 +938,7 @@ BEGIN
     -- The token is shown here, once.
     RETURN json_build_object('user_id', v_account.user_id, 'device_session_id', v_session_id, 'token', p_token, 'created', v_is_new)::text;
 END;
-$_$;
+$$;
 
 COMMENT ON FUNCTION api.identity_session_open(p_provider text, p_body jsonb, p_token text, p_token_hash bytea, p_source_country text) IS 'Opens a session with a bearer token for somebody whom the gateway has verified; the account is made if it is the first. GX400 invalid_request, GX403 account_blocked, sanctioned, GX503 unavailable.';
 
@@ -1787,7 +1781,7 @@ COMMENT ON COLUMN backend.accounts.email_hash IS 'SHA-256 of the address of a de
 
 COMMENT ON COLUMN backend.accounts.declared_country IS 'Where the registration came from (ISO 3166-1 alpha-2); set then and never again.';
 
-CREATE FUNCTION backend.account_create(p_provider text, p_subject text, p_email text, p_language text, p_time_zone text, p_country text) RETURNS backend.accounts
+CREATE FUNCTION backend.account_create(p_provider text, p_subject text, p_email text, p_language text, p_time_zone text, p_country text, p_display_name text DEFAULT NULL::text) RETURNS backend.accounts
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
@@ -1798,7 +1792,7 @@ BEGIN
     FOR i IN 1..setting('username_max_retries')::integer LOOP
         v_name := user_name_random();
         INSERT INTO accounts (user_name, email, display_name, preferred_language, time_zone, declared_country)
-        VALUES (v_name, p_email, v_name, coalesce(p_language, 'en'), p_time_zone, p_country)
+        VALUES (v_name, p_email, coalesce(display_name_clean(p_display_name), v_name), coalesce(p_language, 'en'), p_time_zone, p_country)
         ON CONFLICT (user_name) DO NOTHING
         RETURNING * INTO v_account;
         EXIT WHEN FOUND;
@@ -1814,7 +1808,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION backend.account_create(p_provider text, p_subject text, p_email text, p_language text, p_time_zone text, p_country text) IS 'A new account with a way in and the free tier. Call under identity_lock. GX503 unavailable when no user name is free; 23505 when the way in is taken.';
+COMMENT ON FUNCTION backend.account_create(p_provider text, p_subject text, p_email text, p_language text, p_time_zone text, p_country text, p_display_name text) IS 'A new account with a way in and the free tier, called as its user name where the display name may not be. Call under identity_lock. GX503 unavailable when no user name is free; 23505 when the way in is taken.';
 
 CREATE FUNCTION backend.account_delete(p_user_id uuid) RETURNS void
     LANGUAGE plpgsql
@@ -6415,7 +6409,7 @@ REVOKE ALL ON FUNCTION backend.now() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.uuid_v7() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION backend.account_create(p_provider text, p_subject text, p_email text, p_language text, p_time_zone text, p_country text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backend.account_create(p_provider text, p_subject text, p_email text, p_language text, p_time_zone text, p_country text, p_display_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.account_delete(p_user_id uuid) FROM PUBLIC;
 

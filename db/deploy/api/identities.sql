@@ -13,7 +13,6 @@ AS $$
 DECLARE
     v_subject text := p_body ->> 'subject';
     v_time_zone text := coalesce(p_body ->> 'time_zone', 'UTC');
-    v_display_name text := normalize(regexp_replace(p_body ->> 'display_name', '^\s+|\s+$', '', 'g'), NFC);
     v_account accounts%ROWTYPE;
     v_is_new boolean;
     v_session_id uuid;
@@ -21,21 +20,16 @@ BEGIN
     IF NOT EXISTS (SELECT FROM time_zones AS z WHERE z.time_zone = v_time_zone) THEN
         PERFORM fail(400, 'invalid_request', 'The request is malformed.',
                      '[{"path": "time_zone", "problem": "is not a known IANA time zone"}]');
-    ELSIF length(v_display_name) NOT BETWEEN 1 AND 64 THEN
-        PERFORM fail(400, 'invalid_request', 'The request is malformed.',
-                     '[{"path": "display_name", "problem": "has not 1 to 64 characters"}]');
     END IF;
-    -- Of those who come at once for the first time, one makes the account and the others find it.
+    -- Of those who come at once for the first time, one makes the account and the others find it. A name keeps nobody out: the
+    -- provider let them choose it.
     PERFORM identity_lock(p_provider, v_subject);
     v_account := account_find(p_provider, v_subject);
     v_is_new := v_account.user_id IS NULL;
     IF v_is_new THEN
         v_account := account_create(
             p_provider, v_subject, NULL, lower(substring(p_body ->> 'locale' FROM '^([A-Za-z]{2,8})(?![A-Za-z])')), v_time_zone,
-            p_source_country);
-        IF v_display_name IS NOT NULL THEN
-            UPDATE accounts SET display_name = v_display_name WHERE user_id = v_account.user_id;
-        END IF;
+            p_source_country, p_body ->> 'display_name');
     ELSIF v_account.permanent_block THEN
         PERFORM fail(403, 'account_blocked', 'This account is blocked for good.');
     ELSIF is_sanctioned(v_account.user_id, 'login_block') THEN

@@ -336,7 +336,7 @@ COMMENT ON FUNCTION backend.entitlement_settle(uuid) IS
     'Writes down what is in force for a person, and that free followed a grant that ended; again changes nothing. The account is locked by the caller.';
 
 CREATE FUNCTION backend.account_create(
-    p_provider text, p_subject text, p_email text, p_language text, p_time_zone text, p_country text
+    p_provider text, p_subject text, p_email text, p_language text, p_time_zone text, p_country text, p_display_name text DEFAULT NULL
 ) RETURNS backend.accounts
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = backend, pg_catalog, pg_temp
@@ -348,7 +348,7 @@ BEGIN
     FOR i IN 1..setting('username_max_retries')::integer LOOP
         v_name := user_name_random();
         INSERT INTO accounts (user_name, email, display_name, preferred_language, time_zone, declared_country)
-        VALUES (v_name, p_email, v_name, coalesce(p_language, 'en'), p_time_zone, p_country)
+        VALUES (v_name, p_email, coalesce(display_name_clean(p_display_name), v_name), coalesce(p_language, 'en'), p_time_zone, p_country)
         ON CONFLICT (user_name) DO NOTHING
         RETURNING * INTO v_account;
         EXIT WHEN FOUND;
@@ -363,8 +363,8 @@ BEGIN
     RETURN v_account;
 END;
 $$;
-COMMENT ON FUNCTION backend.account_create(text, text, text, text, text, text) IS
-    'A new account with a way in and the free tier. Call under identity_lock. GX503 unavailable when no user name is free; 23505 when the way in is taken.';
+COMMENT ON FUNCTION backend.account_create(text, text, text, text, text, text, text) IS
+    'A new account with a way in and the free tier, called as its user name where the display name may not be. Call under identity_lock. GX503 unavailable when no user name is free; 23505 when the way in is taken.';
 
 CREATE FUNCTION backend.account_json(p_account backend.accounts) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY INVOKER

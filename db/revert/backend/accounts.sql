@@ -6,7 +6,7 @@ SET LOCAL ROLE backend_owner;
 DROP VIEW backend.invariants_accounts;
 DROP FUNCTION backend.account_internal_json(backend.accounts);
 DROP FUNCTION backend.account_json(backend.accounts);
-DROP FUNCTION backend.account_create(text, text, text, text, text, text);
+DROP FUNCTION backend.account_create(text, text, text, text, text, text, text);
 DROP FUNCTION backend.entitlement_settle(uuid);
 DROP FUNCTION backend.entitlement_in_force(uuid);
 DROP FUNCTION backend.account_find(text, text);
