@@ -68,14 +68,16 @@ CREATE FUNCTION api.administrator_attempt_failed(p_username text, p_source_ip in
 DECLARE
     v_expires_at timestamptz := backend.now() + setting_interval('admin_attempts_window');
 BEGIN
-    INSERT INTO admin_attempts AS t (key_hash, expires_at) VALUES (admin_attempts_key(p_username, p_source_ip), v_expires_at)
+    -- Its own row before the one where all from there meet.
+    INSERT INTO admin_attempts AS t (key_hash, expires_at)
+    VALUES (admin_attempts_key(p_username, p_source_ip), v_expires_at), (admin_attempts_key(NULL, p_source_ip), v_expires_at)
     ON CONFLICT (key_hash) DO UPDATE
        SET failures = CASE WHEN t.expires_at <= backend.now() THEN 1 ELSE t.failures + 1 END,
            expires_at = CASE WHEN t.expires_at <= backend.now() THEN v_expires_at ELSE t.expires_at END;
 END;
 $$;
 
-COMMENT ON FUNCTION api.administrator_attempt_failed(p_username text, p_source_ip inet) IS 'Counts a wrong password for a name, whether or not there is such an administrator. Raises nothing of its own.';
+COMMENT ON FUNCTION api.administrator_attempt_failed(p_username text, p_source_ip inet) IS 'Counts a wrong password for a name, whether or not there is such an administrator, and for the address. Raises nothing of its own.';
 
 CREATE FUNCTION api.administrator_bootstrap(p_username text, p_password_hash text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -116,21 +118,20 @@ CREATE FUNCTION api.administrator_credential(p_username text, p_source_ip inet) 
     AS $$
 DECLARE
     v_administrator admin_accounts%ROWTYPE;
-    v_attempts admin_attempts%ROWTYPE;
+    v_key bytea := admin_attempts_key(p_username, p_source_ip);
 BEGIN
     SELECT * INTO v_administrator FROM admin_accounts AS a WHERE a.username = p_username AND a.disabled_at IS NULL;
-    SELECT * INTO v_attempts FROM admin_attempts AS t
-     WHERE t.key_hash = admin_attempts_key(p_username, p_source_ip) AND t.expires_at > backend.now();
     RETURN json_build_object(
         'password_hash', v_administrator.password_hash,
-        'retry_after', CASE WHEN v_attempts.failures >= setting('admin_attempts')
-                            THEN ceil(extract(epoch FROM v_attempts.expires_at - backend.now()))::integer END,
-        'is_to_be_noted', v_attempts.failures IS NOT NULL
+        'source', source_network(p_source_ip, 32),
+        'retry_after', admin_attempts_wait(v_key, setting('admin_attempts')),
+        'compare_after', admin_attempts_wait(admin_attempts_key(NULL, p_source_ip), setting('admin_attempts_per_address')),
+        'is_to_be_noted', EXISTS (SELECT FROM admin_attempts AS t WHERE t.key_hash = v_key AND t.expires_at > backend.now())
                           OR coalesce(v_administrator.last_used_at <= backend.now() - interval '1 minute', true))::text;
 END;
 $$;
 
-COMMENT ON FUNCTION api.administrator_credential(p_username text, p_source_ip inet) IS 'The bcrypt hash that a password is compared with, null for nobody and for a disabled administrator; for how many seconds nobody of this name is let in from there; and whether a success is to be noted. Raises nothing of its own.';
+COMMENT ON FUNCTION api.administrator_credential(p_username text, p_source_ip inet) IS 'The bcrypt hash that a password is compared with, null for nobody and for a disabled administrator; what an address is told by; for how many seconds nobody of this name is let in from there, and no password from there compared; and whether a success is to be noted. Raises nothing of its own.';
 
 CREATE FUNCTION api.administrator_disable(p_admin text, p_username text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2071,7 +2072,29 @@ CREATE FUNCTION backend.admin_attempts_key(p_username text, p_source_ip inet) RE
     LANGUAGE sql STABLE
     RETURN backend.budget_key(VARIADIC ARRAY['administrator'::text, p_username, backend.source_network(p_source_ip, 32)]);
 
-COMMENT ON FUNCTION backend.admin_attempts_key(p_username text, p_source_ip inet) IS 'What wrong passwords are counted for: a name and an address, of IPv6 the network of 64 bits that one host can use all of.';
+COMMENT ON FUNCTION backend.admin_attempts_key(p_username text, p_source_ip inet) IS 'What wrong passwords are counted for: a name (null for any) and an address, of IPv6 the network of 64 bits that one host can use all of.';
+
+CREATE TABLE backend.admin_attempts (
+    key_hash bytea NOT NULL,
+    failures integer DEFAULT 1 NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT admin_attempts_failures_are_positive CHECK ((failures > 0)),
+    CONSTRAINT admin_attempts_key_hash_has_32_bytes CHECK ((length(key_hash) = 32))
+);
+
+COMMENT ON TABLE backend.admin_attempts IS 'Wrong passwords for a name from an address, and for any name from there; what has expired counts for nothing.';
+
+COMMENT ON COLUMN backend.admin_attempts.key_hash IS 'SHA-256 of name and address, or of the address: in the place of a name may stand a password that was typed too early.';
+
+COMMENT ON COLUMN backend.admin_attempts.expires_at IS 'So long after the first of them.';
+
+CREATE FUNCTION backend.admin_attempts_wait(p_key bytea, p_most numeric) RETURNS integer
+    LANGUAGE sql STABLE
+    RETURN (SELECT (ceil(EXTRACT(epoch FROM (t.expires_at - backend.now()))))::integer AS ceil FROM backend.admin_attempts t WHERE ((t.key_hash = admin_attempts_wait.p_key) AND (t.expires_at > backend.now()) AND ((t.failures)::numeric >= admin_attempts_wait.p_most)));
+
+COMMENT ON FUNCTION backend.admin_attempts_wait(p_key bytea, p_most numeric) IS 'Seconds until wrong passwords are counted anew, where there were so many; null where there were fewer.';
 
 CREATE TABLE backend.admin_accounts (
     username text NOT NULL,
@@ -4996,22 +5019,6 @@ $$;
 
 COMMENT ON FUNCTION worker.turns_defer(p_limit integer) IS 'Puts the turns that are due into the queue, each once, at most so many; returns how many. Raises nothing of its own.';
 
-CREATE TABLE backend.admin_attempts (
-    key_hash bytea NOT NULL,
-    failures integer DEFAULT 1 NOT NULL,
-    expires_at timestamp with time zone NOT NULL,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT admin_attempts_failures_are_positive CHECK ((failures > 0)),
-    CONSTRAINT admin_attempts_key_hash_has_32_bytes CHECK ((length(key_hash) = 32))
-);
-
-COMMENT ON TABLE backend.admin_attempts IS 'Wrong passwords for a name from an address; what has expired counts for nothing.';
-
-COMMENT ON COLUMN backend.admin_attempts.key_hash IS 'SHA-256 of name and address: in the place of a name may stand a password that was typed too early.';
-
-COMMENT ON COLUMN backend.admin_attempts.expires_at IS 'So long after the first of them.';
-
 CREATE TABLE backend.auth_challenges (
     challenge_id uuid DEFAULT backend.uuid_v7() NOT NULL,
     email text NOT NULL,
@@ -6438,6 +6445,8 @@ REVOKE ALL ON FUNCTION backend.budget_key(VARIADIC p_parts text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backend.source_network(p_source_ip inet, p_bits integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.admin_attempts_key(p_username text, p_source_ip inet) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.admin_attempts_wait(p_key bytea, p_most numeric) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.administrator_find(p_username text) FROM PUBLIC;
 

@@ -68,7 +68,20 @@ def test_a_token_is_one_or_is_refused_by_its_shape(world: World) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["\u200b", "\u2060", "\u3164", "\u2800", "\u180e", "\u00ad", "\ufeff", "\U000e0041", "   ", "x" * 65, "\u00a0Bob", "Bob\u00a0"],
+    [
+        "\u200b",
+        "\u2060",
+        "\u3164",
+        "\u2800",
+        "\u180e",
+        "\u00ad",
+        "\ufeff",
+        "\U000e0041",
+        "   ",
+        "x" * 65,
+        "\u00a0Bob",
+        "Bob\u00a0",
+    ],
 )
 def test_no_name_keeps_anybody_out(name: str, world: World) -> None:
     subject = new_subject()
