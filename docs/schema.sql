@@ -410,6 +410,7 @@ CREATE FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea
     AS $$
 DECLARE
     v_email text := email_normalise(p_body ->> 'email');
+    v_source bytea := budget_key('address', v_email, source_network(p_source_ip, 24));
     v_ttl interval := setting_interval('challenge_ttl');
     v_account accounts%ROWTYPE;
     v_live bigint;
@@ -428,24 +429,24 @@ BEGIN
     IF v_account.permanent_block OR EXISTS (SELECT FROM blocked_emails AS b WHERE b.email = v_email) THEN
         PERFORM fail(400, 'email_blocked', 'This address cannot be used.');
     END IF;
+    -- Of this network alone, here and below: who asks in somebody's stead neither uses up their challenges nor is told of them.
     SELECT count(*) INTO v_live FROM auth_challenges AS c
-     WHERE c.email = v_email AND c.consumed_at IS NULL AND c.expires_at > backend.now()
+     WHERE c.email = v_email AND c.source_hash = v_source AND c.consumed_at IS NULL AND c.expires_at > backend.now()
        AND c.created_at > backend.now() - setting_interval('challenge_throttle_window');
     v_refused := code_mail_spend(v_email, p_source_ip, v_account.user_id IS NOT NULL, v_live >= setting('challenge_throttle_max'));
     IF v_refused IS NULL THEN
-        INSERT INTO auth_challenges (challenge_id, email, code_hash, language, expires_at)
-        VALUES (v_challenge_id, v_email, code_hash(v_challenge_id, p_code_hash),
+        INSERT INTO auth_challenges (challenge_id, email, source_hash, code_hash, language, expires_at)
+        VALUES (v_challenge_id, v_email, v_source, code_hash(v_challenge_id, p_code_hash),
                 lower(substring(p_body ->> 'locale' FROM '^([A-Za-z]{2,8})(?![A-Za-z])')), backend.now() + v_ttl);
         PERFORM mail_enqueue(
             'auth.login_code', v_challenge_id::text, ARRAY[v_email],
             jsonb_build_object('code', p_code, 'minutes', ceil(extract(epoch FROM v_ttl) / 60)::integer),
             NULL, backend.now() + v_ttl);
     ELSIF v_refused <> 'network' THEN
-        -- Whoever had it mailed, its code is in the owner's hands: they are not locked out by somebody who asks in their stead.
         UPDATE auth_challenges SET requests = requests + 1
          WHERE challenge_id = (
              SELECT c.challenge_id FROM auth_challenges AS c
-              WHERE c.email = v_email AND c.consumed_at IS NULL AND c.expires_at > backend.now()
+              WHERE c.email = v_email AND c.source_hash = v_source AND c.consumed_at IS NULL AND c.expires_at > backend.now()
                 AND (v_refused = 'throttle' OR c.attempts < setting('challenge_max_attempts'))
               ORDER BY c.created_at DESC, c.challenge_id DESC LIMIT 1)
         RETURNING challenge_id INTO v_reused_id;
@@ -454,7 +455,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea, p_source_ip inet) IS 'Mails a sign-in code; where the address is throttled or a budget is used up, uses a live challenge again or names one that is not there. The answer does not tell which. GX400 invalid_request, email_blocked.';
+COMMENT ON FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea, p_source_ip inet) IS 'Mails a sign-in code; where the address is throttled or a budget is used up, uses a live challenge of the same network again or names one that is not there. The answer does not tell which. GX400 invalid_request, email_blocked.';
 
 CREATE FUNCTION api.engine_access(p_user_id uuid, p_game_id uuid, p_is_command boolean) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -884,10 +885,12 @@ BEGIN
         PERFORM fail(409, 'conflict', 'This account has been deleted.');
     END IF;
     SELECT i.user_id INTO v_holder_id FROM identities AS i WHERE i.provider = v_provider AND i.subject = v_subject;
-    IF v_holder_id <> p_user_id THEN
-        PERFORM fail(409, 'identity_taken', 'This way in belongs to another account.');
-    ELSIF v_holder_id IS NULL THEN
-        IF EXISTS (SELECT FROM identities AS i WHERE i.user_id = p_user_id AND i.provider = v_provider) THEN
+    -- Who has it is told so again, also while they are blocked.
+    IF v_holder_id IS DISTINCT FROM p_user_id THEN
+        PERFORM block_refuse(v_account);
+        IF v_holder_id IS NOT NULL THEN
+            PERFORM fail(409, 'identity_taken', 'This way in belongs to another account.');
+        ELSIF EXISTS (SELECT FROM identities AS i WHERE i.user_id = p_user_id AND i.provider = v_provider) THEN
             PERFORM fail(409, 'conflict', 'This account has another way in of the same kind.');
         END IF;
         INSERT INTO identities (provider, subject, user_id) VALUES (v_provider, v_subject, p_user_id);
@@ -903,7 +906,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION api.identity_link(p_user_id uuid, p_body jsonb) IS 'Gives an account one more way in; again changes nothing. GX400 invalid_request, email_blocked, GX404 account_not_found, GX409 conflict, identity_taken.';
+COMMENT ON FUNCTION api.identity_link(p_user_id uuid, p_body jsonb) IS 'Gives an account one more way in; again changes nothing. GX400 invalid_request, email_blocked, GX403 account_blocked, sanctioned, GX404 account_not_found, GX409 conflict, identity_taken.';
 
 CREATE FUNCTION api.identity_session_open(p_provider text, p_body jsonb, p_token text, p_token_hash bytea, p_source_country text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -929,10 +932,8 @@ BEGIN
         v_account := account_create(
             p_provider, v_subject, NULL, lower(substring(p_body ->> 'locale' FROM '^([A-Za-z]{2,8})(?![A-Za-z])')), v_time_zone,
             p_source_country, p_body ->> 'display_name');
-    ELSIF v_account.permanent_block THEN
-        PERFORM fail(403, 'account_blocked', 'This account is blocked for good.');
-    ELSIF is_sanctioned(v_account.user_id, 'login_block') THEN
-        PERFORM fail(403, 'sanctioned', 'This account may not sign in at present.', '{"sanction": "login_block"}');
+    ELSE
+        PERFORM block_refuse(v_account);
     END IF;
     INSERT INTO device_sessions (user_id, kind, token_hash) VALUES (v_account.user_id, 'token', p_token_hash)
     RETURNING device_session_id INTO v_session_id;
@@ -950,6 +951,8 @@ CREATE FUNCTION api.identity_unlink(p_user_id uuid, p_provider text) RETURNS api
 DECLARE
     v_account accounts%ROWTYPE;
 BEGIN
+    -- Before the row: nobody asks for a code meanwhile, which would be left.
+    PERFORM ways_in_lock(p_user_id);
     -- Locked: of two who unlink at once, the second counts what the first has left.
     SELECT * INTO v_account FROM accounts WHERE user_id = p_user_id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
@@ -958,18 +961,24 @@ BEGIN
         PERFORM fail(409, 'conflict', 'This account has been deleted.');
     ELSIF NOT EXISTS (SELECT FROM identities AS i WHERE i.user_id = p_user_id AND i.provider = p_provider) THEN
         PERFORM fail(404, 'identity_not_found', 'This account has no such way in.');
-    ELSIF NOT EXISTS (SELECT FROM identities AS i WHERE i.user_id = p_user_id AND i.provider <> p_provider) THEN
+    END IF;
+    -- Whoever is blocked frees no way in, to come back by it as somebody else.
+    PERFORM block_refuse(v_account);
+    IF NOT EXISTS (SELECT FROM identities AS i WHERE i.user_id = p_user_id AND i.provider <> p_provider) THEN
         PERFORM fail(409, 'last_identity', 'Without its last way in nobody could use the account.');
     END IF;
     DELETE FROM identities AS i WHERE i.user_id = p_user_id AND i.provider = p_provider;
     IF p_provider = 'email' THEN
         UPDATE accounts SET email = NULL WHERE user_id = p_user_id;
+        -- When the account is deleted one day, nothing leads from it to this address any more.
+        PERFORM mail_forget(p_user_id, code_mails(ARRAY[v_account.email]));
+        DELETE FROM auth_challenges WHERE email = v_account.email;
     END IF;
     RETURN ROW(204, NULL, NULL)::api.reply;
 END;
 $$;
 
-COMMENT ON FUNCTION api.identity_unlink(p_user_id uuid, p_provider text) IS 'Takes a way in from an account that has another one. GX404 account_not_found, identity_not_found, GX409 conflict, last_identity.';
+COMMENT ON FUNCTION api.identity_unlink(p_user_id uuid, p_provider text) IS 'Takes a way in from an account that has another one, and forgets the login codes of an address. GX403 account_blocked, sanctioned, GX404 account_not_found, identity_not_found, GX409 conflict, last_identity.';
 
 CREATE FUNCTION api.invite_create(p_user_id uuid, p_game_id uuid, p_body jsonb, p_code text, p_code_hash bytea) RETURNS api.reply
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1820,7 +1829,6 @@ DECLARE
         SELECT a.email FROM accounts AS a WHERE a.user_id = p_user_id AND a.email IS NOT NULL
         UNION
         SELECT i.subject FROM identities AS i WHERE i.user_id = p_user_id AND i.provider = 'email');
-    v_delivery_ids uuid[];
     v_rule deletion_rules%ROWTYPE;
 BEGIN
     PERFORM lobby_release(p_user_id, 'deleted');
@@ -1831,27 +1839,8 @@ BEGIN
     UPDATE notification_routes AS r SET last_error = NULL
       FROM notifications AS n
      WHERE n.notification_id = r.notification_id AND n.user_id = p_user_id AND r.last_error IS NOT NULL;
-    v_delivery_ids := ARRAY(
-        SELECT d.delivery_id FROM mail_deliveries AS d
-         WHERE d.delivery_id IN (SELECT o.delivery_id FROM mail_deliveries AS o WHERE o.user_id = p_user_id
-                                 UNION
-                                 -- To the address, before there was an account: login codes.
-                                 SELECT o.delivery_id
-                                   FROM mail_recipients AS r JOIN mail_deliveries AS o USING (delivery_id) JOIN mail_templates AS t USING (template_id)
-                                  WHERE r.address = ANY (v_addresses) AND t.is_secret)
-         ORDER BY d.delivery_id
-           FOR NO KEY UPDATE OF d);
-    UPDATE mail_deliveries AS d
-       SET status = CASE WHEN t.is_secret THEN 'expired' ELSE 'cancelled' END, lease_until = NULL
-      FROM mail_templates AS t
-     WHERE t.template_id = d.template_id AND d.delivery_id = ANY (v_delivery_ids) AND d.status IN ('pending', 'retrying');
-    UPDATE mail_payloads AS p
-       SET subject = 'erased', body_text = NULL, body_html = NULL, erased_at = coalesce(p.erased_at, backend.now())
-      FROM mail_deliveries AS d
-     WHERE d.delivery_id = ANY (v_delivery_ids) AND p.payload_id = d.payload_id;
-    UPDATE mail_recipients SET address = p_user_id || '@deleted.invalid' WHERE delivery_id = ANY (v_delivery_ids);
-    UPDATE mail_attempts SET error = NULL WHERE delivery_id = ANY (v_delivery_ids) AND error IS NOT NULL;
-    UPDATE mail_dead_letters SET reason = 'erased' WHERE delivery_id = ANY (v_delivery_ids);
+    -- Also those to an address, before there was an account.
+    PERFORM mail_forget(p_user_id, ARRAY(SELECT d.delivery_id FROM mail_deliveries AS d WHERE d.user_id = p_user_id) || code_mails(v_addresses));
     FOR v_rule IN SELECT * FROM deletion_rules AS r WHERE r.rule = 'delete' ORDER BY r.table_name, r.column_name LOOP
         IF v_rule.holds = 'person' THEN
             EXECUTE format('DELETE FROM backend.%I WHERE %I = $1', v_rule.table_name, v_rule.column_name) USING p_user_id;
@@ -2302,6 +2291,72 @@ END;
 $$;
 
 COMMENT ON FUNCTION backend.code_mail_spend(p_email text, p_source_ip inet, p_is_known boolean, p_is_throttled boolean) IS 'Counts a code mail to an address asked for from there; null, or else why there is none: network, throttle, address or service. The caller holds identity_lock.';
+
+CREATE TABLE backend.mail_deliveries (
+    delivery_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    template_id text NOT NULL,
+    idempotency_key text NOT NULL,
+    payload_id uuid NOT NULL,
+    user_id uuid,
+    status text DEFAULT 'pending'::text NOT NULL,
+    priority integer NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    last_attempt_no integer DEFAULT 0 NOT NULL,
+    next_attempt_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    lease_until timestamp with time zone,
+    expires_at timestamp with time zone,
+    request_id text,
+    traceparent text,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL
+);
+
+COMMENT ON TABLE backend.mail_deliveries IS 'The outbox: one row for each mail.';
+
+COMMENT ON COLUMN backend.mail_deliveries.attempts IS 'Since it was enqueued, or sent again by an administrator.';
+
+COMMENT ON COLUMN backend.mail_deliveries.last_attempt_no IS 'Rises for ever; the fencing number of the lease.';
+
+COMMENT ON COLUMN backend.mail_deliveries.lease_until IS 'A worker has it until then.';
+
+COMMENT ON COLUMN backend.mail_deliveries.expires_at IS 'From then on it is dropped, not sent late.';
+
+COMMENT ON COLUMN backend.mail_deliveries.request_id IS 'The request that caused it; null for none.';
+
+COMMENT ON COLUMN backend.mail_deliveries.traceparent IS 'The W3C trace context of that request.';
+
+CREATE TABLE backend.mail_recipients (
+    delivery_id uuid NOT NULL,
+    address text NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT mail_recipients_address_is_plain CHECK (((address ~ '^[A-Za-z0-9!#$%&''*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$'::text) AND (length(address) <= 254)))
+);
+
+COMMENT ON TABLE backend.mail_recipients IS 'To whom a mail goes.';
+
+CREATE TABLE backend.mail_templates (
+    template_id text NOT NULL,
+    subject text NOT NULL,
+    body_text text NOT NULL,
+    body_html text NOT NULL,
+    priority integer DEFAULT 0 NOT NULL,
+    is_secret boolean DEFAULT false NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL
+);
+
+COMMENT ON TABLE backend.mail_templates IS 'One per kind of mail, in English; {{name}} is replaced, escaped in the HTML.';
+
+COMMENT ON COLUMN backend.mail_templates.priority IS 'Higher goes first.';
+
+COMMENT ON COLUMN backend.mail_templates.is_secret IS 'The body is erased when the mail is done with, and no view shows it.';
+
+CREATE FUNCTION backend.code_mails(p_addresses text[]) RETURNS uuid[]
+    LANGUAGE sql STABLE
+    RETURN ARRAY(SELECT d.delivery_id FROM ((backend.mail_recipients r JOIN backend.mail_deliveries d USING (delivery_id)) JOIN backend.mail_templates t USING (template_id)) WHERE ((r.address = ANY (code_mails.p_addresses)) AND t.is_secret));
+
+COMMENT ON FUNCTION backend.code_mails(p_addresses text[]) IS 'The login codes that were mailed to addresses, whether or not there was an account.';
 
 CREATE FUNCTION backend.code_may_be_tried(p_email text, p_source_ip inet) RETURNS boolean
     LANGUAGE plpgsql
@@ -3299,39 +3354,6 @@ $$;
 
 COMMENT ON FUNCTION backend.mail_enqueue(p_template_id text, p_idempotency_key text, p_recipients text[], p_values jsonb, p_user_id uuid, p_expires_at timestamp with time zone) IS 'Stores a mail in this transaction and wakes a worker; the same template and key again is the same mail. 22023 when a value or the recipient is missing, 23514 for what is not an address.';
 
-CREATE TABLE backend.mail_deliveries (
-    delivery_id uuid DEFAULT backend.uuid_v7() NOT NULL,
-    template_id text NOT NULL,
-    idempotency_key text NOT NULL,
-    payload_id uuid NOT NULL,
-    user_id uuid,
-    status text DEFAULT 'pending'::text NOT NULL,
-    priority integer NOT NULL,
-    attempts integer DEFAULT 0 NOT NULL,
-    last_attempt_no integer DEFAULT 0 NOT NULL,
-    next_attempt_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    lease_until timestamp with time zone,
-    expires_at timestamp with time zone,
-    request_id text,
-    traceparent text,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL
-);
-
-COMMENT ON TABLE backend.mail_deliveries IS 'The outbox: one row for each mail.';
-
-COMMENT ON COLUMN backend.mail_deliveries.attempts IS 'Since it was enqueued, or sent again by an administrator.';
-
-COMMENT ON COLUMN backend.mail_deliveries.last_attempt_no IS 'Rises for ever; the fencing number of the lease.';
-
-COMMENT ON COLUMN backend.mail_deliveries.lease_until IS 'A worker has it until then.';
-
-COMMENT ON COLUMN backend.mail_deliveries.expires_at IS 'From then on it is dropped, not sent late.';
-
-COMMENT ON COLUMN backend.mail_deliveries.request_id IS 'The request that caused it; null for none.';
-
-COMMENT ON COLUMN backend.mail_deliveries.traceparent IS 'The W3C trace context of that request.';
-
 CREATE TABLE backend.mail_payloads (
     payload_id uuid DEFAULT backend.uuid_v7() NOT NULL,
     subject text NOT NULL,
@@ -3346,23 +3368,6 @@ CREATE TABLE backend.mail_payloads (
 
 COMMENT ON TABLE backend.mail_payloads IS 'What a mail says, as it was rendered.';
 
-CREATE TABLE backend.mail_templates (
-    template_id text NOT NULL,
-    subject text NOT NULL,
-    body_text text NOT NULL,
-    body_html text NOT NULL,
-    priority integer DEFAULT 0 NOT NULL,
-    is_secret boolean DEFAULT false NOT NULL,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL
-);
-
-COMMENT ON TABLE backend.mail_templates IS 'One per kind of mail, in English; {{name}} is replaced, escaped in the HTML.';
-
-COMMENT ON COLUMN backend.mail_templates.priority IS 'Higher goes first.';
-
-COMMENT ON COLUMN backend.mail_templates.is_secret IS 'The body is erased when the mail is done with, and no view shows it.';
-
 CREATE FUNCTION backend.mail_erase(p_delivery_id uuid) RETURNS void
     LANGUAGE sql
     BEGIN ATOMIC
@@ -3373,6 +3378,28 @@ CREATE FUNCTION backend.mail_erase(p_delivery_id uuid) RETURNS void
 END;
 
 COMMENT ON FUNCTION backend.mail_erase(p_delivery_id uuid) IS 'Forgets what a secret mail said; leaves any other alone.';
+
+CREATE FUNCTION backend.mail_forget(p_user_id uuid, p_delivery_ids uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM FROM mail_deliveries AS d WHERE d.delivery_id = ANY (p_delivery_ids) ORDER BY d.delivery_id FOR NO KEY UPDATE;
+    UPDATE mail_deliveries AS d
+       SET status = CASE WHEN t.is_secret THEN 'expired' ELSE 'cancelled' END, lease_until = NULL
+      FROM mail_templates AS t
+     WHERE t.template_id = d.template_id AND d.delivery_id = ANY (p_delivery_ids) AND d.status IN ('pending', 'retrying');
+    UPDATE mail_payloads AS p
+       SET subject = 'erased', body_text = NULL, body_html = NULL, erased_at = coalesce(p.erased_at, backend.now())
+      FROM mail_deliveries AS d
+     WHERE d.delivery_id = ANY (p_delivery_ids) AND p.payload_id = d.payload_id;
+    UPDATE mail_recipients SET address = p_user_id || '@deleted.invalid' WHERE delivery_id = ANY (p_delivery_ids);
+    UPDATE mail_attempts SET error = NULL WHERE delivery_id = ANY (p_delivery_ids) AND error IS NOT NULL;
+    UPDATE mail_dead_letters SET reason = 'erased' WHERE delivery_id = ANY (p_delivery_ids);
+END;
+$$;
+
+COMMENT ON FUNCTION backend.mail_forget(p_user_id uuid, p_delivery_ids uuid[]) IS 'Stops mails to a person that have not gone out, and erases what they said and where they went.';
 
 CREATE FUNCTION backend.mail_render(p_template text, p_values jsonb, p_is_html boolean) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
@@ -5022,6 +5049,7 @@ COMMENT ON FUNCTION worker.turns_defer(p_limit integer) IS 'Puts the turns that 
 CREATE TABLE backend.auth_challenges (
     challenge_id uuid DEFAULT backend.uuid_v7() NOT NULL,
     email text NOT NULL,
+    source_hash bytea NOT NULL,
     code_hash bytea NOT NULL,
     language text,
     attempts integer DEFAULT 0 NOT NULL,
@@ -5032,10 +5060,13 @@ CREATE TABLE backend.auth_challenges (
     updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     CONSTRAINT auth_challenges_code_hash_has_32_bytes CHECK ((length(code_hash) = 32)),
     CONSTRAINT auth_challenges_email_is_normalised CHECK (((email = lower(email)) AND (length(email) <= 254))),
-    CONSTRAINT auth_challenges_expire_after_they_start CHECK ((expires_at > created_at))
+    CONSTRAINT auth_challenges_expire_after_they_start CHECK ((expires_at > created_at)),
+    CONSTRAINT auth_challenges_source_hash_has_32_bytes CHECK ((length(source_hash) = 32))
 );
 
 COMMENT ON TABLE backend.auth_challenges IS 'A code that was mailed, or asked for while it was throttled.';
+
+COMMENT ON COLUMN backend.auth_challenges.source_hash IS 'The address and the network that asked, as budgets know them: from elsewhere it is never used again.';
 
 COMMENT ON COLUMN backend.auth_challenges.code_hash IS 'SHA-256 over the id and the app''s HMAC of the code.';
 
@@ -5423,16 +5454,6 @@ CREATE TABLE backend.mail_dead_letters (
 );
 
 COMMENT ON TABLE backend.mail_dead_letters IS 'Mail that was given up; one row while it is dead.';
-
-CREATE TABLE backend.mail_recipients (
-    delivery_id uuid NOT NULL,
-    address text NOT NULL,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT mail_recipients_address_is_plain CHECK (((address ~ '^[A-Za-z0-9!#$%&''*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$'::text) AND (length(address) <= 254)))
-);
-
-COMMENT ON TABLE backend.mail_recipients IS 'To whom a mail goes.';
 
 CREATE VIEW backend.invariants_mail AS
  SELECT 'sent_mail_without_a_sent_attempt'::text AS invariant,
@@ -6468,6 +6489,8 @@ REVOKE ALL ON FUNCTION backend.code_hash(p_challenge_id uuid, p_code_hash bytea)
 
 REVOKE ALL ON FUNCTION backend.code_mail_spend(p_email text, p_source_ip inet, p_is_known boolean, p_is_throttled boolean) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.code_mails(p_addresses text[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.code_may_be_tried(p_email text, p_source_ip inet) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.code_was_right(p_email text) FROM PUBLIC;
@@ -6547,6 +6570,8 @@ REVOKE ALL ON FUNCTION backend.lobby_release(p_user_id uuid, p_reason text) FROM
 REVOKE ALL ON FUNCTION backend.mail_enqueue(p_template_id text, p_idempotency_key text, p_recipients text[], p_values jsonb, p_user_id uuid, p_expires_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.mail_erase(p_delivery_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.mail_forget(p_user_id uuid, p_delivery_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.mail_render(p_template text, p_values jsonb, p_is_html boolean) FROM PUBLIC;
 
