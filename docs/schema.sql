@@ -2024,11 +2024,8 @@ BEGIN
         PERFORM fail(404, 'account_not_found', 'There is no such account.');
     ELSIF v_account.deleted_at IS NOT NULL THEN
         PERFORM fail(403, 'account_deleted', 'This account has been deleted.');
-    ELSIF v_account.permanent_block THEN
-        PERFORM fail(403, 'account_blocked', 'This account is blocked for good.');
-    ELSIF is_sanctioned(p_user_id, 'login_block') THEN
-        PERFORM fail(403, 'sanctioned', 'This account may not sign in at present.', '{"sanction": "login_block"}');
     END IF;
+    PERFORM block_refuse(v_account);
     RETURN v_account;
 END;
 $$;
@@ -2166,6 +2163,21 @@ CREATE FUNCTION backend.audit_json(p_entry backend.audit_log) RETURNS jsonb
     RETURN jsonb_build_object('audit_id', (p_entry).audit_id, 'admin', (p_entry).admin, 'action', (p_entry).action, 'object_type', (p_entry).object_type, 'object_id', (p_entry).object_id, 'details', (p_entry).details, 'source_ip', host((p_entry).source_ip), 'request_id', (p_entry).request_id, 'at', backend.ts((p_entry).created_at));
 
 COMMENT ON FUNCTION backend.audit_json(p_entry backend.audit_log) IS 'The audit object of the contract.';
+
+CREATE FUNCTION backend.block_refuse(p_account backend.accounts) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF p_account.permanent_block THEN
+        PERFORM fail(403, 'account_blocked', 'This account is blocked for good.');
+    ELSIF is_sanctioned(p_account.user_id, 'login_block') THEN
+        PERFORM fail(403, 'sanctioned', 'This account may not sign in at present.', '{"sanction": "login_block"}');
+    END IF;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.block_refuse(p_account backend.accounts) IS 'Refuses what a person who may not sign in may not do either. GX403 account_blocked, sanctioned.';
 
 CREATE TABLE backend.blocked_emails (
     email text NOT NULL,
@@ -6478,6 +6490,8 @@ REVOKE ALL ON FUNCTION backend.administrator_require(p_admin text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backend.audit(p_admin text, p_action text, p_object_type text, p_object_id text, p_details jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.audit_json(p_entry backend.audit_log) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.block_refuse(p_account backend.accounts) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.blocked_email_json(p_blocked backend.blocked_emails) FROM PUBLIC;
 

@@ -1,7 +1,9 @@
 -- Test galaxy-backend:api/identities
 
 BEGIN;
-SELECT plan(61);
+SELECT plan(69);
+-- Before anything is counted for the whole service: tests that do that and move the clock go one after another.
+SELECT FROM backend.clock FOR UPDATE \g /dev/null
 \ir ../helpers.psql
 
 -- Attributes and privileges.
@@ -126,6 +128,22 @@ SELECT throws_ok($$SELECT pg_temp.link(gen_random_uuid(), 'telegram', '817')$$, 
 SELECT is((pg_temp.link(:'cid', 'email', ' Cid@Example.ORG')).body::jsonb ->> 'subject', 'cid@example.org', 'an address is put in its form');
 RESET ROLE;
 SELECT is((SELECT email FROM backend.accounts WHERE user_id = :'cid'), 'cid@example.org', 'and is the account''s');
+
+-- Whoever is blocked changes no way in: with the address free they would come back as somebody else.
+SELECT a.user_id AS mal FROM backend.account_create('email', 'mal@example.org', 'mal@example.org', 'en', 'UTC', NULL) AS a \gset
+INSERT INTO backend.identities (provider, subject, user_id) VALUES ('telegram', 'mal', :'mal');
+SELECT backend.sanction_apply(:'mal', 'login_block', 'x', 'root', NULL) \g /dev/null
+SET LOCAL ROLE backend_api;
+SELECT throws_ok(format($$SELECT api.identity_unlink(%L, 'email')$$, :'mal'), 'GX403', 'sanctioned', 'who may not sign in frees no address');
+SELECT throws_ok(format($$SELECT pg_temp.link(%L, 'email', 'other@example.org')$$, :'mal'), 'GX403', 'sanctioned', 'and gets no other');
+SELECT is((pg_temp.link(:'mal', 'email', 'mal@example.org')).status, 201, 'what is there is linked still');
+RESET ROLE;
+SELECT backend.sanction_apply(:'mal', 'permanent_block', 'x', 'root', NULL) \g /dev/null
+SET LOCAL ROLE backend_api;
+SELECT throws_ok(format($$SELECT api.identity_unlink(%L, 'telegram')$$, :'mal'), 'GX403', 'account_blocked', 'nor does who is blocked for good');
+SELECT throws_ok(format($$SELECT pg_temp.link(%L, 'telegram', '815')$$, :'mal'), 'GX403', 'account_blocked', 'who is not told who has a way in');
+SELECT is((pg_temp.link(:'mal', 'telegram', 'mal')).status, 201, 'what is there is linked still');
+RESET ROLE;
 SELECT is((SELECT w.all FROM ways AS w WHERE w.user_id = :'bob'), ARRAY['email:bob@example.org', 'telegram:815'], 'nothing else was linked');
 SELECT is(
     pg_temp.violated(format($$INSERT INTO backend.identities VALUES ('email', 'x@example.org', %L)$$, :'cid')), 'identities_one_per_person_and_provider', 'the table says so too');
@@ -137,8 +155,14 @@ SELECT throws_ok(format($$SELECT api.identity_unlink(%L, 'telegram')$$, :'bob'),
 SELECT throws_ok(format($$SELECT api.identity_unlink(%L, 'email')$$, :'bob'), 'GX409', 'last_identity', 'nor the last one');
 SELECT throws_ok(format($$SELECT api.identity_unlink(%L, 'email')$$, :'gone'), 'GX409', 'conflict', 'nor any of who is gone');
 SELECT throws_ok($$SELECT api.identity_unlink(gen_random_uuid(), 'email')$$, 'GX404', 'account_not_found', 'nor of nobody');
+SELECT api.email_code_send(jsonb_build_object('email', e), '123456', sha256('x'), NULL) FROM unnest(ARRAY['cid@example.org', 'bob@example.org']) AS e \g /dev/null
 SELECT is((api.identity_unlink(:'cid', 'email')).status, 204, 'an address too');
 RESET ROLE;
+SELECT results_eq(
+    $$SELECT r.address COLLATE "C", d.status, p.body_text IS NULL FROM backend.mail_deliveries AS d JOIN backend.mail_recipients AS r USING (delivery_id) JOIN backend.mail_payloads AS p USING (payload_id)
+       ORDER BY d.status$$,
+    format($$VALUES (%L COLLATE "C", 'expired', true), ('bob@example.org', 'pending', false)$$, :'cid' || '@deleted.invalid'), 'the codes that were mailed to it are forgotten');
+SELECT results_eq('SELECT email FROM backend.auth_challenges', $$VALUES ('bob@example.org')$$, 'and open nothing');
 SELECT is((SELECT email FROM backend.accounts WHERE user_id = :'cid'), NULL, 'and is the account''s no more');
 SELECT is((SELECT email FROM backend.accounts WHERE user_id = :'bob'), 'bob@example.org', 'another''s stays');
 SELECT is_empty('SELECT * FROM backend.invariants_accounts', 'all of it holds together');

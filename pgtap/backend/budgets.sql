@@ -3,6 +3,8 @@
 BEGIN;
 SELECT plan(92);
 \ir ../helpers.psql
+-- Before anything is counted for the whole service: tests that do that and move the clock go one after another.
+SELECT FROM backend.clock FOR UPDATE \g /dev/null
 
 -- Attributes.
 SELECT has_table('backend', 'auth_budgets', 'there is auth_budgets');

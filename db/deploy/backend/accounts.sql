@@ -214,6 +214,21 @@ RETURN EXISTS (SELECT FROM backend.sanction_active AS s
                 WHERE s.user_id = p_user_id AND s.code = p_code AND NOT backend.is_over(s.expires_at));
 COMMENT ON FUNCTION backend.is_sanctioned(uuid, text) IS 'Whether a sanction is in force for a person.';
 
+CREATE FUNCTION backend.block_refuse(p_account backend.accounts) RETURNS void
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF p_account.permanent_block THEN
+        PERFORM fail(403, 'account_blocked', 'This account is blocked for good.');
+    ELSIF is_sanctioned(p_account.user_id, 'login_block') THEN
+        PERFORM fail(403, 'sanctioned', 'This account may not sign in at present.', '{"sanction": "login_block"}');
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION backend.block_refuse(backend.accounts) IS
+    'Refuses what a person who may not sign in may not do either. GX403 account_blocked, sanctioned.';
+
 CREATE FUNCTION backend.account_require(p_user_id uuid) RETURNS backend.accounts
 LANGUAGE plpgsql STABLE SECURITY INVOKER
 SET search_path = backend, pg_catalog, pg_temp
@@ -226,11 +241,8 @@ BEGIN
         PERFORM fail(404, 'account_not_found', 'There is no such account.');
     ELSIF v_account.deleted_at IS NOT NULL THEN
         PERFORM fail(403, 'account_deleted', 'This account has been deleted.');
-    ELSIF v_account.permanent_block THEN
-        PERFORM fail(403, 'account_blocked', 'This account is blocked for good.');
-    ELSIF is_sanctioned(p_user_id, 'login_block') THEN
-        PERFORM fail(403, 'sanctioned', 'This account may not sign in at present.', '{"sanction": "login_block"}');
     END IF;
+    PERFORM block_refuse(v_account);
     RETURN v_account;
 END;
 $$;

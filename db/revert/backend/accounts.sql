@@ -13,6 +13,7 @@ DROP FUNCTION backend.account_find(text, text);
 DROP FUNCTION backend.identity_lock(text, text);
 DROP FUNCTION backend.user_name_random();
 DROP FUNCTION backend.account_require(uuid);
+DROP FUNCTION backend.block_refuse(backend.accounts);
 DROP FUNCTION backend.is_sanctioned(uuid, text);
 DROP FUNCTION backend.is_over(timestamptz);
 DROP TABLE backend.limit_active;

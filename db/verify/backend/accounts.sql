@@ -28,6 +28,7 @@ BEGIN
     PERFORM 'backend.limit_records'::regclass;
     PERFORM 'backend.is_over(timestamptz)'::regprocedure;
     PERFORM 'backend.is_sanctioned(uuid, text)'::regprocedure;
+    PERFORM 'backend.block_refuse(backend.accounts)'::regprocedure;
     PERFORM 'backend.identity_lock(text, text)'::regprocedure;
     PERFORM 'backend.account_find(text, text)'::regprocedure;
     PERFORM 'backend.entitlement_settle(uuid)'::regprocedure;
