@@ -1,7 +1,7 @@
 -- Test galaxy-backend:api/users
 
 BEGIN;
-SELECT plan(161);
+SELECT plan(162);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -51,7 +51,9 @@ SELECT is(pg_temp.refused(format('SELECT api.user_entitlement_grant(''root'', %L
     ('{"tier": "gold", "reason_code": "x"}', '[{"path": "tier", "problem": "is not a tier"}]', 'a tier is one that there is'),
     (jsonb_build_object('tier', 'monthly', 'reason_code', 'x', 'ends_at', backend.ts(backend.now()))::text, '[{"path": "ends_at", "problem": "is not in the future"}]', 'an end is to come'),
     (jsonb_build_object('tier', 'monthly', 'reason_code', 'x', 'starts_at', backend.ts(backend.now() + interval '1 day'), 'ends_at', backend.ts(backend.now() + interval '1 day'))::text,
-        '[{"path": "ends_at", "problem": "is not after starts_at"}]', 'and comes after the begin')
+        '[{"path": "ends_at", "problem": "is not after starts_at"}]', 'and comes after the begin'),
+    (jsonb_build_object('tier', 'monthly', 'reason_code', 'x', 'starts_at', backend.ts(backend.now() - interval '720 hours'))::text,
+        '[{"path": "starts_at", "problem": "is so long ago that it would be over"}]', 'also of a grant that ends by itself')
   ) AS t(b, h, d);
 
 -- Sanctions.

@@ -84,6 +84,8 @@ BEGIN
     v_ends_at := moment_to_come(p_body, 'ends_at');
     IF v_ends_at <= coalesce(v_starts_at, backend.now()) THEN
         v_problems := v_problems || '{"path": "ends_at", "problem": "is not after starts_at"}'::jsonb;
+    ELSIF v_ends_at IS NULL AND is_over(entitlement_end(p_body ->> 'tier', v_starts_at)) THEN
+        v_problems := v_problems || '{"path": "starts_at", "problem": "is so long ago that it would be over"}'::jsonb;
     END IF;
     IF NOT EXISTS (SELECT FROM entitlement_tiers AS t WHERE t.tier = p_body ->> 'tier') THEN
         v_problems := v_problems || '{"path": "tier", "problem": "is not a tier"}'::jsonb;
