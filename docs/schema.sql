@@ -1488,6 +1488,8 @@ BEGIN
     v_ends_at := moment_to_come(p_body, 'ends_at');
     IF v_ends_at <= coalesce(v_starts_at, backend.now()) THEN
         v_problems := v_problems || '{"path": "ends_at", "problem": "is not after starts_at"}'::jsonb;
+    ELSIF v_ends_at IS NULL AND is_over(entitlement_end(p_body ->> 'tier', v_starts_at)) THEN
+        v_problems := v_problems || '{"path": "starts_at", "problem": "is so long ago that it would be over"}'::jsonb;
     END IF;
     IF NOT EXISTS (SELECT FROM entitlement_tiers AS t WHERE t.tier = p_body ->> 'tier') THEN
         v_problems := v_problems || '{"path": "tier", "problem": "is not a tier"}'::jsonb;
@@ -1587,6 +1589,7 @@ BEGIN
                      WHERE (v_before IS NULL OR a.user_id < v_before)
                        AND (v_q IS NULL OR strpos(a.email, v_q) > 0 OR strpos(a.user_name, v_q) > 0
                             OR strpos(lower(a.display_name), v_q) > 0 OR a.user_id::text = v_q
+                            OR EXISTS (SELECT FROM identities AS i WHERE i.user_id = a.user_id AND i.subject = btrim(p_q))
                             -- What is left of the address of somebody who is gone.
                             OR a.email_hash = sha256(convert_to(v_q, 'UTF8')))
                        AND (p_status IS NULL
@@ -1603,7 +1606,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION api.user_list(p_admin text, p_limit integer, p_cursor text, p_q text, p_status text[], p_tier text, p_sanction text) IS 'People, newest first: by a part of address, user name or display name, or by id; by state, tier and sanction. GX400 invalid_cursor, GX401 unauthorized.';
+COMMENT ON FUNCTION api.user_list(p_admin text, p_limit integer, p_cursor text, p_q text, p_status text[], p_tier text, p_sanction text) IS 'People, newest first: by a part of address, user name or display name, by id or by a subject of a provider; by state, tier and sanction. GX400 invalid_cursor, GX401 unauthorized.';
 
 CREATE FUNCTION api.user_sanction_apply(p_admin text, p_user_id uuid, p_body jsonb) RETURNS api.reply
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1711,7 +1714,7 @@ COMMENT ON FUNCTION api.user_soft_delete(p_admin text, p_user_id uuid, p_body js
 CREATE FUNCTION backend.display_name_clean(p_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
 DECLARE
     -- Every space of Unicode, not only the ASCII one.
     v_name text := btrim(normalize(p_name, NFC), E' \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000');
@@ -1720,15 +1723,12 @@ BEGIN
     IF v_name ~ '[\u0001-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]' THEN
         RETURN NULL;
     END IF;
-    -- A name of which nothing is seen: blanks, and what is not shown at all.
-    IF v_name ~ '^[ \u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]*$'
-       OR length(v_name) > 64
-    THEN
+    IF NOT is_seen(v_name) OR length(v_name) > 64 THEN
         RETURN NULL;
     END IF;
     RETURN v_name;
 END;
-$_$;
+$$;
 
 COMMENT ON FUNCTION backend.display_name_clean(p_name text) IS 'A display name as it is kept: NFC, trimmed; null for one that may not be.';
 
@@ -2632,6 +2632,32 @@ CREATE FUNCTION backend.engine_version_newest() RETURNS text
 
 COMMENT ON FUNCTION backend.engine_version_newest() IS 'The newest enabled version; null for none.';
 
+CREATE TABLE backend.entitlement_tiers (
+    tier text NOT NULL,
+    is_paid boolean NOT NULL,
+    duration interval,
+    max_registered_race_names integer NOT NULL,
+    max_owned_private_games integer NOT NULL,
+    max_pending_applications integer NOT NULL,
+    max_active_memberships integer NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT entitlement_tiers_applications_not_negative CHECK ((max_pending_applications >= 0)),
+    CONSTRAINT entitlement_tiers_free_has_no_end CHECK (((tier <> 'free'::text) OR (duration IS NULL))),
+    CONSTRAINT entitlement_tiers_memberships_not_negative CHECK ((max_active_memberships >= 0)),
+    CONSTRAINT entitlement_tiers_private_games_not_negative CHECK ((max_owned_private_games >= 0)),
+    CONSTRAINT entitlement_tiers_race_names_not_negative CHECK ((max_registered_race_names >= 0)),
+    CONSTRAINT entitlement_tiers_tier_is_snake_case CHECK ((tier ~ '^[a-z][a-z0-9_]*$'::text))
+);
+
+COMMENT ON TABLE backend.entitlement_tiers IS 'What a person may have, by tier; duration is null where a grant has no end of its own.';
+
+CREATE FUNCTION backend.entitlement_end(p_tier text, p_starts_at timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    RETURN (SELECT (((entitlement_end.p_starts_at AT TIME ZONE 'UTC'::text) + t.duration) AT TIME ZONE 'UTC'::text) AS timezone FROM backend.entitlement_tiers t WHERE (t.tier = entitlement_end.p_tier));
+
+COMMENT ON FUNCTION backend.entitlement_end(p_tier text, p_starts_at timestamp with time zone) IS 'When a grant of a tier ends by itself; null for never.';
+
 CREATE TABLE backend.entitlement_records (
     entitlement_record_id uuid DEFAULT backend.uuid_v7() NOT NULL,
     user_id uuid NOT NULL,
@@ -2659,9 +2685,7 @@ BEGIN
     -- First what has ended meanwhile: in the books it comes before this one.
     PERFORM entitlement_settle(p_user_id);
     INSERT INTO entitlement_records (user_id, tier, source, actor, reason_code, starts_at, ends_at)
-    SELECT p_user_id, t.tier, 'admin', p_actor, p_reason_code, v_starts_at,
-           -- Days of 24 hours, wherever the server is.
-           coalesce(p_ends_at, (v_starts_at AT TIME ZONE 'UTC' + t.duration) AT TIME ZONE 'UTC')
+    SELECT p_user_id, t.tier, 'admin', p_actor, p_reason_code, v_starts_at, coalesce(p_ends_at, entitlement_end(t.tier, v_starts_at))
       FROM entitlement_tiers AS t WHERE t.tier = p_tier
     RETURNING * INTO v_record;
     PERFORM entitlement_settle(p_user_id);
@@ -2728,26 +2752,6 @@ END;
 $$;
 
 COMMENT ON FUNCTION backend.entitlement_settle(p_user_id uuid) IS 'Writes down what is in force for a person, and that free followed a grant that ended; again changes nothing. The account is locked by the caller.';
-
-CREATE TABLE backend.entitlement_tiers (
-    tier text NOT NULL,
-    is_paid boolean NOT NULL,
-    duration interval,
-    max_registered_race_names integer NOT NULL,
-    max_owned_private_games integer NOT NULL,
-    max_pending_applications integer NOT NULL,
-    max_active_memberships integer NOT NULL,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT entitlement_tiers_applications_not_negative CHECK ((max_pending_applications >= 0)),
-    CONSTRAINT entitlement_tiers_free_has_no_end CHECK (((tier <> 'free'::text) OR (duration IS NULL))),
-    CONSTRAINT entitlement_tiers_memberships_not_negative CHECK ((max_active_memberships >= 0)),
-    CONSTRAINT entitlement_tiers_private_games_not_negative CHECK ((max_owned_private_games >= 0)),
-    CONSTRAINT entitlement_tiers_race_names_not_negative CHECK ((max_registered_race_names >= 0)),
-    CONSTRAINT entitlement_tiers_tier_is_snake_case CHECK ((tier ~ '^[a-z][a-z0-9_]*$'::text))
-);
-
-COMMENT ON TABLE backend.entitlement_tiers IS 'What a person may have, by tier; duration is null where a grant has no end of its own.';
 
 CREATE FUNCTION backend.entitlement_tier_json(p_tier backend.entitlement_tiers) RETURNS jsonb
     LANGUAGE sql STABLE
@@ -3185,6 +3189,12 @@ $$;
 
 COMMENT ON FUNCTION backend.invite_redeem(p_invite_id uuid, p_user_id uuid, p_race_name text) IS 'Takes a seat with an invite that somebody was found entitled to. GX404 invite_not_found, GX409 invalid_transition, GX422 enrollment_ended and what seat_take refuses.';
 
+CREATE FUNCTION backend.is_seen(p_text text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    RETURN (p_text !~ '^[\s\u0085\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]*$'::text);
+
+COMMENT ON FUNCTION backend.is_seen(p_text text) IS 'Whether a text for people has more than blanks and what is not shown at all. The contract''s Reason says the same.';
+
 CREATE FUNCTION backend.job_defer(p_queue text, p_task text, p_args jsonb DEFAULT '{}'::jsonb, p_lock text DEFAULT NULL::text, p_priority integer DEFAULT 0) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
@@ -3212,7 +3222,7 @@ CREATE TABLE backend.limit_records (
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     CONSTRAINT limit_records_action_is_known CHECK ((action = ANY (ARRAY['apply'::text, 'clear'::text]))),
     CONSTRAINT limit_records_apply_has_a_value CHECK (((action = 'apply'::text) = (value IS NOT NULL))),
-    CONSTRAINT limit_records_reason_has_1_to_500_characters CHECK (((length(reason) <= 500) AND (reason ~ '\S'::text))),
+    CONSTRAINT limit_records_reason_has_1_to_500_characters CHECK (((length(reason) <= 500) AND backend.is_seen(reason))),
     CONSTRAINT limit_records_value_is_not_negative CHECK ((value >= 0))
 );
 
@@ -3834,7 +3844,7 @@ CREATE TABLE backend.sanction_records (
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     CONSTRAINT sanction_records_action_is_known CHECK ((action = ANY (ARRAY['apply'::text, 'lift'::text]))),
     CONSTRAINT sanction_records_permanent_block_has_no_end CHECK ((((code)::text <> 'permanent_block'::text) OR (expires_at IS NULL))),
-    CONSTRAINT sanction_records_reason_has_1_to_500_characters CHECK (((length(reason) <= 500) AND (reason ~ '\S'::text)))
+    CONSTRAINT sanction_records_reason_has_1_to_500_characters CHECK (((length(reason) <= 500) AND backend.is_seen(reason)))
 );
 
 COMMENT ON TABLE backend.sanction_records IS 'Every sanction applied or lifted, for ever.';
@@ -6529,6 +6539,8 @@ REVOKE ALL ON FUNCTION backend.version_key(p_version text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.engine_version_newest() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.entitlement_end(p_tier text, p_starts_at timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.entitlement_grant(p_user_id uuid, p_tier text, p_actor text, p_reason_code text, p_starts_at timestamp with time zone, p_ends_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.entitlement_in_force(p_user_id uuid) FROM PUBLIC;
@@ -6570,6 +6582,8 @@ REVOKE ALL ON FUNCTION backend.invariants_collect() FROM PUBLIC;
 REVOKE ALL ON FUNCTION backend.invite_json(p_invite backend.invites) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.invite_redeem(p_invite_id uuid, p_user_id uuid, p_race_name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.is_seen(p_text text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.job_defer(p_queue text, p_task text, p_args jsonb, p_lock text, p_priority integer) FROM PUBLIC;
 

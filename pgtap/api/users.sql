@@ -1,7 +1,7 @@
 -- Test galaxy-backend:api/users
 
 BEGIN;
-SELECT plan(162);
+SELECT plan(166);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -149,6 +149,12 @@ SELECT is(pg_temp.found(q, s, t, c), e, d)
     (NULL, NULL, 'yearly', NULL, 'cid', 'by tier'), (NULL, NULL, NULL, 'login_block', 'bob', 'by a sanction that is in force'), (NULL, NULL, NULL, 'game_join_block', 'none', 'not one that was'),
     ('b', '{active}', 'free', 'login_block', 'bob', 'by all together')
   ) AS t(q, s, t, c, e, d);
+INSERT INTO backend.identities (provider, subject, user_id) VALUES ('telegram', 'Sub-4711', :'bob');
+SELECT is(
+    (SELECT string_agg(i ->> 'user_id', ',') FROM jsonb_array_elements(api.user_list('root', 50, NULL, q, NULL, NULL, NULL)::jsonb -> 'items') AS t(i)), w,
+    format('by a subject of a provider, whole and exact: %s', q))
+  FROM (VALUES ('Sub-4711', :'bob'), (' Sub-4711 ', :'bob'), ('Sub-471', NULL), ('sub-4711', NULL)) AS t(q, w);
+DELETE FROM backend.identities WHERE subject = 'Sub-4711';
 SELECT api.user_list('root', 2, NULL, NULL, NULL, NULL, NULL)::jsonb ->> 'next_cursor' AS cursor \gset
 SELECT is(jsonb_array_length(api.user_list('root', 2, :'cursor', NULL, NULL, NULL, NULL)::jsonb -> 'items'), 2, 'in pages');
 SELECT throws_ok(format('SELECT api.user_list(''root'', 2, %L, ''b'', NULL, NULL, NULL)', :'cursor'), 'GX400', 'invalid_cursor', 'a cursor is of one search');

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/accounts
 
 BEGIN;
-SELECT plan(227);
+SELECT plan(229);
 -- Before anything is counted for the whole service: tests that do that and move the clock go one after another.
 SELECT FROM backend.clock FOR UPDATE \g /dev/null
 \ir ../helpers.psql
@@ -48,7 +48,7 @@ SELECT has_index('backend', 'entitlement_snapshots', 'entitlement_snapshots_by_c
 SELECT volatility_is('backend', f, v, format('%s() is %s', f, upper(v)))
   FROM (VALUES ('is_over', 'stable'), ('is_sanctioned', 'stable'), ('account_require', 'stable'), ('block_refuse', 'stable'), ('user_name_random', 'volatile'),
                ('identity_lock', 'volatile'), ('account_find', 'volatile'), ('account_create', 'volatile'), ('account_json', 'stable'),
-               ('account_internal_json', 'stable'), ('display_name_clean', 'immutable'), ('entitlement_in_force', 'stable'), ('entitlement_settle', 'volatile')) AS t(f, v);
+               ('account_internal_json', 'stable'), ('is_seen', 'immutable'), ('display_name_clean', 'immutable'), ('entitlement_in_force', 'stable'), ('entitlement_settle', 'volatile')) AS t(f, v);
 
 -- Privileges.
 SET LOCAL ROLE backend_api;
@@ -378,6 +378,8 @@ SELECT is(pg_temp.violated(format('INSERT INTO backend.%s', replace(v, ':ann', q
     ($$entitlement_tiers SELECT 'free', false, '1 day', 1, 1, 1, 1$$, 'entitlement_tiers_free_has_no_end', 'what is free does not end'),
     ($$sanction_records (user_id, code, action, reason, actor) VALUES (:ann, 'login_block', 'apply', ' ', 'x')$$,
         'sanction_records_reason_has_1_to_500_characters', 'a sanction has a reason'),
+    ($$sanction_records (user_id, code, action, reason, actor) VALUES (:ann, 'login_block', 'apply', E' \u3164\n\u200b', 'x')$$,
+        'sanction_records_reason_has_1_to_500_characters', 'that is seen'),
     ($$sanction_records (user_id, code, action, reason, actor, expires_at) VALUES (:ann, 'permanent_block', 'apply', 'x', 'x', now())$$,
         'sanction_records_permanent_block_has_no_end', 'a block for good has no end'),
     ($$limit_records (user_id, code, action, value, reason, actor) VALUES (:ann, 'max_active_memberships', 'apply', 1, repeat('x', 501), 'x')$$,

@@ -19,6 +19,11 @@ COMMENT ON TABLE backend.time_zones IS 'The IANA time zones that a person may ch
 INSERT INTO backend.time_zones (time_zone)
 SELECT z.name FROM pg_timezone_names AS z WHERE z.name !~ '^(posix|right)/' AND z.name NOT IN ('posixrules', 'localtime', 'Factory');
 
+CREATE FUNCTION backend.is_seen(p_text text) RETURNS boolean
+LANGUAGE sql IMMUTABLE SECURITY INVOKER
+RETURN p_text !~ '^[\s\u0085\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]*$';
+COMMENT ON FUNCTION backend.is_seen(text) IS 'Whether a text for people has more than blanks and what is not shown at all. The contract''s Reason says the same.';
+
 CREATE FUNCTION backend.display_name_clean(p_name text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE SECURITY INVOKER
 SET search_path = backend, pg_catalog, pg_temp
@@ -31,10 +36,7 @@ BEGIN
     IF v_name ~ '[\u0001-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]' THEN
         RETURN NULL;
     END IF;
-    -- A name of which nothing is seen: blanks, and what is not shown at all.
-    IF v_name ~ '^[ \u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]*$'
-       OR length(v_name) > 64
-    THEN
+    IF NOT is_seen(v_name) OR length(v_name) > 64 THEN
         RETURN NULL;
     END IF;
     RETURN v_name;
@@ -147,7 +149,7 @@ CREATE TABLE backend.sanction_records (
     user_id uuid NOT NULL REFERENCES backend.accounts,
     code backend.sanction_code NOT NULL,
     action text NOT NULL CONSTRAINT sanction_records_action_is_known CHECK (action IN ('apply', 'lift')),
-    reason text NOT NULL CONSTRAINT sanction_records_reason_has_1_to_500_characters CHECK (length(reason) <= 500 AND reason ~ '\S'),
+    reason text NOT NULL CONSTRAINT sanction_records_reason_has_1_to_500_characters CHECK (length(reason) <= 500 AND backend.is_seen(reason)),
     actor text NOT NULL,
     expires_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
@@ -180,7 +182,7 @@ CREATE TABLE backend.limit_records (
     code backend.limit_code NOT NULL,
     action text NOT NULL CONSTRAINT limit_records_action_is_known CHECK (action IN ('apply', 'clear')),
     value integer CONSTRAINT limit_records_value_is_not_negative CHECK (value >= 0),
-    reason text NOT NULL CONSTRAINT limit_records_reason_has_1_to_500_characters CHECK (length(reason) <= 500 AND reason ~ '\S'),
+    reason text NOT NULL CONSTRAINT limit_records_reason_has_1_to_500_characters CHECK (length(reason) <= 500 AND backend.is_seen(reason)),
     actor text NOT NULL,
     expires_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT backend.now(),

@@ -28,6 +28,7 @@ DROP TABLE backend.entitlement_tiers;
 DROP TABLE backend.identities;
 DROP TABLE backend.accounts;
 DROP FUNCTION backend.display_name_clean(text);
+DROP FUNCTION backend.is_seen(text);
 DROP TABLE backend.time_zones;
 
 COMMIT;

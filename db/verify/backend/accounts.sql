@@ -34,6 +34,7 @@ BEGIN
     PERFORM 'backend.entitlement_settle(uuid)'::regprocedure;
     ASSERT (backend.entitlement_in_force(v_account.user_id)).tier = 'free', 'nothing is in force';
     ASSERT backend.account_internal_json(v_account) ? 'deleted_at', 'an account is not shown in full';
+    ASSERT NOT backend.is_seen(E' \u3164'), 'what is not seen is taken for text';
     ASSERT backend.display_name_clean(E' \u0061\u0308 ') = 'ä', 'a name is not kept in NFC';
     ASSERT backend.display_name_clean(E'\u202e') IS NULL, 'a name turns the direction';
 END;
