@@ -443,7 +443,7 @@ SELECT is(pg_temp.broken(replace(replace(s, ':ann', quote_literal(:'ann')), ':bo
     ('UPDATE backend.limit_active SET value = 8 WHERE user_id = :ann AND value = 7', 'limit_and_record_disagree' || ' ann', 'so is such a limit'),
     ($$UPDATE backend.entitlement_snapshots SET tier = 'yearly' WHERE user_id = :ann$$, 'snapshot_and_record_disagree' || ' ann', 'and such a grant'),
     ('INSERT INTO backend.entitlement_records (user_id, tier, source, reason_code, starts_at) VALUES (:bob, ''monthly'', ''admin'', ''x'', now())',
-        'free_although_a_grant_is_in_force bob, ' || 'snapshot_of_an_older_grant' || ' bob', 'a grant that was not written down is listed'),
+        'free_although_a_grant_is_in_force' || ' bob, ' || 'snapshot_of_an_older_grant' || ' bob', 'a grant that was not written down is listed'),
     ('DELETE FROM backend.entitlement_snapshots WHERE user_id = :ann', 'account_without_entitlement' || ' ann', 'an account with no entitlement is listed')
   ) AS t(s, w, d);
 

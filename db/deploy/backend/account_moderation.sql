@@ -114,9 +114,9 @@ RETURN jsonb_build_object(
 );
 COMMENT ON FUNCTION backend.limit_record_json(backend.limit_records) IS 'A limit that was set or cleared as the contract shows it.';
 
+-- Why: days are of 24 hours, wherever the server is.
 CREATE FUNCTION backend.entitlement_end(p_tier text, p_starts_at timestamptz) RETURNS timestamptz
 LANGUAGE sql STABLE SECURITY INVOKER
--- Days of 24 hours, wherever the server is.
 RETURN (SELECT (p_starts_at AT TIME ZONE 'UTC' + t.duration) AT TIME ZONE 'UTC' FROM backend.entitlement_tiers AS t WHERE t.tier = p_tier);
 COMMENT ON FUNCTION backend.entitlement_end(text, timestamptz) IS 'When a grant of a tier ends by itself; null for never.';
 
