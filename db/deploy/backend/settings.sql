@@ -23,8 +23,8 @@ COMMENT ON TABLE backend.settings IS
 INSERT INTO backend.settings (setting_name, default_value, min_value, max_value, unit, description) VALUES
     ('challenge_ttl', 600, 30, 3600, 'seconds', 'A login code can be confirmed for this long.'),
     ('challenge_max_attempts', 5, 1, 10, 'count', 'So many codes are compared with one challenge.'),
-    ('challenge_throttle_window', 60, 0, 3600, 'seconds', 'Live challenges of an address are counted over this long.'),
-    ('challenge_throttle_max', 3, 1, 20, 'count', 'From so many on, the newest live challenge is used again and no mail is sent.'),
+    ('challenge_throttle_window', 60, 0, 3600, 'seconds', 'Live challenges of an address, for one network, are counted over this long.'),
+    ('challenge_throttle_max', 3, 1, 20, 'count', 'From so many on, the newest live challenge of that network is used again and no mail is sent.'),
     ('code_mails_per_network', 30, 1, 1000, 'count', 'So many codes a day are mailed to an address for one network that asks.'),
     ('code_mails_per_address', 100, 1, 10000, 'count', 'So many codes a day are mailed to an address, then one each code_mail_interval.'),
     ('code_mail_interval', 900, 1, 86400, 'seconds', 'An address that has had its code mails of the day gets one each so long.'),
