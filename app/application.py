@@ -36,7 +36,7 @@ def create_app(
 ) -> falcon.App[falcon.Request, falcon.Response]:
     """Make the application: a route for each operation, served by its function or by its hand-written handler."""
     found = list(operations)
-    middleware: list[Any] = [Requests({(o.method, o.path): o for o in found}, services.countries)]
+    middleware: list[Any] = [Requests({(o.method, o.route): o for o in found}, services.countries)]
     if allowed_origins:
         middleware.append(
             falcon.CORSMiddleware(allow_origins=allowed_origins, expose_headers=["ETag", "Location", "X-Request-ID"])
@@ -68,7 +68,7 @@ def create_app(
             responder = handlers[operation.handler](operation)
         else:
             responder = Responder(operation, calls[operation.name], services)
-        resource = resources.setdefault(operation.path, _Resource())
+        resource = resources.setdefault(operation.route, _Resource())
         setattr(resource, f"on_{operation.method.lower()}", _method(responder))
         if operation.method == "GET":
             # Falcon leaves the body out.

@@ -603,13 +603,13 @@ class Config:
     )
     auth_challenge_throttle_window: float = _var(
         _duration("1s", "24h"),
-        "The time over which an address's challenges are counted.",
+        "The time over which an address's challenges are counted, for each network that asks.",
         default="60s",
         setting="challenge_throttle_window",
     )
     auth_challenge_throttle_max: int = _var(
         _whole(1, 100),
-        "Live challenges of one address in that time, above which the newest is used again.",
+        "Live challenges of one address for one network in that time, above which the newest is used again.",
         default="3",
         setting="challenge_throttle_max",
     )

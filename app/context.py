@@ -10,6 +10,9 @@ from typing import Any
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{8,128}")
 
+# As some proxies write addresses: [2001:db8::1], [2001:db8::1]:443, 192.0.2.1:4711.
+_IN_BRACKETS_OR_WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.%\w-]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}", re.ASCII)
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -40,6 +43,8 @@ def source_address(environ: Mapping[str, Any], trusted: Sequence[Network]) -> st
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    if match := _IN_BRACKETS_OR_WITH_PORT.fullmatch(text):
+        text = match[1] or match[2]
     try:
         # Without the zone of a link-local address: it means something on its own machine only.
         address = ipaddress.ip_address(text.partition("%")[0])

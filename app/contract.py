@@ -79,6 +79,8 @@ class Parameter:
     is_required: bool
     default: Any
     schema: Schema
+    holds_slashes: bool = False
+    """Whether it ends the path and may hold slashes (`x-slashes`): the server decodes them before the path is taken apart."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,15 @@ class Operation:
     """Where in the answer there are secrets that are shown once (`x-one-time`), as paths of names; `*` is every item."""
     notes_session: bool = False
     """Whether the answer is a session that its device has just used (`x-session-seen`)."""
+
+    @property
+    def route(self) -> str:
+        """The path as Falcon's router takes it."""
+        route = self.path
+        for parameter in self.parameters.values():
+            if parameter.holds_slashes:
+                route = route.replace(f"{{{parameter.name}}}", f"{{{parameter.name}:path}}")
+        return route
 
 
 class Call(NamedTuple):
@@ -216,6 +227,7 @@ def _parameter(document: Mapping[str, Any], node: Mapping[str, Any]) -> Paramete
         is_required=node.get("required", False),
         default=schema.get("default"),
         schema=Schema(schema, document.get("components", {})),
+        holds_slashes=bool(node.get("x-slashes", False)),
     )
 
 

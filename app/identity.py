@@ -58,8 +58,12 @@ class Credential(NamedTuple):
 
     password_hash: str | None
     """bcrypt's; None for nobody."""
+    source: str
+    """What the address is told by: itself, or the network that one host can use all of."""
     retry_after: int | None
     """Seconds for which nobody of this name is let in from there."""
+    compare_after: int | None
+    """Seconds for which no password that comes from there is compared."""
     is_to_be_noted: bool
     """Whether a success should be told to the database."""
 
@@ -85,9 +89,13 @@ class Administrators:
     """
 
     def __init__(self, credentials: Credentials, at_once: int) -> None:
-        """At most `at_once` passwords are compared at the same time, so that guessing leaves threads for everything else."""
+        """At most `at_once` passwords are compared at the same time, so that guessing leaves threads for everything else.
+
+        Of one address it is one at a time, so that guessing leaves places for those who are elsewhere.
+        """
         self._credentials = credentials
-        self._places = threading.BoundedSemaphore(at_once)
+        self._at_once = at_once
+        self._comparing: set[str] = set()
         self._key = secrets.token_bytes(32)
         self._remembered: OrderedDict[bytes, float] = OrderedDict()
         self._lock = threading.Lock()
@@ -102,7 +110,9 @@ class Administrators:
         stored = found.password_hash
         digest = hmac.digest(self._key, b"\0".join((name.encode(), password, (stored or "").encode())), hashlib.sha256)
         if stored is None or not self._is_remembered(digest):
-            if not self._is_right(password, stored):
+            if found.compare_after is not None:
+                raise _too_many_attempts(found.compare_after)
+            if not self._is_right(password, stored, found.source):
                 self._credentials.failed(name, source)
                 raise _unauthorized()
             self._remember(digest)
@@ -110,15 +120,18 @@ class Administrators:
             self._note(name, source)
         return name
 
-    def _is_right(self, password: bytes, stored: str | None) -> bool:
-        # Nobody waits: those who wait would hold the threads.
-        if not self._places.acquire(blocking=False):
-            raise unavailable()
+    def _is_right(self, password: bytes, stored: str | None, source: str) -> bool:
+        with self._lock:
+            # Nobody waits: those who wait would hold the threads.
+            if source in self._comparing or len(self._comparing) >= self._at_once:
+                raise unavailable()
+            self._comparing.add(source)
         try:
             # bcrypt looks at 72 bytes at most, and none of a hash of ours was made of more.
             is_right = bcrypt.checkpw(password[:72], (stored or self._nobody).encode()) and len(password) <= 72
         finally:
-            self._places.release()
+            with self._lock:
+                self._comparing.remove(source)
         return stored is not None and is_right
 
     def _note(self, name: str, source: str | None) -> None:
@@ -171,7 +184,7 @@ def _too_many_attempts(seconds: int) -> ApiError:
     return ApiError(
         429,
         "too_many_attempts",
-        "Too many wrong passwords came from there for this name.",
+        "Too many wrong passwords came from there.",
         {"retry_after": seconds},
         {"Retry-After": str(seconds)},
     )

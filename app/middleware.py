@@ -21,7 +21,7 @@ class Requests:
     """Falcon middleware. Sets `request_id` and `traceparent` on the request's context."""
 
     def __init__(self, operations: Mapping[tuple[str, str], Operation], countries: Countries) -> None:
-        """`operations` by method and path template; `countries` counts where people's requests come from."""
+        """`operations` by method and route; `countries` counts where people's requests come from."""
         self._operations = operations
         self._countries = countries
 
@@ -50,7 +50,7 @@ class Requests:
         labels: dict[str, str | int] = {
             "group": group,
             "method": req.method if req.method in falcon.HTTP_METHODS else "other",
-            "path": template,
+            "path": operation.path if operation else template,
             "status": resp.status_code,
         }
         metrics.http_requests_total.add(1, labels)

@@ -269,6 +269,8 @@ def _matches(header: str | None, etag: str) -> bool:
 
 def check_content_type(content_type: str | None) -> None:
     """Raise ApiError 415 for anything but application/json in UTF-8."""
+    if content_type is None:
+        raise ApiError(415, "unsupported_media_type", "A body is needed, of application/json in UTF-8, and a Content-Type.")
     media, _, options = (content_type or "").partition(";")
     charset = re.sub(r"\s|\"", "", options.lower())
     if media.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):

@@ -49,9 +49,10 @@ def prepare(cluster: Cluster, samples: int) -> None:
         # Later than the measurement takes, so that they stay throttled.
         connection.execute(
             """
-            INSERT INTO auth_challenges (email, code_hash, created_at, expires_at)
-            SELECT 'throttled-' || i || '@example.org', sha256(''), now() + interval '1 day', now() + interval '2 days'
-              FROM generate_series(1, %s) AS i, generate_series(1, 3)
+            INSERT INTO auth_challenges (email, source_hash, code_hash, created_at, expires_at)
+            SELECT e, budget_key('address', e, source_network('127.0.0.1', 24)), sha256(''), now() + interval '1 day',
+                   now() + interval '2 days'
+              FROM (SELECT 'throttled-' || i || '@example.org' AS e FROM generate_series(1, %s) AS i) AS t, generate_series(1, 3)
             """,
             [samples],
         )

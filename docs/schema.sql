@@ -449,14 +449,16 @@ CREATE FUNCTION api.administrator_attempt_failed(p_username text, p_source_ip in
 DECLARE
     v_expires_at timestamptz := backend.now() + setting_interval('admin_attempts_window');
 BEGIN
-    INSERT INTO admin_attempts AS t (key_hash, expires_at) VALUES (admin_attempts_key(p_username, p_source_ip), v_expires_at)
+    -- Its own row before the one where all from there meet.
+    INSERT INTO admin_attempts AS t (key_hash, expires_at)
+    VALUES (admin_attempts_key(p_username, p_source_ip), v_expires_at), (admin_attempts_key(NULL, p_source_ip), v_expires_at)
     ON CONFLICT (key_hash) DO UPDATE
        SET failures = CASE WHEN t.expires_at <= backend.now() THEN 1 ELSE t.failures + 1 END,
            expires_at = CASE WHEN t.expires_at <= backend.now() THEN v_expires_at ELSE t.expires_at END;
 END;
 $$;
 
-COMMENT ON FUNCTION api.administrator_attempt_failed(p_username text, p_source_ip inet) IS 'Counts a wrong password for a name, whether or not there is such an administrator. Raises nothing of its own.';
+COMMENT ON FUNCTION api.administrator_attempt_failed(p_username text, p_source_ip inet) IS 'Counts a wrong password for a name, whether or not there is such an administrator, and for the address. Raises nothing of its own.';
 
 CREATE FUNCTION api.administrator_bootstrap(p_username text, p_password_hash text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -497,21 +499,20 @@ CREATE FUNCTION api.administrator_credential(p_username text, p_source_ip inet) 
     AS $$
 DECLARE
     v_administrator admin_accounts%ROWTYPE;
-    v_attempts admin_attempts%ROWTYPE;
+    v_key bytea := admin_attempts_key(p_username, p_source_ip);
 BEGIN
     SELECT * INTO v_administrator FROM admin_accounts AS a WHERE a.username = p_username AND a.disabled_at IS NULL;
-    SELECT * INTO v_attempts FROM admin_attempts AS t
-     WHERE t.key_hash = admin_attempts_key(p_username, p_source_ip) AND t.expires_at > backend.now();
     RETURN json_build_object(
         'password_hash', v_administrator.password_hash,
-        'retry_after', CASE WHEN v_attempts.failures >= setting('admin_attempts')
-                            THEN ceil(extract(epoch FROM v_attempts.expires_at - backend.now()))::integer END,
-        'is_to_be_noted', v_attempts.failures IS NOT NULL
+        'source', source_network(p_source_ip, 32),
+        'retry_after', admin_attempts_wait(v_key, setting('admin_attempts')),
+        'compare_after', admin_attempts_wait(admin_attempts_key(NULL, p_source_ip), setting('admin_attempts_per_address')),
+        'is_to_be_noted', EXISTS (SELECT FROM admin_attempts AS t WHERE t.key_hash = v_key AND t.expires_at > backend.now())
                           OR coalesce(v_administrator.last_used_at <= backend.now() - interval '1 minute', true))::text;
 END;
 $$;
 
-COMMENT ON FUNCTION api.administrator_credential(p_username text, p_source_ip inet) IS 'The bcrypt hash that a password is compared with, null for nobody and for a disabled administrator; for how many seconds nobody of this name is let in from there; and whether a success is to be noted. Raises nothing of its own.';
+COMMENT ON FUNCTION api.administrator_credential(p_username text, p_source_ip inet) IS 'The bcrypt hash that a password is compared with, null for nobody and for a disabled administrator; what an address is told by; for how many seconds nobody of this name is let in from there, and no password from there compared; and whether a success is to be noted. Raises nothing of its own.';
 
 CREATE FUNCTION api.administrator_disable(p_admin text, p_username text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -887,6 +888,7 @@ CREATE FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea
     AS $$
 DECLARE
     v_email text := email_normalise(p_body ->> 'email');
+    v_source bytea := budget_key('address', v_email, source_network(p_source_ip, 24));
     v_ttl interval := setting_interval('challenge_ttl');
     v_account accounts%ROWTYPE;
     v_live bigint;
@@ -905,24 +907,24 @@ BEGIN
     IF v_account.permanent_block OR EXISTS (SELECT FROM blocked_emails AS b WHERE b.email = v_email) THEN
         PERFORM fail(400, 'email_blocked', 'This address cannot be used.');
     END IF;
+    -- Of this network alone, here and below: who asks in somebody's stead neither uses up their challenges nor is told of them.
     SELECT count(*) INTO v_live FROM auth_challenges AS c
-     WHERE c.email = v_email AND c.consumed_at IS NULL AND c.expires_at > backend.now()
+     WHERE c.email = v_email AND c.source_hash = v_source AND c.consumed_at IS NULL AND c.expires_at > backend.now()
        AND c.created_at > backend.now() - setting_interval('challenge_throttle_window');
     v_refused := code_mail_spend(v_email, p_source_ip, v_account.user_id IS NOT NULL, v_live >= setting('challenge_throttle_max'));
     IF v_refused IS NULL THEN
-        INSERT INTO auth_challenges (challenge_id, email, code_hash, language, expires_at)
-        VALUES (v_challenge_id, v_email, code_hash(v_challenge_id, p_code_hash),
+        INSERT INTO auth_challenges (challenge_id, email, source_hash, code_hash, language, expires_at)
+        VALUES (v_challenge_id, v_email, v_source, code_hash(v_challenge_id, p_code_hash),
                 lower(substring(p_body ->> 'locale' FROM '^([A-Za-z]{2,8})(?![A-Za-z])')), backend.now() + v_ttl);
         PERFORM mail_enqueue(
             'auth.login_code', v_challenge_id::text, ARRAY[v_email],
             jsonb_build_object('code', p_code, 'minutes', ceil(extract(epoch FROM v_ttl) / 60)::integer),
             NULL, backend.now() + v_ttl);
     ELSIF v_refused <> 'network' THEN
-        -- Whoever had it mailed, its code is in the owner's hands: they are not locked out by somebody who asks in their stead.
         UPDATE auth_challenges SET requests = requests + 1
          WHERE challenge_id = (
              SELECT c.challenge_id FROM auth_challenges AS c
-              WHERE c.email = v_email AND c.consumed_at IS NULL AND c.expires_at > backend.now()
+              WHERE c.email = v_email AND c.source_hash = v_source AND c.consumed_at IS NULL AND c.expires_at > backend.now()
                 AND (v_refused = 'throttle' OR c.attempts < setting('challenge_max_attempts'))
               ORDER BY c.created_at DESC, c.challenge_id DESC LIMIT 1)
         RETURNING challenge_id INTO v_reused_id;
@@ -931,7 +933,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea, p_source_ip inet) IS 'Mails a sign-in code; where the address is throttled or a budget is used up, uses a live challenge again or names one that is not there. The answer does not tell which. GX400 invalid_request, email_blocked.';
+COMMENT ON FUNCTION api.email_code_send(p_body jsonb, p_code text, p_code_hash bytea, p_source_ip inet) IS 'Mails a sign-in code; where the address is throttled or a budget is used up, uses a live challenge of the same network again or names one that is not there. The answer does not tell which. GX400 invalid_request, email_blocked.';
 
 CREATE FUNCTION api.engine_access(p_user_id uuid, p_game_id uuid, p_is_command boolean) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -1406,10 +1408,12 @@ BEGIN
         PERFORM fail(409, 'conflict', 'This account has been deleted.');
     END IF;
     SELECT i.user_id INTO v_holder_id FROM identities AS i WHERE i.provider = v_provider AND i.subject = v_subject;
-    IF v_holder_id <> p_user_id THEN
-        PERFORM fail(409, 'identity_taken', 'This way in belongs to another account.');
-    ELSIF v_holder_id IS NULL THEN
-        IF EXISTS (SELECT FROM identities AS i WHERE i.user_id = p_user_id AND i.provider = v_provider) THEN
+    -- Who has it is told so again, also while they are blocked.
+    IF v_holder_id IS DISTINCT FROM p_user_id THEN
+        PERFORM block_refuse(v_account);
+        IF v_holder_id IS NOT NULL THEN
+            PERFORM fail(409, 'identity_taken', 'This way in belongs to another account.');
+        ELSIF EXISTS (SELECT FROM identities AS i WHERE i.user_id = p_user_id AND i.provider = v_provider) THEN
             PERFORM fail(409, 'conflict', 'This account has another way in of the same kind.');
         END IF;
         INSERT INTO identities (provider, subject, user_id) VALUES (v_provider, v_subject, p_user_id);
@@ -1425,16 +1429,15 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION api.identity_link(p_user_id uuid, p_body jsonb) IS 'Gives an account one more way in; again changes nothing. GX400 invalid_request, email_blocked, GX404 account_not_found, GX409 conflict, identity_taken.';
+COMMENT ON FUNCTION api.identity_link(p_user_id uuid, p_body jsonb) IS 'Gives an account one more way in; again changes nothing. GX400 invalid_request, email_blocked, GX403 account_blocked, sanctioned, GX404 account_not_found, GX409 conflict, identity_taken.';
 
 CREATE FUNCTION api.identity_session_open(p_provider text, p_body jsonb, p_token text, p_token_hash bytea, p_source_country text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
 DECLARE
     v_subject text := p_body ->> 'subject';
     v_time_zone text := coalesce(p_body ->> 'time_zone', 'UTC');
-    v_display_name text := normalize(regexp_replace(p_body ->> 'display_name', '^\s+|\s+$', '', 'g'), NFC);
     v_account accounts%ROWTYPE;
     v_is_new boolean;
     v_session_id uuid;
@@ -1442,32 +1445,25 @@ BEGIN
     IF NOT EXISTS (SELECT FROM time_zones AS z WHERE z.time_zone = v_time_zone) THEN
         PERFORM fail(400, 'invalid_request', 'The request is malformed.',
                      '[{"path": "time_zone", "problem": "is not a known IANA time zone"}]');
-    ELSIF length(v_display_name) NOT BETWEEN 1 AND 64 THEN
-        PERFORM fail(400, 'invalid_request', 'The request is malformed.',
-                     '[{"path": "display_name", "problem": "has not 1 to 64 characters"}]');
     END IF;
-    -- Of those who come at once for the first time, one makes the account and the others find it.
+    -- Of those who come at once for the first time, one makes the account and the others find it. A name keeps nobody out: the
+    -- provider let them choose it.
     PERFORM identity_lock(p_provider, v_subject);
     v_account := account_find(p_provider, v_subject);
     v_is_new := v_account.user_id IS NULL;
     IF v_is_new THEN
         v_account := account_create(
             p_provider, v_subject, NULL, lower(substring(p_body ->> 'locale' FROM '^([A-Za-z]{2,8})(?![A-Za-z])')), v_time_zone,
-            p_source_country);
-        IF v_display_name IS NOT NULL THEN
-            UPDATE accounts SET display_name = v_display_name WHERE user_id = v_account.user_id;
-        END IF;
-    ELSIF v_account.permanent_block THEN
-        PERFORM fail(403, 'account_blocked', 'This account is blocked for good.');
-    ELSIF is_sanctioned(v_account.user_id, 'login_block') THEN
-        PERFORM fail(403, 'sanctioned', 'This account may not sign in at present.', '{"sanction": "login_block"}');
+            p_source_country, p_body ->> 'display_name');
+    ELSE
+        PERFORM block_refuse(v_account);
     END IF;
     INSERT INTO device_sessions (user_id, kind, token_hash) VALUES (v_account.user_id, 'token', p_token_hash)
     RETURNING device_session_id INTO v_session_id;
     -- The token is shown here, once.
     RETURN json_build_object('user_id', v_account.user_id, 'device_session_id', v_session_id, 'token', p_token, 'created', v_is_new)::text;
 END;
-$_$;
+$$;
 
 COMMENT ON FUNCTION api.identity_session_open(p_provider text, p_body jsonb, p_token text, p_token_hash bytea, p_source_country text) IS 'Opens a session with a bearer token for somebody whom the gateway has verified; the account is made if it is the first. GX400 invalid_request, GX403 account_blocked, sanctioned, GX503 unavailable.';
 
@@ -1478,6 +1474,8 @@ CREATE FUNCTION api.identity_unlink(p_user_id uuid, p_provider text) RETURNS api
 DECLARE
     v_account accounts%ROWTYPE;
 BEGIN
+    -- Before the row: nobody asks for a code meanwhile, which would be left.
+    PERFORM ways_in_lock(p_user_id);
     -- Locked: of two who unlink at once, the second counts what the first has left.
     SELECT * INTO v_account FROM accounts WHERE user_id = p_user_id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
@@ -1486,18 +1484,24 @@ BEGIN
         PERFORM fail(409, 'conflict', 'This account has been deleted.');
     ELSIF NOT EXISTS (SELECT FROM identities AS i WHERE i.user_id = p_user_id AND i.provider = p_provider) THEN
         PERFORM fail(404, 'identity_not_found', 'This account has no such way in.');
-    ELSIF NOT EXISTS (SELECT FROM identities AS i WHERE i.user_id = p_user_id AND i.provider <> p_provider) THEN
+    END IF;
+    -- Whoever is blocked frees no way in, to come back by it as somebody else.
+    PERFORM block_refuse(v_account);
+    IF NOT EXISTS (SELECT FROM identities AS i WHERE i.user_id = p_user_id AND i.provider <> p_provider) THEN
         PERFORM fail(409, 'last_identity', 'Without its last way in nobody could use the account.');
     END IF;
     DELETE FROM identities AS i WHERE i.user_id = p_user_id AND i.provider = p_provider;
     IF p_provider = 'email' THEN
         UPDATE accounts SET email = NULL WHERE user_id = p_user_id;
+        -- When the account is deleted one day, nothing leads from it to this address any more.
+        PERFORM mail_forget(p_user_id, code_mails(ARRAY[v_account.email]));
+        DELETE FROM auth_challenges WHERE email = v_account.email;
     END IF;
     RETURN ROW(204, NULL, NULL)::api.reply;
 END;
 $$;
 
-COMMENT ON FUNCTION api.identity_unlink(p_user_id uuid, p_provider text) IS 'Takes a way in from an account that has another one. GX404 account_not_found, identity_not_found, GX409 conflict, last_identity.';
+COMMENT ON FUNCTION api.identity_unlink(p_user_id uuid, p_provider text) IS 'Takes a way in from an account that has another one, and forgets the login codes of an address. GX403 account_blocked, sanctioned, GX404 account_not_found, identity_not_found, GX409 conflict, last_identity.';
 
 CREATE FUNCTION api.invite_create(p_user_id uuid, p_game_id uuid, p_body jsonb, p_code text, p_code_hash bytea) RETURNS api.reply
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2494,6 +2498,8 @@ BEGIN
     v_ends_at := moment_to_come(p_body, 'ends_at');
     IF v_ends_at <= coalesce(v_starts_at, backend.now()) THEN
         v_problems := v_problems || '{"path": "ends_at", "problem": "is not after starts_at"}'::jsonb;
+    ELSIF v_ends_at IS NULL AND is_over(entitlement_end(p_body ->> 'tier', v_starts_at)) THEN
+        v_problems := v_problems || '{"path": "starts_at", "problem": "is so long ago that it would be over"}'::jsonb;
     END IF;
     IF NOT EXISTS (SELECT FROM entitlement_tiers AS t WHERE t.tier = p_body ->> 'tier') THEN
         v_problems := v_problems || '{"path": "tier", "problem": "is not a tier"}'::jsonb;
@@ -2593,6 +2599,7 @@ BEGIN
                      WHERE (v_before IS NULL OR a.user_id < v_before)
                        AND (v_q IS NULL OR strpos(a.email, v_q) > 0 OR strpos(a.user_name, v_q) > 0
                             OR strpos(lower(a.display_name), v_q) > 0 OR a.user_id::text = v_q
+                            OR EXISTS (SELECT FROM identities AS i WHERE i.user_id = a.user_id AND i.subject = btrim(p_q))
                             -- What is left of the address of somebody who is gone.
                             OR a.email_hash = sha256(convert_to(v_q, 'UTF8')))
                        AND (p_status IS NULL
@@ -2609,7 +2616,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION api.user_list(p_admin text, p_limit integer, p_cursor text, p_q text, p_status text[], p_tier text, p_sanction text) IS 'People, newest first: by a part of address, user name or display name, or by id; by state, tier and sanction. GX400 invalid_cursor, GX401 unauthorized.';
+COMMENT ON FUNCTION api.user_list(p_admin text, p_limit integer, p_cursor text, p_q text, p_status text[], p_tier text, p_sanction text) IS 'People, newest first: by a part of address, user name or display name, by id or by a subject of a provider; by state, tier and sanction. GX400 invalid_cursor, GX401 unauthorized.';
 
 CREATE FUNCTION api.user_sanction_apply(p_admin text, p_user_id uuid, p_body jsonb) RETURNS api.reply
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2717,7 +2724,7 @@ COMMENT ON FUNCTION api.user_soft_delete(p_admin text, p_user_id uuid, p_body js
 CREATE FUNCTION backend.display_name_clean(p_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
 DECLARE
     -- Every space of Unicode, not only the ASCII one.
     v_name text := btrim(normalize(p_name, NFC), E' \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000');
@@ -2726,15 +2733,12 @@ BEGIN
     IF v_name ~ '[\u0001-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]' THEN
         RETURN NULL;
     END IF;
-    -- A name of which nothing is seen: blanks, and what is not shown at all.
-    IF v_name ~ '^[ \u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]*$'
-       OR length(v_name) > 64
-    THEN
+    IF NOT is_seen(v_name) OR length(v_name) > 64 THEN
         RETURN NULL;
     END IF;
     RETURN v_name;
 END;
-$_$;
+$$;
 
 COMMENT ON FUNCTION backend.display_name_clean(p_name text) IS 'A display name as it is kept: NFC, trimmed; null for one that may not be.';
 
@@ -2801,7 +2805,7 @@ COMMENT ON COLUMN backend.accounts.turn_reminder IS 'Whether turns that came whi
 
 COMMENT ON COLUMN backend.accounts.declared_country IS 'Where the registration came from (ISO 3166-1 alpha-2); set then and never again.';
 
-CREATE FUNCTION backend.account_create(p_provider text, p_subject text, p_email text, p_language text, p_time_zone text, p_country text) RETURNS backend.accounts
+CREATE FUNCTION backend.account_create(p_provider text, p_subject text, p_email text, p_language text, p_time_zone text, p_country text, p_display_name text DEFAULT NULL::text) RETURNS backend.accounts
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
@@ -2812,7 +2816,7 @@ BEGIN
     FOR i IN 1..setting('username_max_retries')::integer LOOP
         v_name := user_name_random();
         INSERT INTO accounts (user_name, email, display_name, preferred_language, time_zone, declared_country)
-        VALUES (v_name, p_email, v_name, coalesce(p_language, 'en'), p_time_zone, p_country)
+        VALUES (v_name, p_email, coalesce(display_name_clean(p_display_name), v_name), coalesce(p_language, 'en'), p_time_zone, p_country)
         ON CONFLICT (user_name) DO NOTHING
         RETURNING * INTO v_account;
         EXIT WHEN FOUND;
@@ -2828,7 +2832,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION backend.account_create(p_provider text, p_subject text, p_email text, p_language text, p_time_zone text, p_country text) IS 'A new account with a way in and the free tier. Call under identity_lock. GX503 unavailable when no user name is free; 23505 when the way in is taken.';
+COMMENT ON FUNCTION backend.account_create(p_provider text, p_subject text, p_email text, p_language text, p_time_zone text, p_country text, p_display_name text) IS 'A new account with a way in and the free tier, called as its user name where the display name may not be. Call under identity_lock. GX503 unavailable when no user name is free; 23505 when the way in is taken.';
 
 CREATE FUNCTION backend.account_delete(p_user_id uuid) RETURNS void
     LANGUAGE plpgsql
@@ -2839,7 +2843,6 @@ DECLARE
         SELECT a.email FROM accounts AS a WHERE a.user_id = p_user_id AND a.email IS NOT NULL
         UNION
         SELECT i.subject FROM identities AS i WHERE i.user_id = p_user_id AND i.provider = 'email');
-    v_delivery_ids uuid[];
     v_rule deletion_rules%ROWTYPE;
 BEGIN
     PERFORM lobby_release(p_user_id, 'deleted');
@@ -2853,27 +2856,8 @@ BEGIN
     UPDATE notification_dead_letters AS l SET reason = 'erased'
       FROM notification_routes AS r JOIN notifications AS n USING (notification_id)
      WHERE r.route_id = l.route_id AND n.user_id = p_user_id;
-    v_delivery_ids := ARRAY(
-        SELECT d.delivery_id FROM mail_deliveries AS d
-         WHERE d.delivery_id IN (SELECT o.delivery_id FROM mail_deliveries AS o WHERE o.user_id = p_user_id
-                                 UNION
-                                 -- To the address, before there was an account: login codes.
-                                 SELECT o.delivery_id
-                                   FROM mail_recipients AS r JOIN mail_deliveries AS o USING (delivery_id) JOIN mail_templates AS t USING (template_id)
-                                  WHERE r.address = ANY (v_addresses) AND t.is_secret)
-         ORDER BY d.delivery_id
-           FOR NO KEY UPDATE OF d);
-    UPDATE mail_deliveries AS d
-       SET status = CASE WHEN t.is_secret THEN 'expired' ELSE 'cancelled' END, lease_until = NULL
-      FROM mail_templates AS t
-     WHERE t.template_id = d.template_id AND d.delivery_id = ANY (v_delivery_ids) AND d.status IN ('pending', 'retrying');
-    UPDATE mail_payloads AS p
-       SET subject = 'erased', body_text = NULL, body_html = NULL, erased_at = coalesce(p.erased_at, backend.now())
-      FROM mail_deliveries AS d
-     WHERE d.delivery_id = ANY (v_delivery_ids) AND p.payload_id = d.payload_id;
-    UPDATE mail_recipients SET address = p_user_id || '@deleted.invalid' WHERE delivery_id = ANY (v_delivery_ids);
-    UPDATE mail_attempts SET error = NULL WHERE delivery_id = ANY (v_delivery_ids) AND error IS NOT NULL;
-    UPDATE mail_dead_letters SET reason = 'erased' WHERE delivery_id = ANY (v_delivery_ids);
+    -- Also those to an address, before there was an account.
+    PERFORM mail_forget(p_user_id, ARRAY(SELECT d.delivery_id FROM mail_deliveries AS d WHERE d.user_id = p_user_id) || code_mails(v_addresses));
     FOR v_rule IN SELECT * FROM deletion_rules AS r WHERE r.rule = 'delete' ORDER BY r.table_name, r.column_name LOOP
         IF v_rule.holds = 'person' THEN
             EXECUTE format('DELETE FROM backend.%I WHERE %I = $1', v_rule.table_name, v_rule.column_name) USING p_user_id;
@@ -3057,11 +3041,8 @@ BEGIN
         PERFORM fail(404, 'account_not_found', 'There is no such account.');
     ELSIF v_account.deleted_at IS NOT NULL THEN
         PERFORM fail(403, 'account_deleted', 'This account has been deleted.');
-    ELSIF v_account.permanent_block THEN
-        PERFORM fail(403, 'account_blocked', 'This account is blocked for good.');
-    ELSIF is_sanctioned(p_user_id, 'login_block') THEN
-        PERFORM fail(403, 'sanctioned', 'This account may not sign in at present.', '{"sanction": "login_block"}');
     END IF;
+    PERFORM block_refuse(v_account);
     RETURN v_account;
 END;
 $$;
@@ -3094,7 +3075,29 @@ CREATE FUNCTION backend.admin_attempts_key(p_username text, p_source_ip inet) RE
     LANGUAGE sql STABLE
     RETURN backend.budget_key(VARIADIC ARRAY['administrator'::text, p_username, backend.source_network(p_source_ip, 32)]);
 
-COMMENT ON FUNCTION backend.admin_attempts_key(p_username text, p_source_ip inet) IS 'What wrong passwords are counted for: a name and an address, of IPv6 the network of 64 bits that one host can use all of.';
+COMMENT ON FUNCTION backend.admin_attempts_key(p_username text, p_source_ip inet) IS 'What wrong passwords are counted for: a name (null for any) and an address, of IPv6 the network of 64 bits that one host can use all of.';
+
+CREATE TABLE backend.admin_attempts (
+    key_hash bytea NOT NULL,
+    failures integer DEFAULT 1 NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT admin_attempts_failures_are_positive CHECK ((failures > 0)),
+    CONSTRAINT admin_attempts_key_hash_has_32_bytes CHECK ((length(key_hash) = 32))
+);
+
+COMMENT ON TABLE backend.admin_attempts IS 'Wrong passwords for a name from an address, and for any name from there; what has expired counts for nothing.';
+
+COMMENT ON COLUMN backend.admin_attempts.key_hash IS 'SHA-256 of name and address, or of the address: in the place of a name may stand a password that was typed too early.';
+
+COMMENT ON COLUMN backend.admin_attempts.expires_at IS 'So long after the first of them.';
+
+CREATE FUNCTION backend.admin_attempts_wait(p_key bytea, p_most numeric) RETURNS integer
+    LANGUAGE sql STABLE
+    RETURN (SELECT (ceil(EXTRACT(epoch FROM (t.expires_at - backend.now()))))::integer AS ceil FROM backend.admin_attempts t WHERE ((t.key_hash = admin_attempts_wait.p_key) AND (t.expires_at > backend.now()) AND ((t.failures)::numeric >= admin_attempts_wait.p_most)));
+
+COMMENT ON FUNCTION backend.admin_attempts_wait(p_key bytea, p_most numeric) IS 'Seconds until wrong passwords are counted anew, where there were so many; null where there were fewer.';
 
 CREATE TABLE backend.admin_accounts (
     username text NOT NULL,
@@ -3401,6 +3404,21 @@ CREATE FUNCTION backend.audit_json(p_entry backend.audit_log) RETURNS jsonb
 
 COMMENT ON FUNCTION backend.audit_json(p_entry backend.audit_log) IS 'The audit object of the contract.';
 
+CREATE FUNCTION backend.block_refuse(p_account backend.accounts) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF p_account.permanent_block THEN
+        PERFORM fail(403, 'account_blocked', 'This account is blocked for good.');
+    ELSIF is_sanctioned(p_account.user_id, 'login_block') THEN
+        PERFORM fail(403, 'sanctioned', 'This account may not sign in at present.', '{"sanction": "login_block"}');
+    END IF;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.block_refuse(p_account backend.accounts) IS 'Refuses what a person who may not sign in may not do either. GX403 account_blocked, sanctioned.';
+
 CREATE TABLE backend.blocked_emails (
     email text NOT NULL,
     reason text,
@@ -3525,6 +3543,72 @@ END;
 $$;
 
 COMMENT ON FUNCTION backend.code_mail_spend(p_email text, p_source_ip inet, p_is_known boolean, p_is_throttled boolean) IS 'Counts a code mail to an address asked for from there; null, or else why there is none: network, throttle, address or service. The caller holds identity_lock.';
+
+CREATE TABLE backend.mail_deliveries (
+    delivery_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    template_id text NOT NULL,
+    idempotency_key text NOT NULL,
+    payload_id uuid NOT NULL,
+    user_id uuid,
+    status text DEFAULT 'pending'::text NOT NULL,
+    priority integer NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    last_attempt_no integer DEFAULT 0 NOT NULL,
+    next_attempt_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    lease_until timestamp with time zone,
+    expires_at timestamp with time zone,
+    request_id text,
+    traceparent text,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL
+);
+
+COMMENT ON TABLE backend.mail_deliveries IS 'The outbox: one row for each mail.';
+
+COMMENT ON COLUMN backend.mail_deliveries.attempts IS 'Since it was enqueued, or sent again by an administrator.';
+
+COMMENT ON COLUMN backend.mail_deliveries.last_attempt_no IS 'Rises for ever; the fencing number of the lease.';
+
+COMMENT ON COLUMN backend.mail_deliveries.lease_until IS 'A worker has it until then.';
+
+COMMENT ON COLUMN backend.mail_deliveries.expires_at IS 'From then on it is dropped, not sent late.';
+
+COMMENT ON COLUMN backend.mail_deliveries.request_id IS 'The request that caused it; null for none.';
+
+COMMENT ON COLUMN backend.mail_deliveries.traceparent IS 'The W3C trace context of that request.';
+
+CREATE TABLE backend.mail_recipients (
+    delivery_id uuid NOT NULL,
+    address text NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT mail_recipients_address_is_plain CHECK (((address ~ '^[A-Za-z0-9!#$%&''*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$'::text) AND (length(address) <= 254)))
+);
+
+COMMENT ON TABLE backend.mail_recipients IS 'To whom a mail goes.';
+
+CREATE TABLE backend.mail_templates (
+    template_id text NOT NULL,
+    subject text NOT NULL,
+    body_text text NOT NULL,
+    body_html text NOT NULL,
+    priority integer DEFAULT 0 NOT NULL,
+    is_secret boolean DEFAULT false NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL
+);
+
+COMMENT ON TABLE backend.mail_templates IS 'One per kind of mail, in English; {{name}} is replaced, escaped in the HTML.';
+
+COMMENT ON COLUMN backend.mail_templates.priority IS 'Higher goes first.';
+
+COMMENT ON COLUMN backend.mail_templates.is_secret IS 'The body is erased when the mail is done with, and no view shows it.';
+
+CREATE FUNCTION backend.code_mails(p_addresses text[]) RETURNS uuid[]
+    LANGUAGE sql STABLE
+    RETURN ARRAY(SELECT d.delivery_id FROM ((backend.mail_recipients r JOIN backend.mail_deliveries d USING (delivery_id)) JOIN backend.mail_templates t USING (template_id)) WHERE ((r.address = ANY (code_mails.p_addresses)) AND t.is_secret));
+
+COMMENT ON FUNCTION backend.code_mails(p_addresses text[]) IS 'The login codes that were mailed to addresses, whether or not there was an account.';
 
 CREATE FUNCTION backend.code_may_be_tried(p_email text, p_source_ip inet) RETURNS boolean
     LANGUAGE plpgsql
@@ -3788,6 +3872,32 @@ CREATE FUNCTION backend.engine_version_newest() RETURNS text
 
 COMMENT ON FUNCTION backend.engine_version_newest() IS 'The newest enabled version; null for none.';
 
+CREATE TABLE backend.entitlement_tiers (
+    tier text NOT NULL,
+    is_paid boolean NOT NULL,
+    duration interval,
+    max_registered_race_names integer NOT NULL,
+    max_owned_private_games integer NOT NULL,
+    max_pending_applications integer NOT NULL,
+    max_active_memberships integer NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT entitlement_tiers_applications_not_negative CHECK ((max_pending_applications >= 0)),
+    CONSTRAINT entitlement_tiers_free_has_no_end CHECK (((tier <> 'free'::text) OR (duration IS NULL))),
+    CONSTRAINT entitlement_tiers_memberships_not_negative CHECK ((max_active_memberships >= 0)),
+    CONSTRAINT entitlement_tiers_private_games_not_negative CHECK ((max_owned_private_games >= 0)),
+    CONSTRAINT entitlement_tiers_race_names_not_negative CHECK ((max_registered_race_names >= 0)),
+    CONSTRAINT entitlement_tiers_tier_is_snake_case CHECK ((tier ~ '^[a-z][a-z0-9_]*$'::text))
+);
+
+COMMENT ON TABLE backend.entitlement_tiers IS 'What a person may have, by tier; duration is null where a grant has no end of its own.';
+
+CREATE FUNCTION backend.entitlement_end(p_tier text, p_starts_at timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    RETURN (SELECT (((entitlement_end.p_starts_at AT TIME ZONE 'UTC'::text) + t.duration) AT TIME ZONE 'UTC'::text) AS timezone FROM backend.entitlement_tiers t WHERE (t.tier = entitlement_end.p_tier));
+
+COMMENT ON FUNCTION backend.entitlement_end(p_tier text, p_starts_at timestamp with time zone) IS 'When a grant of a tier ends by itself; null for never.';
+
 CREATE TABLE backend.entitlement_records (
     entitlement_record_id uuid DEFAULT backend.uuid_v7() NOT NULL,
     user_id uuid NOT NULL,
@@ -3815,9 +3925,7 @@ BEGIN
     -- First what has ended meanwhile: in the books it comes before this one.
     PERFORM entitlement_settle(p_user_id);
     INSERT INTO entitlement_records (user_id, tier, source, actor, reason_code, starts_at, ends_at)
-    SELECT p_user_id, t.tier, 'admin', p_actor, p_reason_code, v_starts_at,
-           -- Days of 24 hours, wherever the server is.
-           coalesce(p_ends_at, (v_starts_at AT TIME ZONE 'UTC' + t.duration) AT TIME ZONE 'UTC')
+    SELECT p_user_id, t.tier, 'admin', p_actor, p_reason_code, v_starts_at, coalesce(p_ends_at, entitlement_end(t.tier, v_starts_at))
       FROM entitlement_tiers AS t WHERE t.tier = p_tier
     RETURNING * INTO v_record;
     PERFORM entitlement_settle(p_user_id);
@@ -3835,13 +3943,14 @@ DECLARE
     v_record entitlement_records%ROWTYPE;
     v_since timestamptz;
 BEGIN
+    -- What follows when nothing was granted, at registration and after an expiry, outranks no grant, however new it is.
     SELECT * INTO v_record FROM entitlement_records AS r
      WHERE r.user_id = p_user_id AND r.starts_at <= backend.now() AND NOT is_over(r.ends_at)
-     ORDER BY r.entitlement_record_id DESC LIMIT 1;
+     ORDER BY r.source = 'admin' DESC, r.entitlement_record_id DESC LIMIT 1;
     -- What was hidden by a newer grant is in force from that one's end on.
     SELECT max(r.ends_at) INTO v_since FROM entitlement_records AS r
      WHERE r.user_id = p_user_id AND is_over(r.ends_at)
-       AND (v_record.entitlement_record_id IS NULL OR r.entitlement_record_id > v_record.entitlement_record_id);
+       AND (v_record.source IS DISTINCT FROM 'admin' OR r.entitlement_record_id > v_record.entitlement_record_id);
     v_record.user_id := p_user_id;
     v_record.tier := coalesce(v_record.tier, 'free');
     v_record.starts_at := greatest(v_record.starts_at, v_since);
@@ -3849,7 +3958,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION backend.entitlement_in_force(p_user_id uuid) IS 'The newest grant that has begun and not ended, from when on it is in force; the free tier, with no record, where there is none. No job is needed for a begin or an end.';
+COMMENT ON FUNCTION backend.entitlement_in_force(p_user_id uuid) IS 'The newest grant that has begun and not ended, from when on it is in force; the free tier where there is none. No job is needed for a begin or an end.';
 
 CREATE FUNCTION backend.entitlement_record_json(p_record backend.entitlement_records) RETURNS jsonb
     LANGUAGE sql STABLE
@@ -3863,21 +3972,16 @@ CREATE FUNCTION backend.entitlement_settle(p_user_id uuid) RETURNS void
     AS $$
 DECLARE
     v_record entitlement_records%ROWTYPE := entitlement_in_force(p_user_id);
-    v_snapshot entitlement_snapshots%ROWTYPE;
     v_next timestamptz;
 BEGIN
-    SELECT * INTO v_snapshot FROM entitlement_snapshots WHERE user_id = p_user_id FOR NO KEY UPDATE;
-    IF v_record.tier = 'free' AND v_snapshot.tier <> 'free' AND is_over(v_snapshot.ends_at) THEN
-        -- A grant has ended and free follows. Up to the next one that was granted already: the newest record counts, and this is it.
-        INSERT INTO entitlement_records (user_id, tier, source, reason_code, starts_at, ends_at)
-        SELECT p_user_id, 'free', 'expiry', 'expired', coalesce(v_record.starts_at, v_snapshot.ends_at), min(r.starts_at)
-          FROM entitlement_records AS r
-         WHERE r.user_id = p_user_id AND r.starts_at > backend.now() AND r.entitlement_record_id > v_snapshot.entitlement_record_id
-        RETURNING * INTO v_record;
-    END IF;
-    SELECT least(v_record.ends_at, min(r.starts_at)) INTO v_next
+    -- Grants have ended and free follows: it is in force from later on than any record says.
+    INSERT INTO entitlement_records (user_id, tier, source, reason_code, starts_at)
+    SELECT p_user_id, r.tier, 'expiry', 'expired', v_record.starts_at
       FROM entitlement_records AS r
-     WHERE r.user_id = p_user_id AND r.starts_at > backend.now() AND r.entitlement_record_id > v_record.entitlement_record_id;
+     WHERE r.entitlement_record_id = v_record.entitlement_record_id AND r.source <> 'admin' AND r.starts_at < v_record.starts_at;
+    v_record := entitlement_in_force(p_user_id);
+    SELECT least(v_record.ends_at, min(r.starts_at)) INTO v_next
+      FROM entitlement_records AS r WHERE r.user_id = p_user_id AND r.starts_at > backend.now();
     INSERT INTO entitlement_snapshots (user_id, entitlement_record_id, tier, starts_at, ends_at, changes_at)
     SELECT p_user_id, r.entitlement_record_id, r.tier, r.starts_at, r.ends_at, v_next
       FROM entitlement_records AS r WHERE r.entitlement_record_id = v_record.entitlement_record_id
@@ -3888,26 +3992,6 @@ END;
 $$;
 
 COMMENT ON FUNCTION backend.entitlement_settle(p_user_id uuid) IS 'Writes down what is in force for a person, and that free followed a grant that ended; again changes nothing. The account is locked by the caller.';
-
-CREATE TABLE backend.entitlement_tiers (
-    tier text NOT NULL,
-    is_paid boolean NOT NULL,
-    duration interval,
-    max_registered_race_names integer NOT NULL,
-    max_owned_private_games integer NOT NULL,
-    max_pending_applications integer NOT NULL,
-    max_active_memberships integer NOT NULL,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT entitlement_tiers_applications_not_negative CHECK ((max_pending_applications >= 0)),
-    CONSTRAINT entitlement_tiers_free_has_no_end CHECK (((tier <> 'free'::text) OR (duration IS NULL))),
-    CONSTRAINT entitlement_tiers_memberships_not_negative CHECK ((max_active_memberships >= 0)),
-    CONSTRAINT entitlement_tiers_private_games_not_negative CHECK ((max_owned_private_games >= 0)),
-    CONSTRAINT entitlement_tiers_race_names_not_negative CHECK ((max_registered_race_names >= 0)),
-    CONSTRAINT entitlement_tiers_tier_is_snake_case CHECK ((tier ~ '^[a-z][a-z0-9_]*$'::text))
-);
-
-COMMENT ON TABLE backend.entitlement_tiers IS 'What a person may have, by tier; duration is null where a grant has no end of its own.';
 
 CREATE FUNCTION backend.entitlement_tier_json(p_tier backend.entitlement_tiers) RETURNS jsonb
     LANGUAGE sql STABLE
@@ -4597,6 +4681,12 @@ $$;
 
 COMMENT ON FUNCTION backend.invites_page(p_list text, p_game_id uuid, p_user_id uuid, p_limit integer, p_before uuid) IS 'A page of the invites to a game, or for a person (the other is null), newest first.';
 
+CREATE FUNCTION backend.is_seen(p_text text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    RETURN (p_text !~ '^[\s\u0085\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]*$'::text);
+
+COMMENT ON FUNCTION backend.is_seen(p_text text) IS 'Whether a text for people has more than blanks and what is not shown at all. The contract''s Reason says the same.';
+
 CREATE FUNCTION backend.job_defer(p_queue text, p_task text, p_args jsonb DEFAULT '{}'::jsonb, p_lock text DEFAULT NULL::text, p_priority integer DEFAULT 0) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
@@ -4624,7 +4714,7 @@ CREATE TABLE backend.limit_records (
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     CONSTRAINT limit_records_action_is_known CHECK ((action = ANY (ARRAY['apply'::text, 'clear'::text]))),
     CONSTRAINT limit_records_apply_has_a_value CHECK (((action = 'apply'::text) = (value IS NOT NULL))),
-    CONSTRAINT limit_records_reason_has_1_to_500_characters CHECK (((length(reason) <= 500) AND (reason ~ '\S'::text))),
+    CONSTRAINT limit_records_reason_has_1_to_500_characters CHECK (((length(reason) <= 500) AND backend.is_seen(reason))),
     CONSTRAINT limit_records_value_is_not_negative CHECK ((value >= 0))
 );
 
@@ -4735,49 +4825,6 @@ $$;
 
 COMMENT ON FUNCTION backend.lobby_release(p_user_id uuid, p_reason text) IS 'Takes a person out of the lobby because their account is blocked or deleted: applications, invites, seats, race names, games of theirs that have not started. The account is locked by the caller. 22023 for another reason.';
 
-CREATE TABLE backend.mail_deliveries (
-    delivery_id uuid DEFAULT backend.uuid_v7() NOT NULL,
-    template_id text NOT NULL,
-    idempotency_key text NOT NULL,
-    payload_id uuid NOT NULL,
-    user_id uuid,
-    status text DEFAULT 'pending'::text NOT NULL,
-    priority integer NOT NULL,
-    attempts integer DEFAULT 0 NOT NULL,
-    last_attempt_no integer DEFAULT 0 NOT NULL,
-    next_attempt_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    lease_until timestamp with time zone,
-    expires_at timestamp with time zone,
-    request_id text,
-    traceparent text,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL
-);
-
-COMMENT ON TABLE backend.mail_deliveries IS 'The outbox: one row for each mail.';
-
-COMMENT ON COLUMN backend.mail_deliveries.attempts IS 'Since it was enqueued, or sent again by an administrator.';
-
-COMMENT ON COLUMN backend.mail_deliveries.last_attempt_no IS 'Rises for ever; the fencing number of the lease.';
-
-COMMENT ON COLUMN backend.mail_deliveries.lease_until IS 'A worker has it until then.';
-
-COMMENT ON COLUMN backend.mail_deliveries.expires_at IS 'From then on it is dropped, not sent late.';
-
-COMMENT ON COLUMN backend.mail_deliveries.request_id IS 'The request that caused it; null for none.';
-
-COMMENT ON COLUMN backend.mail_deliveries.traceparent IS 'The W3C trace context of that request.';
-
-CREATE TABLE backend.mail_recipients (
-    delivery_id uuid NOT NULL,
-    address text NOT NULL,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT mail_recipients_address_is_plain CHECK (((address ~ '^[A-Za-z0-9!#$%&''*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$'::text) AND (length(address) <= 254)))
-);
-
-COMMENT ON TABLE backend.mail_recipients IS 'To whom a mail goes.';
-
 CREATE FUNCTION backend.mail_delivery_json(p_delivery backend.mail_deliveries) RETURNS jsonb
     LANGUAGE sql STABLE
     RETURN jsonb_build_object('delivery_id', (p_delivery).delivery_id, 'template_id', (p_delivery).template_id, 'user_id', (p_delivery).user_id, 'status', (p_delivery).status, 'attempts', (p_delivery).attempts, 'next_attempt_at', CASE WHEN ((p_delivery).status = ANY (ARRAY['pending'::text, 'retrying'::text])) THEN backend.ts((p_delivery).next_attempt_at) ELSE NULL::text END, 'expires_at', backend.ts((p_delivery).expires_at), 'recipients', (SELECT COALESCE(jsonb_agg(r.address ORDER BY r.address), '[]'::jsonb) AS "coalesce" FROM backend.mail_recipients r WHERE (r.delivery_id = (mail_delivery_json.p_delivery).delivery_id)), 'created_at', backend.ts((p_delivery).created_at));
@@ -4843,23 +4890,6 @@ CREATE TABLE backend.mail_payloads (
 
 COMMENT ON TABLE backend.mail_payloads IS 'What a mail says, as it was rendered.';
 
-CREATE TABLE backend.mail_templates (
-    template_id text NOT NULL,
-    subject text NOT NULL,
-    body_text text NOT NULL,
-    body_html text NOT NULL,
-    priority integer DEFAULT 0 NOT NULL,
-    is_secret boolean DEFAULT false NOT NULL,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL
-);
-
-COMMENT ON TABLE backend.mail_templates IS 'One per kind of mail, in English; {{name}} is replaced, escaped in the HTML.';
-
-COMMENT ON COLUMN backend.mail_templates.priority IS 'Higher goes first.';
-
-COMMENT ON COLUMN backend.mail_templates.is_secret IS 'The body is erased when the mail is done with, and no view shows it.';
-
 CREATE FUNCTION backend.mail_erase(p_delivery_id uuid) RETURNS void
     LANGUAGE sql
     BEGIN ATOMIC
@@ -4870,6 +4900,28 @@ CREATE FUNCTION backend.mail_erase(p_delivery_id uuid) RETURNS void
 END;
 
 COMMENT ON FUNCTION backend.mail_erase(p_delivery_id uuid) IS 'Forgets what a secret mail said; leaves any other alone.';
+
+CREATE FUNCTION backend.mail_forget(p_user_id uuid, p_delivery_ids uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM FROM mail_deliveries AS d WHERE d.delivery_id = ANY (p_delivery_ids) ORDER BY d.delivery_id FOR NO KEY UPDATE;
+    UPDATE mail_deliveries AS d
+       SET status = CASE WHEN t.is_secret THEN 'expired' ELSE 'cancelled' END, lease_until = NULL
+      FROM mail_templates AS t
+     WHERE t.template_id = d.template_id AND d.delivery_id = ANY (p_delivery_ids) AND d.status IN ('pending', 'retrying');
+    UPDATE mail_payloads AS p
+       SET subject = 'erased', body_text = NULL, body_html = NULL, erased_at = coalesce(p.erased_at, backend.now())
+      FROM mail_deliveries AS d
+     WHERE d.delivery_id = ANY (p_delivery_ids) AND p.payload_id = d.payload_id;
+    UPDATE mail_recipients SET address = p_user_id || '@deleted.invalid' WHERE delivery_id = ANY (p_delivery_ids);
+    UPDATE mail_attempts SET error = NULL WHERE delivery_id = ANY (p_delivery_ids) AND error IS NOT NULL;
+    UPDATE mail_dead_letters SET reason = 'erased' WHERE delivery_id = ANY (p_delivery_ids);
+END;
+$$;
+
+COMMENT ON FUNCTION backend.mail_forget(p_user_id uuid, p_delivery_ids uuid[]) IS 'Stops mails to a person that have not gone out, and erases what they said and where they went.';
 
 CREATE FUNCTION backend.mail_give_up(p_delivery_id uuid, p_reason text) RETURNS void
     LANGUAGE plpgsql
@@ -5816,7 +5868,7 @@ CREATE TABLE backend.sanction_records (
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     CONSTRAINT sanction_records_action_is_known CHECK ((action = ANY (ARRAY['apply'::text, 'lift'::text]))),
     CONSTRAINT sanction_records_permanent_block_has_no_end CHECK ((((code)::text <> 'permanent_block'::text) OR (expires_at IS NULL))),
-    CONSTRAINT sanction_records_reason_has_1_to_500_characters CHECK (((length(reason) <= 500) AND (reason ~ '\S'::text)))
+    CONSTRAINT sanction_records_reason_has_1_to_500_characters CHECK (((length(reason) <= 500) AND backend.is_seen(reason)))
 );
 
 COMMENT ON TABLE backend.sanction_records IS 'Every sanction applied or lifted, for ever.';
@@ -7428,25 +7480,10 @@ $$;
 
 COMMENT ON FUNCTION worker.turns_defer(p_limit integer) IS 'Puts the turns that are due into the queue, each once, at most so many; returns how many. Raises nothing of its own.';
 
-CREATE TABLE backend.admin_attempts (
-    key_hash bytea NOT NULL,
-    failures integer DEFAULT 1 NOT NULL,
-    expires_at timestamp with time zone NOT NULL,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT admin_attempts_failures_are_positive CHECK ((failures > 0)),
-    CONSTRAINT admin_attempts_key_hash_has_32_bytes CHECK ((length(key_hash) = 32))
-);
-
-COMMENT ON TABLE backend.admin_attempts IS 'Wrong passwords for a name from an address; what has expired counts for nothing.';
-
-COMMENT ON COLUMN backend.admin_attempts.key_hash IS 'SHA-256 of name and address: in the place of a name may stand a password that was typed too early.';
-
-COMMENT ON COLUMN backend.admin_attempts.expires_at IS 'So long after the first of them.';
-
 CREATE TABLE backend.auth_challenges (
     challenge_id uuid DEFAULT backend.uuid_v7() NOT NULL,
     email text NOT NULL,
+    source_hash bytea NOT NULL,
     code_hash bytea NOT NULL,
     language text,
     attempts integer DEFAULT 0 NOT NULL,
@@ -7457,10 +7494,13 @@ CREATE TABLE backend.auth_challenges (
     updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     CONSTRAINT auth_challenges_code_hash_has_32_bytes CHECK ((length(code_hash) = 32)),
     CONSTRAINT auth_challenges_email_is_normalised CHECK (((email = lower(email)) AND (length(email) <= 254))),
-    CONSTRAINT auth_challenges_expire_after_they_start CHECK ((expires_at > created_at))
+    CONSTRAINT auth_challenges_expire_after_they_start CHECK ((expires_at > created_at)),
+    CONSTRAINT auth_challenges_source_hash_has_32_bytes CHECK ((length(source_hash) = 32))
 );
 
 COMMENT ON TABLE backend.auth_challenges IS 'A code that was mailed, or asked for while it was throttled.';
+
+COMMENT ON COLUMN backend.auth_challenges.source_hash IS 'The address and the network that asked, as budgets know them: from elsewhere it is never used again.';
 
 COMMENT ON COLUMN backend.auth_challenges.code_hash IS 'SHA-256 over the id and the app''s HMAC of the code.';
 
@@ -7629,6 +7669,15 @@ UNION ALL
     s.tier AS details
    FROM backend.entitlement_snapshots s
   WHERE (((s.changes_at IS NULL) OR (s.changes_at > backend.now())) AND (s.entitlement_record_id <> (backend.entitlement_in_force(s.user_id)).entitlement_record_id))
+UNION ALL
+ SELECT 'free_although_a_grant_is_in_force'::text AS invariant,
+    s.user_id AS object_id,
+    s.tier AS details
+   FROM (backend.entitlement_snapshots s
+     JOIN backend.entitlement_records r USING (entitlement_record_id))
+  WHERE ((r.source <> 'admin'::text) AND ((s.changes_at IS NULL) OR (s.changes_at > backend.now())) AND (EXISTS ( SELECT
+           FROM backend.entitlement_records g
+          WHERE ((g.user_id = s.user_id) AND (g.source = 'admin'::text) AND (g.starts_at <= backend.now()) AND (NOT backend.is_over(g.ends_at))))))
 UNION ALL
  SELECT 'sanction_and_record_disagree'::text AS invariant,
     s.user_id AS object_id,
@@ -9162,7 +9211,7 @@ REVOKE ALL ON FUNCTION backend.now() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.uuid_v7() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION backend.account_create(p_provider text, p_subject text, p_email text, p_language text, p_time_zone text, p_country text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backend.account_create(p_provider text, p_subject text, p_email text, p_language text, p_time_zone text, p_country text, p_display_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.account_delete(p_user_id uuid) FROM PUBLIC;
 
@@ -9192,6 +9241,8 @@ REVOKE ALL ON FUNCTION backend.source_network(p_source_ip inet, p_bits integer) 
 
 REVOKE ALL ON FUNCTION backend.admin_attempts_key(p_username text, p_source_ip inet) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.admin_attempts_wait(p_key bytea, p_most numeric) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.administrator_find(p_username text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.administrator_json(p_admin backend.admin_accounts) FROM PUBLIC;
@@ -9218,6 +9269,8 @@ REVOKE ALL ON FUNCTION backend.audit(p_admin text, p_action text, p_object_type 
 
 REVOKE ALL ON FUNCTION backend.audit_json(p_entry backend.audit_log) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.block_refuse(p_account backend.accounts) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.blocked_email_json(p_blocked backend.blocked_emails) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.budget_read(p_budget text, p_key bytea) FROM PUBLIC;
@@ -9227,6 +9280,8 @@ REVOKE ALL ON FUNCTION backend.budget_spend(p_budget text, p_key bytea, p_most n
 REVOKE ALL ON FUNCTION backend.code_hash(p_challenge_id uuid, p_code_hash bytea) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.code_mail_spend(p_email text, p_source_ip inet, p_is_known boolean, p_is_throttled boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.code_mails(p_addresses text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.code_may_be_tried(p_email text, p_source_ip inet) FROM PUBLIC;
 
@@ -9251,6 +9306,8 @@ REVOKE ALL ON FUNCTION backend.engine_version_json(p_version backend.engine_vers
 REVOKE ALL ON FUNCTION backend.version_key(p_version text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.engine_version_newest() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.entitlement_end(p_tier text, p_starts_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.entitlement_grant(p_user_id uuid, p_tier text, p_actor text, p_reason_code text, p_starts_at timestamp with time zone, p_ends_at timestamp with time zone) FROM PUBLIC;
 
@@ -9314,6 +9371,8 @@ REVOKE ALL ON FUNCTION backend.invite_refusal(p_game backend.games, p_invite bac
 
 REVOKE ALL ON FUNCTION backend.invites_page(p_list text, p_game_id uuid, p_user_id uuid, p_limit integer, p_before uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.is_seen(p_text text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.job_defer(p_queue text, p_task text, p_args jsonb, p_lock text, p_priority integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.limit_apply(p_user_id uuid, p_code text, p_value integer, p_reason text, p_actor text, p_expires_at timestamp with time zone) FROM PUBLIC;
@@ -9329,6 +9388,8 @@ REVOKE ALL ON FUNCTION backend.mail_delivery_json(p_delivery backend.mail_delive
 REVOKE ALL ON FUNCTION backend.mail_enqueue(p_template_id text, p_idempotency_key text, p_recipients text[], p_values jsonb, p_user_id uuid, p_expires_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.mail_erase(p_delivery_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.mail_forget(p_user_id uuid, p_delivery_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.mail_give_up(p_delivery_id uuid, p_reason text) FROM PUBLIC;
 

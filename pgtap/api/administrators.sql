@@ -1,7 +1,7 @@
 -- Test galaxy-backend:api/administrators
 
 BEGIN;
-SELECT plan(134);
+SELECT plan(141);
 \ir ../helpers.psql
 
 -- Attributes and privileges.
@@ -123,7 +123,7 @@ BEGIN ATOMIC
 END;
 SET LOCAL ROLE backend_api;
 SELECT is(
-    pg_temp.credential('root', '192.0.2.1'), jsonb_build_object('password_hash', :'hash', 'retry_after', NULL, 'is_to_be_noted', true),
+    pg_temp.credential('root', '192.0.2.1'), jsonb_build_object('password_hash', :'hash', 'source', '192.0.2.1/32', 'retry_after', NULL, 'compare_after', NULL, 'is_to_be_noted', true),
     'at first nothing was wrong, nor right');
 SELECT pg_temp.fails('root', '192.0.2.1', 9) \g /dev/null
 SELECT is(pg_temp.credential('root', '192.0.2.1') -> 'retry_after', 'null', 'nine are allowed');
@@ -133,6 +133,15 @@ SELECT is(pg_temp.credential('root', '192.0.2.2') -> 'retry_after', 'null', 'who
 SELECT is(pg_temp.credential('zoe', '192.0.2.1') -> 'retry_after', 'null', 'nor does another name there');
 SELECT pg_temp.fails('nobody', '192.0.2.1', 10) \g /dev/null
 SELECT is(pg_temp.credential('nobody', '192.0.2.1') -> 'retry_after', '900', 'nobody waits as well');
+SELECT pg_temp.fails('name-' || n, '192.0.2.1', 1) FROM generate_series(1, 9) AS n \g /dev/null
+SELECT is(pg_temp.credential('zoe', '192.0.2.1') -> 'compare_after', 'null', 'twenty-nine for any names are compared');
+SELECT pg_temp.fails('zoe', '192.0.2.1', 1) \g /dev/null
+SELECT is(pg_temp.credential(n, '192.0.2.1') -> 'compare_after', '900', 'after the thirtieth nothing is') FROM unnest(ARRAY['zoe', 'root', '']) AS n;
+SELECT api.administrator_used('root', '192.0.2.1') \g /dev/null
+SELECT is(pg_temp.credential('root', '192.0.2.1') -> 'compare_after', '900', 'whoever was right before');
+SELECT pg_temp.fails('root', '192.0.2.1', 10) \g /dev/null
+SELECT is(pg_temp.credential('zoe', '192.0.2.2') -> 'compare_after', 'null', 'elsewhere it is');
+SELECT is(pg_temp.credential('zoe', '2001:db8::1') -> 'source', '"2001:db8::/64"', 'of IPv6 a network is one address');
 RESET ROLE;
 UPDATE backend.clock SET clock_offset = '14 minutes 58.5 seconds';
 SET LOCAL ROLE backend_api;

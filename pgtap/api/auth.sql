@@ -1,7 +1,7 @@
 -- Test galaxy-backend:api/auth
 
 BEGIN;
-SELECT plan(105);
+SELECT plan(110);
 \ir ../helpers.psql
 
 -- Attributes.
@@ -98,6 +98,19 @@ SELECT pg_temp.send('ann@example.org') \g /dev/null
 SELECT is((SELECT count(*) FROM backend.auth_challenges), 4::bigint, 'and then the next challenge is made');
 UPDATE backend.clock SET clock_offset = '0';
 DELETE FROM backend.auth_challenges;
+
+-- Nobody is throttled by another network, nor given its challenge.
+SELECT pg_temp.send('ann@example.org', p_ip => '192.0.2.1') AS one, pg_temp.send('ann@example.org', p_ip => '192.0.2.2') AS two, pg_temp.send('ann@example.org', p_ip => '::ffff:192.0.2.3') AS three \gset
+UPDATE backend.auth_challenges SET created_at = created_at - interval '1 second' WHERE challenge_id <> :'three';
+SELECT is(pg_temp.send('ann@example.org', p_ip => '192.0.2.4'), :'three'::uuid, 'a network that asked three times is given the newest of its own');
+SELECT pg_temp.send('ann@example.org', p_ip => '198.51.100.1') AS mine \gset
+SELECT is((SELECT count(*) FROM backend.mail_deliveries WHERE idempotency_key = :'mine'), 1::bigint, 'another one gets its mail at the same moment');
+SELECT is(pg_temp.send('ann@example.org', p_ip => '192.0.2.4'), :'three'::uuid, 'of which the first is told nothing');
+SELECT is(
+    (SELECT source_hash FROM backend.auth_challenges WHERE challenge_id = :'mine'), backend.budget_key('address', 'ann@example.org', '198.51.100.0/24'),
+    'the network is kept as a hash');
+DELETE FROM backend.auth_challenges;
+DELETE FROM backend.auth_budgets;
 
 -- The numbers are those of the connection, within bounds.
 SET LOCAL backend.challenge_throttle_max = '1';
@@ -259,13 +272,16 @@ SELECT is(pg_temp.said(pg_temp.confirm(:'none')), '400 invalid_code', 'and is re
 SELECT pg_temp.send('gus@example.org', '333333', p_ip => '198.51.100.1') AS third \gset
 SELECT is((SELECT count(*) FROM backend.auth_challenges WHERE challenge_id = :'third'), 1::bigint, 'another network gets one');
 UPDATE backend.auth_challenges SET created_at = created_at - interval '1 second' WHERE email = 'gus@example.org' AND challenge_id <> :'third';
-SELECT is(pg_temp.send('gus@example.org', p_ip => '203.0.113.1'), :'third'::uuid, 'for an address that had its mails a live challenge is used again');
-SELECT is((SELECT requests FROM backend.auth_challenges WHERE challenge_id = :'third'), 2, 'which is counted');
-UPDATE backend.auth_challenges SET attempts = 5 WHERE challenge_id = :'third';
-SELECT isnt(pg_temp.send('gus@example.org', p_ip => '203.0.113.1'), :'third'::uuid, 'one that can be tried');
-UPDATE backend.auth_challenges SET attempts = 5 WHERE email = 'gus@example.org';
+SELECT is(pg_temp.send('gus@example.org', p_ip => '198.51.100.9'), :'third'::uuid, 'for an address that had its mails a live challenge is used again');
 SELECT is(
     (SELECT count(*) FROM backend.auth_challenges WHERE challenge_id = pg_temp.send('gus@example.org', p_ip => '203.0.113.1')), 0::bigint,
+    'of the same network: another gets an id that opens nothing');
+SELECT is((SELECT requests FROM backend.auth_challenges WHERE challenge_id = :'third'), 2, 'which is counted');
+UPDATE backend.auth_challenges SET attempts = 5 WHERE challenge_id = :'third';
+SELECT isnt(pg_temp.send('gus@example.org', p_ip => '198.51.100.1'), :'third'::uuid, 'one that can be tried');
+UPDATE backend.auth_challenges SET attempts = 5 WHERE email = 'gus@example.org';
+SELECT is(
+    (SELECT count(*) FROM backend.auth_challenges WHERE challenge_id = pg_temp.send('gus@example.org', p_ip => '198.51.100.1')), 0::bigint,
     'and where there is none, an id that opens nothing');
 SELECT is((SELECT count(*) FROM backend.auth_challenges WHERE email = 'gus@example.org'), 3::bigint, 'none of this is mailed');
 SET LOCAL backend.code_mails_per_service = '3';

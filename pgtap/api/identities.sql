@@ -1,7 +1,7 @@
 -- Test galaxy-backend:api/identities
 
 BEGIN;
-SELECT plan(61);
+SELECT plan(69);
 \ir ../helpers.psql
 
 -- Attributes and privileges.
@@ -49,11 +49,25 @@ SELECT ok(
        FROM backend.accounts AS a WHERE a.user_id = (:'third'::jsonb ->> 'user_id')::uuid), 'who says nothing gets what everybody gets');
 SET LOCAL ROLE backend_api;
 SELECT throws_ok($$SELECT pg_temp.open('{"subject": "1", "time_zone": "Mars/Olympus"}')$$, 'GX400', 'invalid_request', 'a time zone is known');
-SELECT throws_ok($$SELECT pg_temp.open('{"subject": "1", "display_name": "   "}')$$, 'GX400', 'invalid_request', 'a name is not blank');
-SELECT throws_ok(format($$SELECT pg_temp.open('{"subject": "1", "display_name": "%s"}')$$, repeat('x', 65)), 'GX400', 'invalid_request', 'nor over-long');
-SELECT throws_ok(format($$SELECT pg_temp.open('{"subject": "4711", "display_name": "%s"}')$$, repeat('x', 65)), 'GX400', 'invalid_request', 'also of somebody who is known');
-SELECT lives_ok(format($$SELECT pg_temp.open('{"subject": "4713", "display_name": " %s "}', 'fourth')$$, repeat('x', 64)), 'spaces around it do not count');
+SELECT lives_ok(format($$SELECT pg_temp.open('{"subject": "4711", "display_name": "%s"}', 'known')$$, repeat('x', 65)), 'who is known gets in whatever their name is');
+CREATE FUNCTION pg_temp.called(p_subject text, p_name text) RETURNS text LANGUAGE plpgsql SECURITY INVOKER AS $$
+BEGIN
+    PERFORM pg_temp.open(jsonb_build_object('subject', p_subject, 'display_name', p_name), p_subject);
+    RETURN p_subject;
+END;
+$$;
+SELECT pg_temp.called('named-' || n, name)
+  FROM unnest(ARRAY[E'\u200b', E'\u2060', E'\u3164', E'\u2800', E'\u180e', E'\u00ad', E'\ufeff', E'\U000e0041', '   ', E'a\u202eb', repeat('x', 65)]) WITH ORDINALITY AS t (name, n) \g /dev/null
+SELECT pg_temp.called('seen-' || n, name) FROM unnest(ARRAY[E'\u00a0Bob', E'Bob\u00a0', E'\u3000 Bob\u2003']) WITH ORDINALITY AS t (name, n) \g /dev/null
+SELECT pg_temp.called('long', format(' %s ', repeat('x', 64))) \g /dev/null
 RESET ROLE;
+SELECT is(
+    (SELECT count(*) FROM backend.accounts AS a JOIN backend.identities AS i USING (user_id) WHERE i.subject ~ '^named-' AND a.display_name = a.user_name), 11::bigint,
+    'whose name may not be, or is not seen, is called as their user name');
+SELECT results_eq(
+    $$SELECT DISTINCT a.display_name FROM backend.accounts AS a JOIN backend.identities AS i USING (user_id) WHERE i.subject ~ '^seen-'$$, $$VALUES ('Bob')$$,
+    'every kind of space around a name goes');
+SELECT is((SELECT a.display_name FROM backend.accounts AS a JOIN backend.identities AS i USING (user_id) WHERE i.subject = 'long'), repeat('x', 64), 'and does not count');
 SELECT is((SELECT count(*) FROM backend.identities WHERE subject = '1'), 0::bigint, 'what was refused left nothing');
 INSERT INTO backend.sanction_records (user_id, code, action, reason, actor) VALUES (:'ann', 'login_block', 'apply', 'x', 'root') RETURNING sanction_record_id AS sanction \gset
 INSERT INTO backend.sanction_active (user_id, code, sanction_record_id, reason) VALUES (:'ann', 'login_block', :'sanction', 'x');
@@ -112,6 +126,22 @@ SELECT throws_ok($$SELECT pg_temp.link(gen_random_uuid(), 'telegram', '817')$$, 
 SELECT is((pg_temp.link(:'cid', 'email', ' Cid@Example.ORG')).body::jsonb ->> 'subject', 'cid@example.org', 'an address is put in its form');
 RESET ROLE;
 SELECT is((SELECT email FROM backend.accounts WHERE user_id = :'cid'), 'cid@example.org', 'and is the account''s');
+
+-- Whoever is blocked changes no way in: with the address free they would come back as somebody else.
+SELECT a.user_id AS mal FROM backend.account_create('email', 'mal@example.org', 'mal@example.org', 'en', 'UTC', NULL) AS a \gset
+INSERT INTO backend.identities (provider, subject, user_id) VALUES ('telegram', 'mal', :'mal');
+SELECT backend.sanction_apply(:'mal', 'login_block', 'x', 'root', NULL) \g /dev/null
+SET LOCAL ROLE backend_api;
+SELECT throws_ok(format($$SELECT api.identity_unlink(%L, 'email')$$, :'mal'), 'GX403', 'sanctioned', 'who may not sign in frees no address');
+SELECT throws_ok(format($$SELECT pg_temp.link(%L, 'email', 'other@example.org')$$, :'mal'), 'GX403', 'sanctioned', 'and gets no other');
+SELECT is((pg_temp.link(:'mal', 'email', 'mal@example.org')).status, 201, 'what is there is linked still');
+RESET ROLE;
+SELECT backend.sanction_apply(:'mal', 'permanent_block', 'x', 'root', NULL) \g /dev/null
+SET LOCAL ROLE backend_api;
+SELECT throws_ok(format($$SELECT api.identity_unlink(%L, 'telegram')$$, :'mal'), 'GX403', 'account_blocked', 'nor does who is blocked for good');
+SELECT throws_ok(format($$SELECT pg_temp.link(%L, 'telegram', '815')$$, :'mal'), 'GX403', 'account_blocked', 'who is not told who has a way in');
+SELECT is((pg_temp.link(:'mal', 'telegram', 'mal')).status, 201, 'what is there is linked still');
+RESET ROLE;
 SELECT is((SELECT w.all FROM ways AS w WHERE w.user_id = :'bob'), ARRAY['email:bob@example.org', 'telegram:815'], 'nothing else was linked');
 SELECT is(
     pg_temp.violated(format($$INSERT INTO backend.identities VALUES ('email', 'x@example.org', %L)$$, :'cid')), 'identities_one_per_person_and_provider', 'the table says so too');
@@ -123,8 +153,14 @@ SELECT throws_ok(format($$SELECT api.identity_unlink(%L, 'telegram')$$, :'bob'),
 SELECT throws_ok(format($$SELECT api.identity_unlink(%L, 'email')$$, :'bob'), 'GX409', 'last_identity', 'nor the last one');
 SELECT throws_ok(format($$SELECT api.identity_unlink(%L, 'email')$$, :'gone'), 'GX409', 'conflict', 'nor any of who is gone');
 SELECT throws_ok($$SELECT api.identity_unlink(gen_random_uuid(), 'email')$$, 'GX404', 'account_not_found', 'nor of nobody');
+SELECT api.email_code_send(jsonb_build_object('email', e), '123456', sha256('x'), NULL) FROM unnest(ARRAY['cid@example.org', 'bob@example.org']) AS e \g /dev/null
 SELECT is((api.identity_unlink(:'cid', 'email')).status, 204, 'an address too');
 RESET ROLE;
+SELECT results_eq(
+    $$SELECT r.address COLLATE "C", d.status, p.body_text IS NULL FROM backend.mail_deliveries AS d JOIN backend.mail_recipients AS r USING (delivery_id) JOIN backend.mail_payloads AS p USING (payload_id)
+       ORDER BY d.status$$,
+    format($$VALUES (%L COLLATE "C", 'expired', true), ('bob@example.org', 'pending', false)$$, :'cid' || '@deleted.invalid'), 'the codes that were mailed to it are forgotten');
+SELECT results_eq('SELECT email FROM backend.auth_challenges', $$VALUES ('bob@example.org')$$, 'and open nothing');
 SELECT is((SELECT email FROM backend.accounts WHERE user_id = :'cid'), NULL, 'and is the account''s no more');
 SELECT is((SELECT email FROM backend.accounts WHERE user_id = :'bob'), 'bob@example.org', 'another''s stays');
 SELECT is_empty('SELECT * FROM backend.invariants_accounts', 'all of it holds together');

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:api/users
 
 BEGIN;
-SELECT plan(161);
+SELECT plan(166);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -51,7 +51,9 @@ SELECT is(pg_temp.refused(format('SELECT api.user_entitlement_grant(''root'', %L
     ('{"tier": "gold", "reason_code": "x"}', '[{"path": "tier", "problem": "is not a tier"}]', 'a tier is one that there is'),
     (jsonb_build_object('tier', 'monthly', 'reason_code', 'x', 'ends_at', backend.ts(backend.now()))::text, '[{"path": "ends_at", "problem": "is not in the future"}]', 'an end is to come'),
     (jsonb_build_object('tier', 'monthly', 'reason_code', 'x', 'starts_at', backend.ts(backend.now() + interval '1 day'), 'ends_at', backend.ts(backend.now() + interval '1 day'))::text,
-        '[{"path": "ends_at", "problem": "is not after starts_at"}]', 'and comes after the begin')
+        '[{"path": "ends_at", "problem": "is not after starts_at"}]', 'and comes after the begin'),
+    (jsonb_build_object('tier', 'monthly', 'reason_code', 'x', 'starts_at', backend.ts(backend.now() - interval '720 hours'))::text,
+        '[{"path": "starts_at", "problem": "is so long ago that it would be over"}]', 'also of a grant that ends by itself')
   ) AS t(b, h, d);
 
 -- Sanctions.
@@ -147,6 +149,12 @@ SELECT is(pg_temp.found(q, s, t, c), e, d)
     (NULL, NULL, 'yearly', NULL, 'cid', 'by tier'), (NULL, NULL, NULL, 'login_block', 'bob', 'by a sanction that is in force'), (NULL, NULL, NULL, 'game_join_block', 'none', 'not one that was'),
     ('b', '{active}', 'free', 'login_block', 'bob', 'by all together')
   ) AS t(q, s, t, c, e, d);
+INSERT INTO backend.identities (provider, subject, user_id) VALUES ('telegram', 'Sub-4711', :'bob');
+SELECT is(
+    (SELECT string_agg(i ->> 'user_id', ',') FROM jsonb_array_elements(api.user_list('root', 50, NULL, q, NULL, NULL, NULL)::jsonb -> 'items') AS t(i)), w,
+    format('by a subject of a provider, whole and exact: %s', q))
+  FROM (VALUES ('Sub-4711', :'bob'), (' Sub-4711 ', :'bob'), ('Sub-471', NULL), ('sub-4711', NULL)) AS t(q, w);
+DELETE FROM backend.identities WHERE subject = 'Sub-4711';
 SELECT api.user_list('root', 2, NULL, NULL, NULL, NULL, NULL)::jsonb ->> 'next_cursor' AS cursor \gset
 SELECT is(jsonb_array_length(api.user_list('root', 2, :'cursor', NULL, NULL, NULL, NULL)::jsonb -> 'items'), 2, 'in pages');
 SELECT throws_ok(format('SELECT api.user_list(''root'', 2, %L, ''b'', NULL, NULL, NULL)', :'cursor'), 'GX400', 'invalid_cursor', 'a cursor is of one search');

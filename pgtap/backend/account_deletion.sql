@@ -1,14 +1,15 @@
 -- Test galaxy-backend:backend/account_deletion
 
 BEGIN;
-SELECT plan(39);
+SELECT plan(41);
 \ir ../helpers.psql
 \ir ../games.psql
 
 -- Attributes and privileges.
 SELECT has_table('backend', 'deletion_rules', 'there is deletion_rules');
 SELECT col_is_pk('backend', 'deletion_rules', ARRAY['table_name', 'column_name'], 'deletion_rules has its key');
-SELECT volatility_is('backend', f, 'volatile', format('%s() is VOLATILE', f)) FROM unnest(ARRAY['ways_in_lock', 'account_delete']) AS f;
+SELECT volatility_is('backend', f, 'volatile', format('%s() is VOLATILE', f)) FROM unnest(ARRAY['ways_in_lock', 'mail_forget', 'account_delete']) AS f;
+SELECT volatility_is('backend', 'code_mails', 'stable', 'code_mails() is STABLE');
 SET LOCAL ROLE backend_api;
 SELECT throws_ok($$SELECT backend.account_delete(gen_random_uuid())$$, '42501', NULL, 'backend_api deletes nobody but through its door');
 RESET ROLE;
@@ -26,6 +27,7 @@ SELECT c.relname::text AS table_name, a.attname::text AS column_name,
        a.attname ~ '(^|_)(e?mail|address)$' AND NOT a.attname ~ '^is_' AS is_address,
        (c.relname = 'accounts' AND a.attname NOT IN ('user_id', 'email', 'permanent_block', 'deleted_at', 'created_at', 'updated_at'))
        OR (c.relname = 'identities' AND a.attname = 'subject')
+       OR (c.relname = 'auth_challenges' AND a.attname = 'source_hash')
        OR (c.relname = 'idempotency_keys' AND a.attname = 'caller')
        OR (c.relname = 'device_sessions' AND a.attname ~ '_(key|hash)$')
        OR (c.relname ~ '^mail_' AND c.relname <> 'mail_templates' AND a.attname ~ '^(subject|body|error|reason)')

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/account_moderation
 
 BEGIN;
-SELECT plan(15);
+SELECT plan(16);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -9,7 +9,7 @@ SELECT plan(15);
 CREATE TEMPORARY TABLE functions (name text, volatility text);
 INSERT INTO functions VALUES
     ('account_moderate', 'volatile'), ('url_segment', 'immutable'), ('blocked_email_json', 'stable'), ('entitlement_tier_json', 'stable'),
-    ('entitlement_record_json', 'stable'), ('sanction_record_json', 'stable'), ('limit_record_json', 'stable'), ('entitlement_grant', 'volatile'),
+    ('entitlement_record_json', 'stable'), ('sanction_record_json', 'stable'), ('limit_record_json', 'stable'), ('entitlement_end', 'stable'), ('entitlement_grant', 'volatile'),
     ('sanction_apply', 'volatile'), ('sanction_lift', 'volatile'), ('limit_apply', 'volatile'), ('limit_clear', 'volatile');
 SELECT volatility_is('backend', name, volatility, format('%s() is %s', name, upper(volatility))) FROM functions;
 SET LOCAL ROLE backend_api;

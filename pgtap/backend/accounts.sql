@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/accounts
 
 BEGIN;
-SELECT plan(217);
+SELECT plan(234);
 \ir ../helpers.psql
 
 -- Attributes.
@@ -44,9 +44,9 @@ SELECT col_not_null('backend', t, c, format('%s.%s is always told', t, c))
     ('limit_active', 'limit_record_id'), ('limit_active', 'value')) AS t(t, c);
 SELECT has_index('backend', 'entitlement_snapshots', 'entitlement_snapshots_by_change', ARRAY['changes_at'], 'what changes is found');
 SELECT volatility_is('backend', f, v, format('%s() is %s', f, upper(v)))
-  FROM (VALUES ('is_over', 'stable'), ('moment_to_come', 'stable'), ('is_sanctioned', 'stable'), ('account_require', 'stable'), ('user_name_random', 'volatile'),
+  FROM (VALUES ('is_over', 'stable'), ('moment_to_come', 'stable'), ('is_sanctioned', 'stable'), ('account_require', 'stable'), ('block_refuse', 'stable'), ('user_name_random', 'volatile'),
                ('identity_lock', 'volatile'), ('account_find', 'volatile'), ('account_create', 'volatile'), ('account_json', 'stable'),
-               ('account_internal_json', 'stable'), ('display_name_clean', 'immutable'), ('entitlement_in_force', 'stable'), ('entitlement_settle', 'volatile')) AS t(f, v);
+               ('account_internal_json', 'stable'), ('is_seen', 'immutable'), ('display_name_clean', 'immutable'), ('entitlement_in_force', 'stable'), ('entitlement_settle', 'volatile')) AS t(f, v);
 
 -- Privileges.
 SET LOCAL ROLE backend_api;
@@ -291,13 +291,51 @@ SELECT backend.entitlement_settle(:'tim') \g /dev/null
 UPDATE backend.clock SET clock_offset = '40 days';
 SELECT is(pg_temp.force(:'tim'), 'free since 40', 'where both have ended free follows');
 SELECT backend.entitlement_settle(:'tim'), backend.entitlement_settle(:'tim') \g /dev/null
-SELECT is(pg_temp.force(:'tim'), 'free since 40 until 60', 'it is recorded, up to what was granted already');
+SELECT is(pg_temp.force(:'tim'), 'free since 40', 'it is recorded, and what is in force is the same as before');
 SELECT is(pg_temp.snapshot(:'tim'), 'free expiry changes 60', 'as an expiry');
 SELECT is((SELECT count(*) FROM backend.entitlement_records WHERE user_id = :'tim' AND source = 'expiry'), 1::bigint, 'once');
 UPDATE backend.clock SET clock_offset = '60 days';
 SELECT is(pg_temp.force(:'tim'), 'permanent since 60', 'which then begins all the same');
 SELECT backend.entitlement_settle(:'tim') \g /dev/null
 SELECT is(pg_temp.snapshot(:'tim'), 'permanent admin', 'and never ends');
+
+-- An expiry outranks no grant, whichever was made first.
+CREATE FUNCTION pg_temp.begin_anew(p_user_id uuid) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE backend.clock SET clock_offset = '0';
+    DELETE FROM backend.entitlement_snapshots WHERE user_id = p_user_id;
+    DELETE FROM backend.entitlement_records WHERE user_id = p_user_id AND source <> 'registration';
+    PERFORM backend.entitlement_settle(p_user_id);
+END;
+$$;
+CREATE FUNCTION pg_temp.grant(p_user_id uuid, p_tier text, p_from integer, p_to integer) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO backend.entitlement_records (user_id, tier, source, reason_code, starts_at, ends_at)
+    VALUES (p_user_id, p_tier, 'admin', 'x', transaction_timestamp() + make_interval(days => p_from), transaction_timestamp() + make_interval(days => p_to));
+    PERFORM backend.entitlement_settle(p_user_id);
+END;
+$$;
+CREATE FUNCTION pg_temp.settled_at(p_user_id uuid, p_day integer) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE backend.clock SET clock_offset = make_interval(days => p_day);
+    PERFORM backend.entitlement_settle(p_user_id);
+    RETURN pg_temp.snapshot(p_user_id);
+END;
+$$;
+SELECT pg_temp.begin_anew(:'tim'), pg_temp.grant(:'tim', 'yearly', 20, 60), pg_temp.grant(:'tim', 'monthly', 0, 6) \g /dev/null
+SELECT is(pg_temp.settled_at(:'tim', d), s, format('granted in advance before one that ends: at day %s', d))
+  FROM (VALUES (0, 'monthly admin changes 6'), (6, 'free expiry changes 20'), (8, 'free expiry changes 20'), (20, 'yearly admin changes 60'), (60, 'free expiry')) AS t(d, s);
+SELECT is((SELECT count(*) FROM backend.entitlement_records WHERE user_id = :'tim' AND source = 'expiry'), 2::bigint, 'each expiry is on record once');
+SELECT pg_temp.begin_anew(:'tim'), pg_temp.grant(:'tim', 'monthly', 0, 6), pg_temp.grant(:'tim', 'yearly', 20, 60) \g /dev/null
+SELECT is(pg_temp.settled_at(:'tim', d), s, format('granted in advance after it: at day %s', d))
+  FROM (VALUES (0, 'monthly admin changes 6'), (8, 'free expiry changes 20'), (23, 'yearly admin changes 60')) AS t(d, s);
+SELECT pg_temp.begin_anew(:'tim'), pg_temp.grant(:'tim', 'permanent', 0, NULL), pg_temp.grant(:'tim', 'free', 0, 20), pg_temp.grant(:'tim', 'monthly', 0, 10) \g /dev/null
+SELECT is(pg_temp.settled_at(:'tim', d), s, format('free for a while over something better: at day %s', d))
+  FROM (VALUES (0, 'monthly admin changes 10'), (10, 'free admin changes 20'), (20, 'permanent admin')) AS t(d, s);
+SELECT pg_temp.begin_anew(:'tim'), pg_temp.grant(:'tim', 'monthly', 5, 10) \g /dev/null
+SELECT is(pg_temp.settled_at(:'tim', 30), 'free expiry', 'of a grant that nobody wrote down the end is on record');
+SELECT is(pg_temp.force(:'tim'), 'free since 10', 'at its time');
+
 UPDATE backend.clock SET clock_offset = '0';
 DELETE FROM backend.entitlement_snapshots WHERE user_id = :'tim';
 DELETE FROM backend.entitlement_records WHERE user_id = :'tim';
@@ -339,6 +377,8 @@ SELECT is(pg_temp.violated(format('INSERT INTO backend.%s', replace(v, ':ann', q
     ($$entitlement_tiers SELECT 'free', false, '1 day', 1, 1, 1, 1$$, 'entitlement_tiers_free_has_no_end', 'what is free does not end'),
     ($$sanction_records (user_id, code, action, reason, actor) VALUES (:ann, 'login_block', 'apply', ' ', 'x')$$,
         'sanction_records_reason_has_1_to_500_characters', 'a sanction has a reason'),
+    ($$sanction_records (user_id, code, action, reason, actor) VALUES (:ann, 'login_block', 'apply', E' \u3164\n\u200b', 'x')$$,
+        'sanction_records_reason_has_1_to_500_characters', 'that is seen'),
     ($$sanction_records (user_id, code, action, reason, actor, expires_at) VALUES (:ann, 'permanent_block', 'apply', 'x', 'x', now())$$,
         'sanction_records_permanent_block_has_no_end', 'a block for good has no end'),
     ($$limit_records (user_id, code, action, value, reason, actor) VALUES (:ann, 'max_active_memberships', 'apply', 1, repeat('x', 501), 'x')$$,
@@ -402,7 +442,7 @@ SELECT is(pg_temp.broken(replace(replace(s, ':ann', quote_literal(:'ann')), ':bo
     ('UPDATE backend.limit_active SET value = 8 WHERE user_id = :ann AND value = 7', 'limit_and_record_disagree' || ' ann', 'so is such a limit'),
     ($$UPDATE backend.entitlement_snapshots SET tier = 'yearly' WHERE user_id = :ann$$, 'snapshot_and_record_disagree' || ' ann', 'and such a grant'),
     ('INSERT INTO backend.entitlement_records (user_id, tier, source, reason_code, starts_at) VALUES (:bob, ''monthly'', ''admin'', ''x'', now())',
-        'snapshot_of_an_older_grant' || ' bob', 'a grant that was not written down is listed'),
+        'free_although_a_grant_is_in_force' || ' bob, ' || 'snapshot_of_an_older_grant' || ' bob', 'a grant that was not written down is listed'),
     ('DELETE FROM backend.entitlement_snapshots WHERE user_id = :ann', 'account_without_entitlement' || ' ann', 'an account with no entitlement is listed')
   ) AS t(s, w, d);
 

@@ -1,14 +1,14 @@
 -- Test galaxy-backend:backend/administrators
 
 BEGIN;
-SELECT plan(45);
+SELECT plan(47);
 \ir ../helpers.psql
 
 -- Attributes.
 SELECT has_table('backend', 'admin_accounts', 'there is admin_accounts');
 SELECT col_is_pk('backend', 'admin_accounts', 'username', 'a name is one administrator''s');
 SELECT col_not_null('backend', 'admin_accounts', 'password_hash', 'who has a password');
-SELECT volatility_is('backend', f, 'stable', format('%s() is STABLE', f)) FROM unnest(ARRAY['administrator_json', 'administrator_require', 'administrator_find', 'admin_attempts_key']) AS f;
+SELECT volatility_is('backend', f, 'stable', format('%s() is STABLE', f)) FROM unnest(ARRAY['administrator_json', 'administrator_require', 'administrator_find', 'admin_attempts_key', 'admin_attempts_wait']) AS f;
 
 -- Privileges.
 SET LOCAL ROLE backend_api;
@@ -49,7 +49,7 @@ SELECT is(pg_temp.violated(format('INSERT INTO backend.admin_attempts (key_hash,
 SELECT is(backend.admin_attempts_key(n, a::inet) = backend.admin_attempts_key('root', '192.0.2.1'), e, d)
   FROM (VALUES
     ('root', '192.0.2.1', true, 'a name and an address are what is counted for'), ('root', '192.0.2.2', false, 'the next address is another'),
-    ('ROOT', '192.0.2.1', false, 'so is the next name'), ('root', '::ffff:192.0.2.1', true, 'an address has one notation'), ('root', NULL, false, 'no address is one too')
+    ('ROOT', '192.0.2.1', false, 'so is the next name'), (NULL, '192.0.2.1', false, 'and any name'), ('root', '::ffff:192.0.2.1', true, 'an address has one notation'), ('root', NULL, false, 'no address is one too')
   ) AS t(n, a, e, d);
 SELECT is(
     backend.admin_attempts_key('root', '2001:db8::1'), backend.admin_attempts_key('root', '2001:db8::ffff:1'), 'of IPv6 a network is one host''s');

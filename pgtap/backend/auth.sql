@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/auth
 
 BEGIN;
-SELECT plan(63);
+SELECT plan(65);
 \ir ../helpers.psql
 
 -- Attributes.
@@ -9,7 +9,7 @@ SELECT has_table('backend', t, format('there is %s', t)) FROM unnest(ARRAY['auth
 SELECT col_is_pk('backend', 'auth_challenges', 'challenge_id', 'a challenge has an id');
 SELECT col_is_pk('backend', 'blocked_emails', 'email', 'an address is blocked once');
 SELECT col_not_null('backend', t, c, format('%s.%s is always told', t, c))
-  FROM (VALUES ('auth_challenges', 'email'), ('auth_challenges', 'code_hash'), ('auth_challenges', 'attempts'), ('auth_challenges', 'requests'),
+  FROM (VALUES ('auth_challenges', 'email'), ('auth_challenges', 'source_hash'), ('auth_challenges', 'code_hash'), ('auth_challenges', 'attempts'), ('auth_challenges', 'requests'),
                ('auth_challenges', 'expires_at'), ('blocked_emails', 'actor')) AS t(t, c);
 SELECT col_default_is('backend', 'auth_challenges', 'attempts', '0', 'nothing was compared at first');
 SELECT has_index('backend', 'auth_challenges', 'auth_challenges_by_email', ARRAY['email', 'created_at'], 'the live ones of an address are found');
@@ -58,16 +58,18 @@ SELECT isnt(backend.code_hash(:'one', '\x01'), backend.code_hash(:'two', '\x01')
 -- Constraints.
 SELECT is(pg_temp.violated(format('INSERT INTO backend.%s', v)), c, d)
   FROM (VALUES
-    ($$auth_challenges (email, code_hash, expires_at) VALUES ('Ann@example.org', sha256(''), backend.now() + '1 min')$$,
+    ($$auth_challenges (email, source_hash, code_hash, expires_at) VALUES ('Ann@example.org', sha256(''), sha256(''), backend.now() + '1 min')$$,
         'auth_challenges_email_is_normalised', 'an address is in lower case'),
-    (format($$auth_challenges (email, code_hash, expires_at) VALUES (%L, sha256(''), backend.now() + '1 min')$$, repeat('a', 255)),
+    (format($$auth_challenges (email, source_hash, code_hash, expires_at) VALUES (%L, sha256(''), sha256(''), backend.now() + '1 min')$$, repeat('a', 255)),
         'auth_challenges_email_is_normalised', 'an address is not too long'),
-    ($$auth_challenges (email, code_hash, expires_at) VALUES ('a@example.org', '\x01', backend.now() + '1 min')$$,
+    ($$auth_challenges (email, source_hash, code_hash, expires_at) VALUES ('a@example.org', sha256(''), '\x01', backend.now() + '1 min')$$,
         'auth_challenges_code_hash_has_32_bytes', 'a code is hashed'),
-    ($$auth_challenges (email, code_hash, expires_at) VALUES ('a@example.org', '123456', backend.now() + '1 min')$$,
+    ($$auth_challenges (email, source_hash, code_hash, expires_at) VALUES ('a@example.org', sha256(''), '123456', backend.now() + '1 min')$$,
         'auth_challenges_code_hash_has_32_bytes', 'and never kept'),
-    ($$auth_challenges (email, code_hash, expires_at) VALUES ('a@example.org', sha256(''), backend.now())$$,
+    ($$auth_challenges (email, source_hash, code_hash, expires_at) VALUES ('a@example.org', sha256(''), sha256(''), backend.now())$$,
         'auth_challenges_expire_after_they_start', 'a challenge lives for a while'),
+    ($$auth_challenges (email, source_hash, code_hash, expires_at) VALUES ('a@example.org', '192.0.2.0/24', sha256(''), backend.now() + '1 min')$$,
+        'auth_challenges_source_hash_has_32_bytes', 'and no network'),
     ($$blocked_emails (email, actor) VALUES ('Ann@example.org', 'root')$$, 'blocked_emails_email_is_normalised', 'a blocked address is in lower case'),
     (format($$blocked_emails (email, actor) VALUES (%L, 'root')$$, repeat('a', 255)), 'blocked_emails_email_is_normalised', 'and not too long'),
     ($$blocked_emails (email, actor) VALUES ('a@example.org', 'root'), ('a@example.org', 'root')$$, 'blocked_emails_pkey', 'an address is blocked once')

@@ -16,7 +16,7 @@ SELECT function_privs_are('worker', name, arguments, 'backend_worker', ARRAY['EX
 SELECT function_privs_are('worker', name, arguments, r, '{}'::name[], format('%s may not execute %s()', r, name))
   FROM functions, unnest(ARRAY['backend_api', 'backend_push']) AS r;
 
-SELECT pg_temp.person(n) FROM unnest(ARRAY['ann', 'bob', 'cid', 'dan']) AS n \g /dev/null
+SELECT backend.account_create('email', n || '@example.org', n || '@example.org', 'en', 'UTC', NULL) FROM unnest(ARRAY['ann', 'bob', 'cid', 'dan']) AS n \g /dev/null
 SELECT pg_temp.grant_tier(user_id, 'monthly', backend.now() + interval '30 days') FROM backend.accounts WHERE email ~ 'ann|bob|cid' \g /dev/null
 UPDATE backend.clock SET clock_offset = '30 days' - interval '1 microsecond';
 SET LOCAL ROLE backend_worker;
@@ -30,7 +30,7 @@ SELECT is(worker.entitlements_settle(2), 0, 'and then none');
 RESET ROLE;
 SELECT results_eq(
     $$SELECT s.tier, r.source, r.reason_code, r.ends_at, count(*) FROM backend.entitlement_snapshots AS s JOIN backend.entitlement_records AS r USING (entitlement_record_id) GROUP BY 1, 2, 3, 4 ORDER BY 2$$,
-    $$VALUES ('free', 'admin', 'test', NULL::timestamptz, 1::bigint), ('free', 'expiry', 'expired', NULL, 3)$$, 'that free followed is on record');
+    $$VALUES ('free', 'expiry', 'expired', NULL::timestamptz, 3::bigint), ('free', 'registration', 'registration', NULL, 1)$$, 'that free followed is on record');
 SELECT is((SELECT count(*) FROM backend.entitlement_records WHERE source = 'expiry'), 3::bigint, 'once each');
 SELECT is_empty('SELECT * FROM backend.invariants', 'nothing is wrong after all this');
 

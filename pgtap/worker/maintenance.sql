@@ -18,9 +18,9 @@ SELECT function_privs_are('worker', name, arguments, r, '{}'::name[], format('%s
   FROM functions, unnest(ARRAY['backend_api', 'backend_push']) AS r;
 
 -- Challenges: a day after they expired.
-INSERT INTO backend.auth_challenges (email, code_hash, created_at, expires_at)
-SELECT 'a@example.org', sha256(''), backend.now() - interval '2 days', backend.now() - interval '1 day' - make_interval(secs => i) FROM generate_series(0, 4) AS i;
-INSERT INTO backend.auth_challenges (email, code_hash, expires_at) VALUES ('live@example.org', sha256(''), backend.now() + interval '1 minute');
+INSERT INTO backend.auth_challenges (email, source_hash, code_hash, created_at, expires_at)
+SELECT 'a@example.org', sha256(''), sha256(''), backend.now() - interval '2 days', backend.now() - interval '1 day' - make_interval(secs => i) FROM generate_series(0, 4) AS i;
+INSERT INTO backend.auth_challenges (email, source_hash, code_hash, expires_at) VALUES ('live@example.org', sha256(''), sha256(''), backend.now() + interval '1 minute');
 SET LOCAL ROLE backend_worker;
 SELECT is(worker.challenges_purge(3), 3, 'no more challenges are deleted than are asked for');
 SELECT is(worker.challenges_purge(3), 1, 'then the rest of them');

@@ -35,9 +35,9 @@ def new_tier(connection: psycopg.Connection[Any]) -> str:
     return tier
 
 
-def block(connection: psycopg.Connection[Any]) -> str:
-    """Block a new address; return it."""
-    email = new_email()
+def block(connection: psycopg.Connection[Any], email: str | None = None) -> str:
+    """Block an address, a new one unless told; return it."""
+    email = email or new_email()
     connection.execute("INSERT INTO backend.blocked_emails (email, actor) VALUES (%s, 'test')", [email])
     return email
 
@@ -81,7 +81,7 @@ def values_of(world: World, operation: Operation, person: Person) -> Mapping[str
             case "entitlement_tier_update":
                 values["tier"] = new_tier(connection)
             case "blocked_email_delete":
-                values["email"] = quote(block(connection), safe="")
+                values["email"] = quote(block(connection, f"a/{new_email()}"), safe="")
     return values
 
 

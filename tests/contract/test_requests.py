@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -206,6 +207,28 @@ def test_a_body_of_64_kib_is_read_and_one_byte_more_is_not(operation: Operation,
         headers = {**chunked.headers, "Content-Type": "application/json"}
         answer = world.api.client.request(chunked.method, chunked.path, content=iter(parts), headers=headers)
         assert answer.status_code == status, f"{size} in chunks"
+
+
+@pytest.mark.parametrize("reason", [" ", "\n", "\u200b", "\u00a0\u3164", "\u2800\ufe0f", "\U000e0041", "\u00ad \u2060"])
+def test_a_reason_of_which_nothing_is_seen_is_none(reason: str, world: World) -> None:
+    for name in ("user_sanction_apply", "user_sanction_lift", "user_limit_apply", "user_soft_delete", "blocked_email_create"):
+        found = right(world, document().operation(name))
+        answer = replace(found, body={**found.body, "reason": reason}).send(world.api)
+        assert [p["path"] for p in problems(answer)] == ["reason"], name
+
+
+@pytest.mark.parametrize("text", [" ", "%20%20", "+", "%E3%80%80"])
+def test_a_search_for_nothing_is_refused(text: str, world: World) -> None:
+    answer = world.api.client.get(f"/api/v1/admin/users?q={text}", headers=world.api.admin)
+    assert [p["path"] for p in problems(answer)] == ["q"]
+
+
+def test_who_sends_no_body_is_told_that_one_is_needed(world: World) -> None:
+    for name in ("user_sanction_lift", "user_limit_clear", "email_code_send"):
+        request = right(world, document().operation(name))
+        answer = world.api.client.request(request.method, request.path, headers=request.headers)
+        assert answer.status_code == 415, name
+        assert answer.json()["error"]["message"].startswith("A body is needed, of application/json"), name
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -13,7 +14,7 @@ import pytest
 from tests.contract.games import call, make_game, new_race
 from tests.contract.requests import World
 from tests.postgres import Database
-from tests.services import Api, add_session, confirm, read_code, send_code, sign_in, simultaneously, travel
+from tests.services import Api, add_session, confirm, new_email, read_code, send_code, sign_in, simultaneously, travel
 
 SUBJECT = "telegram-471147114711"
 NAME = "Ann of Green Gables"
@@ -46,14 +47,20 @@ def test_a_deletion_leaves_nothing_that_leads_to_the_person(api: Api, database: 
     other = make_game(world, None, "enrollment_open")
     other.call("api.invite_create", other.owner.user_id, other.game_id, json.dumps({"invited_user_id": ann.user_id}), None, None)
     api.client.patch("/api/v1/user/account/profile", json={"display_name": NAME}, headers=ann.header).raise_for_status()
+    # An address that was theirs once, with a code that was used and one that was not.
+    path = f"/api/v1/internal/users/{ann.user_id}/identities"
+    api.client.post(path, json={"provider": "telegram", "subject": SUBJECT}, headers=api.internal).raise_for_status()
     send_code(api, ann.email)
     with world.connect() as connection:
-        connection.execute(
-            "INSERT INTO identities (provider, subject, user_id) VALUES ('telegram', %s, %s)", [SUBJECT, ann.user_id]
-        )
-        add_session(connection, ann.user_id)
-        # Mail of a notification, one that is given up, and one whose relay repeats the address.
         connection.execute("SELECT worker.notification_routes_deliver(100, 'operators@example.org')")
+    assert api.client.delete(f"{path}/email", headers=api.internal).status_code == 204
+    first, ann = ann.email, replace(ann, email=new_email())
+    api.client.post(path, json={"provider": "email", "subject": ann.email}, headers=api.internal).raise_for_status()
+    for _ in range(3):
+        send_code(api, ann.email)
+    with world.connect() as connection:
+        add_session(connection, ann.user_id)
+        # Mail that is sent, that is given up, and whose relay repeats the address.
         claimed = connection.execute("SELECT delivery_id, attempt_no, recipients FROM worker.mail_claim(100, 60, 0)").fetchall()
         mine = [(delivery_id, attempt_no) for delivery_id, attempt_no, recipients in claimed if recipients == [ann.email]]
         assert len(mine) >= 3
@@ -67,7 +74,7 @@ def test_a_deletion_leaves_nothing_that_leads_to_the_person(api: Api, database: 
             json={"code": "diplomail_block", "reason": "A test"},
             headers=api.admin,
         ).raise_for_status()
-        needles = [ann.email.encode(), NAME.encode(), SUBJECT.encode(), base64.b64decode(ann.public_key)]
+        needles = [first.encode(), ann.email.encode(), NAME.encode(), SUBJECT.encode(), base64.b64decode(ann.public_key)]
         assert {
             ("accounts", "email"),
             ("accounts", "display_name"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -185,13 +187,59 @@ def test_guesses_at_once_are_no_more_than_there_are_places(two: list[Api]) -> No
     assert found[401] <= 10 + 3
 
 
+def test_thirty_wrong_passwords_for_any_names_are_looked_at_from_an_address(two: list[Api], database: Database) -> None:
+    source, password = new_address(), fresh_secret()
+    name = add(two[0], password)
+    assert guess(two[0], ADMIN, two[0].environment["BACKEND_ADMIN_BOOTSTRAP_PASSWORD"], source).status_code == 200
+    found = [guess(two[number % 2], new_name(), "wrong", source) for number in range(32)]
+    assert [answer.status_code for answer in found] == [401] * 30 + [429] * 2
+    assert 0 < int(found[-1].headers["Retry-After"]) <= 900
+    assert guess(two[0], name, password, source).status_code == 429, "a right one is not looked at"
+    assert guess(two[0], name, password, new_address()).status_code == 200, "elsewhere it is"
+    assert guess(two[0], name, password, source).status_code == 200, "and then remembered, from wherever it comes"
+    with database.connect() as db:
+        travel(db, "15 minutes")
+    assert guess(two[1], name, password, source).status_code == 200
+
+
+def test_who_guesses_keeps_no_administrator_out_who_is_elsewhere(two: list[Api], database: Database) -> None:
+    """From one address on many connections, without an end: a right password that comes from another one gets in."""
+    with database.connect() as db:
+        db.execute("UPDATE settings SET default_value = max_value WHERE setting_name = 'admin_attempts_per_address'")
+        names = [f"colleague-{number}" for number in range(8)]
+        db.execute(
+            "INSERT INTO admin_accounts (username, password_hash)"
+            " SELECT n, password_hash FROM admin_accounts, unnest(%s::text[]) AS n WHERE username = %s",
+            [names, ADMIN],
+        )
+    api, source, is_over = two[0], new_address(), threading.Event()
+    right = api.environment["BACKEND_ADMIN_BOOTSTRAP_PASSWORD"]
+
+    def guess_on(_place: int) -> set[int]:
+        found = set()
+        with api.new_client() as client:
+            while not is_over.is_set():
+                headers = {**basic(new_name(), "wrong"), "X-Forwarded-For": source}
+                found.add(client.get(ADMINS, headers=headers).status_code)
+        return found
+
+    with ThreadPoolExecutor(6) as pool:
+        guesses = [pool.submit(guess_on, place) for place in range(6)]
+        try:
+            # Nobody of them is remembered yet.
+            assert [guess(api, name, right, new_address()).status_code for name in names] == [200] * 8
+        finally:
+            is_over.set()
+        assert set().union(*(future.result() for future in guesses)) <= {401, 503}
+
+
 def test_passwords_that_are_compared_leave_threads_for_others(two: list[Api]) -> None:
     """A flood of guesses, and among it requests that need no password: all of these are answered."""
     flood = [request("GET", ADMINS, headers=basic(new_name(), "wrong")) for _ in range(40)]
     others = [request("GET", "/api/v1/user/account", headers={"X-User-ID": "no id"}) for _ in range(40)]
     answers = volley([two[0].address], [one for pair in zip(flood, others, strict=True) for one in pair])
     assert Counter(answer.status for answer in answers[1::2]) == {400: 40}
-    assert {answer.status for answer in answers[0::2]} <= {401, 503}
+    assert {answer.status for answer in answers[0::2]} <= {401, 429, 503}
 
 
 # -- when somebody was there

@@ -36,6 +36,17 @@ def line_of(api: Api, request_id: str) -> dict[str, Any]:
                 "code": "invalid_user_id",
             },
         ),
+        (
+            "DELETE",
+            "/api/v1/admin/blocked-emails/a%2Fb%40example.org",
+            {
+                "group": "admin",
+                "path": "/api/v1/admin/blocked-emails/{email}",
+                "status": 401,
+                "operation": "blocked_email_delete",
+                "code": "unauthorized",
+            },
+        ),
         ("GET", "/nowhere/at/all?secret=1", {"group": "none", "path": "", "status": 404, "operation": None, "code": "not_found"}),
         (
             "DELETE",

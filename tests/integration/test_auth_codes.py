@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import re
 import secrets
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -299,6 +300,17 @@ def test_known_unknown_and_throttled_addresses_are_answered_alike(shared_api: Ap
         send_code(shared_api, throttled)
     answers = [shared_api.client.post(SEND, json={"email": email}) for email in (known, new_email("u"), throttled, throttled)]
     assert len({repr(shape(answer)) for answer in answers}) == 1
+
+
+def test_no_answer_leaves_before_its_time(shared_api: Api, db: psycopg.Connection[Any]) -> None:
+    """At a multiple of 50 ms and not before, whatever was found, and however soon."""
+    blocked = new_email()
+    db.execute("INSERT INTO blocked_emails (email, actor) VALUES (%s, 'test')", [blocked])
+    for body in ({"email": new_email()}, {"email": blocked}, {"email": "abc"}, {}):
+        for _ in range(3):
+            began = time.perf_counter()
+            shared_api.client.post(SEND, json=body)
+            assert time.perf_counter() - began >= 0.05, body
 
 
 @pytest.mark.parametrize("change", ["lower", "upper", "title"])

@@ -11,6 +11,7 @@ import bcrypt
 import httpx
 import pytest
 
+from tests.contract.administrators import new_address
 from tests.contract.document import basic
 from tests.postgres import Database
 from tests.services import ADMIN, Api, StartProgram, fresh_secret, note_secret
@@ -20,7 +21,9 @@ ADMINS = "/api/v1/admin/admin-accounts"
 
 def ask(api: Api, header: str | bytes | None) -> httpx.Response:
     given = header.encode() if isinstance(header, str) else header
-    return api.client.get(ADMINS, headers={} if given is None else {b"Authorization": given})
+    # Each from somewhere else: wrong ones are counted for where they come from.
+    source = {b"X-Forwarded-For": new_address().encode()}
+    return api.client.get(ADMINS, headers=source if given is None else {**source, b"Authorization": given})
 
 
 def make_admin(database: Database, password: str) -> str:

@@ -66,6 +66,31 @@ def test_a_token_is_one_or_is_refused_by_its_shape(world: World) -> None:
     assert world.api.client.post(RESOLVE, json={"token": token}, headers=world.api.internal).status_code == 404
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "\u200b",
+        "\u2060",
+        "\u3164",
+        "\u2800",
+        "\u180e",
+        "\u00ad",
+        "\ufeff",
+        "\U000e0041",
+        "   ",
+        "x" * 65,
+        "\u00a0Bob",
+        "Bob\u00a0",
+    ],
+)
+def test_no_name_keeps_anybody_out(name: str, world: World) -> None:
+    subject = new_subject()
+    first = sign_in_by_telegram(world.api, subject, body={"display_name": name})
+    account = world.api.client.get("/api/v1/user/account", headers={"X-User-ID": first["user_id"]}).json()
+    assert account["display_name"] == ("Bob" if "Bob" in name else account["user_name"])
+    assert not sign_in_by_telegram(world.api, subject, body={"display_name": name})["created"]
+
+
 def test_after_a_deletion_a_way_in_leads_to_a_new_account(world: World) -> None:
     subject = new_subject()
     first = sign_in_by_telegram(world.api, subject)

@@ -38,6 +38,8 @@ def test_every_operation_of_the_document_is_found() -> None:
     assert by_name["session_get"].has_etag
     assert not by_name["my_session_list"].has_etag
     assert not by_name["session_revoke"].is_body_required
+    assert by_name["session_revoke"].route == by_name["session_revoke"].path
+    assert by_name["blocked_email_delete"].route == "/api/v1/admin/blocked-emails/{email:path}"
 
 
 @pytest.mark.parametrize(

@@ -12,21 +12,20 @@ SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
     v_administrator admin_accounts%ROWTYPE;
-    v_attempts admin_attempts%ROWTYPE;
+    v_key bytea := admin_attempts_key(p_username, p_source_ip);
 BEGIN
     SELECT * INTO v_administrator FROM admin_accounts AS a WHERE a.username = p_username AND a.disabled_at IS NULL;
-    SELECT * INTO v_attempts FROM admin_attempts AS t
-     WHERE t.key_hash = admin_attempts_key(p_username, p_source_ip) AND t.expires_at > backend.now();
     RETURN json_build_object(
         'password_hash', v_administrator.password_hash,
-        'retry_after', CASE WHEN v_attempts.failures >= setting('admin_attempts')
-                            THEN ceil(extract(epoch FROM v_attempts.expires_at - backend.now()))::integer END,
-        'is_to_be_noted', v_attempts.failures IS NOT NULL
+        'source', source_network(p_source_ip, 32),
+        'retry_after', admin_attempts_wait(v_key, setting('admin_attempts')),
+        'compare_after', admin_attempts_wait(admin_attempts_key(NULL, p_source_ip), setting('admin_attempts_per_address')),
+        'is_to_be_noted', EXISTS (SELECT FROM admin_attempts AS t WHERE t.key_hash = v_key AND t.expires_at > backend.now())
                           OR coalesce(v_administrator.last_used_at <= backend.now() - interval '1 minute', true))::text;
 END;
 $$;
 COMMENT ON FUNCTION api.administrator_credential(text, inet) IS
-    'The bcrypt hash that a password is compared with, null for nobody and for a disabled administrator; for how many seconds nobody of this name is let in from there; and whether a success is to be noted. Raises nothing of its own.';
+    'The bcrypt hash that a password is compared with, null for nobody and for a disabled administrator; what an address is told by; for how many seconds nobody of this name is let in from there, and no password from there compared; and whether a success is to be noted. Raises nothing of its own.';
 
 CREATE FUNCTION api.administrator_attempt_failed(p_username text, p_source_ip inet) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -35,14 +34,16 @@ AS $$
 DECLARE
     v_expires_at timestamptz := backend.now() + setting_interval('admin_attempts_window');
 BEGIN
-    INSERT INTO admin_attempts AS t (key_hash, expires_at) VALUES (admin_attempts_key(p_username, p_source_ip), v_expires_at)
+    -- Its own row before the one where all from there meet.
+    INSERT INTO admin_attempts AS t (key_hash, expires_at)
+    VALUES (admin_attempts_key(p_username, p_source_ip), v_expires_at), (admin_attempts_key(NULL, p_source_ip), v_expires_at)
     ON CONFLICT (key_hash) DO UPDATE
        SET failures = CASE WHEN t.expires_at <= backend.now() THEN 1 ELSE t.failures + 1 END,
            expires_at = CASE WHEN t.expires_at <= backend.now() THEN v_expires_at ELSE t.expires_at END;
 END;
 $$;
 COMMENT ON FUNCTION api.administrator_attempt_failed(text, inet) IS
-    'Counts a wrong password for a name, whether or not there is such an administrator. Raises nothing of its own.';
+    'Counts a wrong password for a name, whether or not there is such an administrator, and for the address. Raises nothing of its own.';
 
 CREATE FUNCTION api.administrator_used(p_username text, p_source_ip inet) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER

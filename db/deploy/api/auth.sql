@@ -11,6 +11,7 @@ SET search_path = backend, procrastinate, pg_catalog, pg_temp
 AS $$
 DECLARE
     v_email text := email_normalise(p_body ->> 'email');
+    v_source bytea := budget_key('address', v_email, source_network(p_source_ip, 24));
     v_ttl interval := setting_interval('challenge_ttl');
     v_account accounts%ROWTYPE;
     v_live bigint;
@@ -29,24 +30,24 @@ BEGIN
     IF v_account.permanent_block OR EXISTS (SELECT FROM blocked_emails AS b WHERE b.email = v_email) THEN
         PERFORM fail(400, 'email_blocked', 'This address cannot be used.');
     END IF;
+    -- Of this network alone, here and below: who asks in somebody's stead neither uses up their challenges nor is told of them.
     SELECT count(*) INTO v_live FROM auth_challenges AS c
-     WHERE c.email = v_email AND c.consumed_at IS NULL AND c.expires_at > backend.now()
+     WHERE c.email = v_email AND c.source_hash = v_source AND c.consumed_at IS NULL AND c.expires_at > backend.now()
        AND c.created_at > backend.now() - setting_interval('challenge_throttle_window');
     v_refused := code_mail_spend(v_email, p_source_ip, v_account.user_id IS NOT NULL, v_live >= setting('challenge_throttle_max'));
     IF v_refused IS NULL THEN
-        INSERT INTO auth_challenges (challenge_id, email, code_hash, language, expires_at)
-        VALUES (v_challenge_id, v_email, code_hash(v_challenge_id, p_code_hash),
+        INSERT INTO auth_challenges (challenge_id, email, source_hash, code_hash, language, expires_at)
+        VALUES (v_challenge_id, v_email, v_source, code_hash(v_challenge_id, p_code_hash),
                 lower(substring(p_body ->> 'locale' FROM '^([A-Za-z]{2,8})(?![A-Za-z])')), backend.now() + v_ttl);
         PERFORM mail_enqueue(
             'auth.login_code', v_challenge_id::text, ARRAY[v_email],
             jsonb_build_object('code', p_code, 'minutes', ceil(extract(epoch FROM v_ttl) / 60)::integer),
             NULL, backend.now() + v_ttl);
     ELSIF v_refused <> 'network' THEN
-        -- Whoever had it mailed, its code is in the owner's hands: they are not locked out by somebody who asks in their stead.
         UPDATE auth_challenges SET requests = requests + 1
          WHERE challenge_id = (
              SELECT c.challenge_id FROM auth_challenges AS c
-              WHERE c.email = v_email AND c.consumed_at IS NULL AND c.expires_at > backend.now()
+              WHERE c.email = v_email AND c.source_hash = v_source AND c.consumed_at IS NULL AND c.expires_at > backend.now()
                 AND (v_refused = 'throttle' OR c.attempts < setting('challenge_max_attempts'))
               ORDER BY c.created_at DESC, c.challenge_id DESC LIMIT 1)
         RETURNING challenge_id INTO v_reused_id;
@@ -55,7 +56,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION api.email_code_send(jsonb, text, bytea, inet) IS
-    'Mails a sign-in code; where the address is throttled or a budget is used up, uses a live challenge again or names one that is not there. The answer does not tell which. GX400 invalid_request, email_blocked.';
+    'Mails a sign-in code; where the address is throttled or a budget is used up, uses a live challenge of the same network again or names one that is not there. The answer does not tell which. GX400 invalid_request, email_blocked.';
 
 CREATE FUNCTION api.email_code_confirm(p_body jsonb, p_code_hash bytea, p_source_country text, p_source_ip inet) RETURNS api.reply
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER

@@ -25,6 +25,7 @@ BEGIN
                      WHERE (v_before IS NULL OR a.user_id < v_before)
                        AND (v_q IS NULL OR strpos(a.email, v_q) > 0 OR strpos(a.user_name, v_q) > 0
                             OR strpos(lower(a.display_name), v_q) > 0 OR a.user_id::text = v_q
+                            OR EXISTS (SELECT FROM identities AS i WHERE i.user_id = a.user_id AND i.subject = btrim(p_q))
                             -- What is left of the address of somebody who is gone.
                             OR a.email_hash = sha256(convert_to(v_q, 'UTF8')))
                        AND (p_status IS NULL
@@ -41,7 +42,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION api.user_list(text, integer, text, text, text[], text, text) IS
-    'People, newest first: by a part of address, user name or display name, or by id; by state, tier and sanction. GX400 invalid_cursor, GX401 unauthorized.';
+    'People, newest first: by a part of address, user name or display name, by id or by a subject of a provider; by state, tier and sanction. GX400 invalid_cursor, GX401 unauthorized.';
 
 CREATE FUNCTION api.user_get(p_admin text, p_user_id uuid) RETURNS text
 LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -84,6 +85,8 @@ BEGIN
     v_ends_at := moment_to_come(p_body, 'ends_at');
     IF v_ends_at <= coalesce(v_starts_at, backend.now()) THEN
         v_problems := v_problems || '{"path": "ends_at", "problem": "is not after starts_at"}'::jsonb;
+    ELSIF v_ends_at IS NULL AND is_over(entitlement_end(p_body ->> 'tier', v_starts_at)) THEN
+        v_problems := v_problems || '{"path": "starts_at", "problem": "is so long ago that it would be over"}'::jsonb;
     END IF;
     IF NOT EXISTS (SELECT FROM entitlement_tiers AS t WHERE t.tier = p_body ->> 'tier') THEN
         v_problems := v_problems || '{"path": "tier", "problem": "is not a tier"}'::jsonb;

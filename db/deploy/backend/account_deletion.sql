@@ -45,6 +45,7 @@ INSERT INTO backend.deletion_rules (table_name, column_name, holds, rule, descri
     ('device_sessions', 'client_public_key', 'data', 'erase', 'The key of their device; a revoked session needs none.'),
     ('device_sessions', 'token_hash', 'data', 'erase', 'Likewise.'),
     ('auth_challenges', 'email', 'address', 'delete', 'Codes for an address that is nobody''s now.'),
+    ('auth_challenges', 'source_hash', 'data', 'erase', 'From which network a code was asked for; it goes with its row.'),
     ('blocked_emails', 'email', 'address', 'keep', 'A block is of the address, whoever has it.'),
     ('mail_deliveries', 'user_id', 'person', 'keep', 'That a mail went out; what was not sent is cancelled, a login code expired.'),
     ('mail_recipients', 'address', 'address', 'erase', 'It becomes one that nobody can have, made of the id.'),
@@ -83,6 +84,36 @@ $$;
 COMMENT ON FUNCTION backend.ways_in_lock(uuid) IS
     'Nobody signs in, or asks for a code, by a person''s ways in until the end of the transaction. Taken before any row.';
 
+CREATE FUNCTION backend.code_mails(p_addresses text[]) RETURNS uuid[]
+LANGUAGE sql STABLE SECURITY INVOKER
+RETURN ARRAY(
+    SELECT d.delivery_id
+      FROM backend.mail_recipients AS r JOIN backend.mail_deliveries AS d USING (delivery_id) JOIN backend.mail_templates AS t USING (template_id)
+     WHERE r.address = ANY (p_addresses) AND t.is_secret);
+COMMENT ON FUNCTION backend.code_mails(text[]) IS 'The login codes that were mailed to addresses, whether or not there was an account.';
+
+CREATE FUNCTION backend.mail_forget(p_user_id uuid, p_delivery_ids uuid[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM FROM mail_deliveries AS d WHERE d.delivery_id = ANY (p_delivery_ids) ORDER BY d.delivery_id FOR NO KEY UPDATE;
+    UPDATE mail_deliveries AS d
+       SET status = CASE WHEN t.is_secret THEN 'expired' ELSE 'cancelled' END, lease_until = NULL
+      FROM mail_templates AS t
+     WHERE t.template_id = d.template_id AND d.delivery_id = ANY (p_delivery_ids) AND d.status IN ('pending', 'retrying');
+    UPDATE mail_payloads AS p
+       SET subject = 'erased', body_text = NULL, body_html = NULL, erased_at = coalesce(p.erased_at, backend.now())
+      FROM mail_deliveries AS d
+     WHERE d.delivery_id = ANY (p_delivery_ids) AND p.payload_id = d.payload_id;
+    UPDATE mail_recipients SET address = p_user_id || '@deleted.invalid' WHERE delivery_id = ANY (p_delivery_ids);
+    UPDATE mail_attempts SET error = NULL WHERE delivery_id = ANY (p_delivery_ids) AND error IS NOT NULL;
+    UPDATE mail_dead_letters SET reason = 'erased' WHERE delivery_id = ANY (p_delivery_ids);
+END;
+$$;
+COMMENT ON FUNCTION backend.mail_forget(uuid, uuid[]) IS
+    'Stops mails to a person that have not gone out, and erases what they said and where they went.';
+
 CREATE FUNCTION backend.account_delete(p_user_id uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = backend, procrastinate, pg_catalog, pg_temp
@@ -92,7 +123,6 @@ DECLARE
         SELECT a.email FROM accounts AS a WHERE a.user_id = p_user_id AND a.email IS NOT NULL
         UNION
         SELECT i.subject FROM identities AS i WHERE i.user_id = p_user_id AND i.provider = 'email');
-    v_delivery_ids uuid[];
     v_rule deletion_rules%ROWTYPE;
 BEGIN
     PERFORM lobby_release(p_user_id, 'deleted');
@@ -106,27 +136,8 @@ BEGIN
     UPDATE notification_dead_letters AS l SET reason = 'erased'
       FROM notification_routes AS r JOIN notifications AS n USING (notification_id)
      WHERE r.route_id = l.route_id AND n.user_id = p_user_id;
-    v_delivery_ids := ARRAY(
-        SELECT d.delivery_id FROM mail_deliveries AS d
-         WHERE d.delivery_id IN (SELECT o.delivery_id FROM mail_deliveries AS o WHERE o.user_id = p_user_id
-                                 UNION
-                                 -- To the address, before there was an account: login codes.
-                                 SELECT o.delivery_id
-                                   FROM mail_recipients AS r JOIN mail_deliveries AS o USING (delivery_id) JOIN mail_templates AS t USING (template_id)
-                                  WHERE r.address = ANY (v_addresses) AND t.is_secret)
-         ORDER BY d.delivery_id
-           FOR NO KEY UPDATE OF d);
-    UPDATE mail_deliveries AS d
-       SET status = CASE WHEN t.is_secret THEN 'expired' ELSE 'cancelled' END, lease_until = NULL
-      FROM mail_templates AS t
-     WHERE t.template_id = d.template_id AND d.delivery_id = ANY (v_delivery_ids) AND d.status IN ('pending', 'retrying');
-    UPDATE mail_payloads AS p
-       SET subject = 'erased', body_text = NULL, body_html = NULL, erased_at = coalesce(p.erased_at, backend.now())
-      FROM mail_deliveries AS d
-     WHERE d.delivery_id = ANY (v_delivery_ids) AND p.payload_id = d.payload_id;
-    UPDATE mail_recipients SET address = p_user_id || '@deleted.invalid' WHERE delivery_id = ANY (v_delivery_ids);
-    UPDATE mail_attempts SET error = NULL WHERE delivery_id = ANY (v_delivery_ids) AND error IS NOT NULL;
-    UPDATE mail_dead_letters SET reason = 'erased' WHERE delivery_id = ANY (v_delivery_ids);
+    -- Also those to an address, before there was an account.
+    PERFORM mail_forget(p_user_id, ARRAY(SELECT d.delivery_id FROM mail_deliveries AS d WHERE d.user_id = p_user_id) || code_mails(v_addresses));
     FOR v_rule IN SELECT * FROM deletion_rules AS r WHERE r.rule = 'delete' ORDER BY r.table_name, r.column_name LOOP
         IF v_rule.holds = 'person' THEN
             EXECUTE format('DELETE FROM backend.%I WHERE %I = $1', v_rule.table_name, v_rule.column_name) USING p_user_id;

@@ -98,6 +98,12 @@ RETURN jsonb_build_object(
 );
 COMMENT ON FUNCTION backend.limit_record_json(backend.limit_records) IS 'A limit that was set or cleared as the contract shows it.';
 
+-- Why: days are of 24 hours, wherever the server is.
+CREATE FUNCTION backend.entitlement_end(p_tier text, p_starts_at timestamptz) RETURNS timestamptz
+LANGUAGE sql STABLE SECURITY INVOKER
+RETURN (SELECT (p_starts_at AT TIME ZONE 'UTC' + t.duration) AT TIME ZONE 'UTC' FROM backend.entitlement_tiers AS t WHERE t.tier = p_tier);
+COMMENT ON FUNCTION backend.entitlement_end(text, timestamptz) IS 'When a grant of a tier ends by itself; null for never.';
+
 CREATE FUNCTION backend.entitlement_grant(
     p_user_id uuid, p_tier text, p_actor text, p_reason_code text, p_starts_at timestamptz, p_ends_at timestamptz
 ) RETURNS backend.entitlement_records
@@ -111,9 +117,7 @@ BEGIN
     -- First what has ended meanwhile: in the books it comes before this one.
     PERFORM entitlement_settle(p_user_id);
     INSERT INTO entitlement_records (user_id, tier, source, actor, reason_code, starts_at, ends_at)
-    SELECT p_user_id, t.tier, 'admin', p_actor, p_reason_code, v_starts_at,
-           -- Days of 24 hours, wherever the server is.
-           coalesce(p_ends_at, (v_starts_at AT TIME ZONE 'UTC' + t.duration) AT TIME ZONE 'UTC')
+    SELECT p_user_id, t.tier, 'admin', p_actor, p_reason_code, v_starts_at, coalesce(p_ends_at, entitlement_end(t.tier, v_starts_at))
       FROM entitlement_tiers AS t WHERE t.tier = p_tier
     RETURNING * INTO v_record;
     PERFORM entitlement_settle(p_user_id);

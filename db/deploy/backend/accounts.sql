@@ -19,6 +19,11 @@ COMMENT ON TABLE backend.time_zones IS 'The IANA time zones that a person may ch
 INSERT INTO backend.time_zones (time_zone)
 SELECT z.name FROM pg_timezone_names AS z WHERE z.name !~ '^(posix|right)/' AND z.name NOT IN ('posixrules', 'localtime', 'Factory');
 
+CREATE FUNCTION backend.is_seen(p_text text) RETURNS boolean
+LANGUAGE sql IMMUTABLE SECURITY INVOKER
+RETURN p_text !~ '^[\s\u0085\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]*$';
+COMMENT ON FUNCTION backend.is_seen(text) IS 'Whether a text for people has more than blanks and what is not shown at all. The contract''s Reason says the same.';
+
 CREATE FUNCTION backend.display_name_clean(p_name text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE SECURITY INVOKER
 SET search_path = backend, pg_catalog, pg_temp
@@ -31,10 +36,7 @@ BEGIN
     IF v_name ~ '[\u0001-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]' THEN
         RETURN NULL;
     END IF;
-    -- A name of which nothing is seen: blanks, and what is not shown at all.
-    IF v_name ~ '^[ \u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]*$'
-       OR length(v_name) > 64
-    THEN
+    IF NOT is_seen(v_name) OR length(v_name) > 64 THEN
         RETURN NULL;
     END IF;
     RETURN v_name;
@@ -151,7 +153,7 @@ CREATE TABLE backend.sanction_records (
     user_id uuid NOT NULL REFERENCES backend.accounts,
     code backend.sanction_code NOT NULL,
     action text NOT NULL CONSTRAINT sanction_records_action_is_known CHECK (action IN ('apply', 'lift')),
-    reason text NOT NULL CONSTRAINT sanction_records_reason_has_1_to_500_characters CHECK (length(reason) <= 500 AND reason ~ '\S'),
+    reason text NOT NULL CONSTRAINT sanction_records_reason_has_1_to_500_characters CHECK (length(reason) <= 500 AND backend.is_seen(reason)),
     actor text NOT NULL,
     expires_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
@@ -184,7 +186,7 @@ CREATE TABLE backend.limit_records (
     code backend.limit_code NOT NULL,
     action text NOT NULL CONSTRAINT limit_records_action_is_known CHECK (action IN ('apply', 'clear')),
     value integer CONSTRAINT limit_records_value_is_not_negative CHECK (value >= 0),
-    reason text NOT NULL CONSTRAINT limit_records_reason_has_1_to_500_characters CHECK (length(reason) <= 500 AND reason ~ '\S'),
+    reason text NOT NULL CONSTRAINT limit_records_reason_has_1_to_500_characters CHECK (length(reason) <= 500 AND backend.is_seen(reason)),
     actor text NOT NULL,
     expires_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
@@ -234,6 +236,21 @@ RETURN EXISTS (SELECT FROM backend.sanction_active AS s
                 WHERE s.user_id = p_user_id AND s.code = p_code AND NOT backend.is_over(s.expires_at));
 COMMENT ON FUNCTION backend.is_sanctioned(uuid, text) IS 'Whether a sanction is in force for a person.';
 
+CREATE FUNCTION backend.block_refuse(p_account backend.accounts) RETURNS void
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF p_account.permanent_block THEN
+        PERFORM fail(403, 'account_blocked', 'This account is blocked for good.');
+    ELSIF is_sanctioned(p_account.user_id, 'login_block') THEN
+        PERFORM fail(403, 'sanctioned', 'This account may not sign in at present.', '{"sanction": "login_block"}');
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION backend.block_refuse(backend.accounts) IS
+    'Refuses what a person who may not sign in may not do either. GX403 account_blocked, sanctioned.';
+
 CREATE FUNCTION backend.account_require(p_user_id uuid) RETURNS backend.accounts
 LANGUAGE plpgsql STABLE SECURITY INVOKER
 SET search_path = backend, pg_catalog, pg_temp
@@ -246,11 +263,8 @@ BEGIN
         PERFORM fail(404, 'account_not_found', 'There is no such account.');
     ELSIF v_account.deleted_at IS NOT NULL THEN
         PERFORM fail(403, 'account_deleted', 'This account has been deleted.');
-    ELSIF v_account.permanent_block THEN
-        PERFORM fail(403, 'account_blocked', 'This account is blocked for good.');
-    ELSIF is_sanctioned(p_user_id, 'login_block') THEN
-        PERFORM fail(403, 'sanctioned', 'This account may not sign in at present.', '{"sanction": "login_block"}');
     END IF;
+    PERFORM block_refuse(v_account);
     RETURN v_account;
 END;
 $$;
@@ -311,13 +325,14 @@ DECLARE
     v_record entitlement_records%ROWTYPE;
     v_since timestamptz;
 BEGIN
+    -- What follows when nothing was granted, at registration and after an expiry, outranks no grant, however new it is.
     SELECT * INTO v_record FROM entitlement_records AS r
      WHERE r.user_id = p_user_id AND r.starts_at <= backend.now() AND NOT is_over(r.ends_at)
-     ORDER BY r.entitlement_record_id DESC LIMIT 1;
+     ORDER BY r.source = 'admin' DESC, r.entitlement_record_id DESC LIMIT 1;
     -- What was hidden by a newer grant is in force from that one's end on.
     SELECT max(r.ends_at) INTO v_since FROM entitlement_records AS r
      WHERE r.user_id = p_user_id AND is_over(r.ends_at)
-       AND (v_record.entitlement_record_id IS NULL OR r.entitlement_record_id > v_record.entitlement_record_id);
+       AND (v_record.source IS DISTINCT FROM 'admin' OR r.entitlement_record_id > v_record.entitlement_record_id);
     v_record.user_id := p_user_id;
     v_record.tier := coalesce(v_record.tier, 'free');
     v_record.starts_at := greatest(v_record.starts_at, v_since);
@@ -325,7 +340,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION backend.entitlement_in_force(uuid) IS
-    'The newest grant that has begun and not ended, from when on it is in force; the free tier, with no record, where there is none. No job is needed for a begin or an end.';
+    'The newest grant that has begun and not ended, from when on it is in force; the free tier where there is none. No job is needed for a begin or an end.';
 
 CREATE FUNCTION backend.entitlement_settle(p_user_id uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
@@ -333,21 +348,16 @@ SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
     v_record entitlement_records%ROWTYPE := entitlement_in_force(p_user_id);
-    v_snapshot entitlement_snapshots%ROWTYPE;
     v_next timestamptz;
 BEGIN
-    SELECT * INTO v_snapshot FROM entitlement_snapshots WHERE user_id = p_user_id FOR NO KEY UPDATE;
-    IF v_record.tier = 'free' AND v_snapshot.tier <> 'free' AND is_over(v_snapshot.ends_at) THEN
-        -- A grant has ended and free follows. Up to the next one that was granted already: the newest record counts, and this is it.
-        INSERT INTO entitlement_records (user_id, tier, source, reason_code, starts_at, ends_at)
-        SELECT p_user_id, 'free', 'expiry', 'expired', coalesce(v_record.starts_at, v_snapshot.ends_at), min(r.starts_at)
-          FROM entitlement_records AS r
-         WHERE r.user_id = p_user_id AND r.starts_at > backend.now() AND r.entitlement_record_id > v_snapshot.entitlement_record_id
-        RETURNING * INTO v_record;
-    END IF;
-    SELECT least(v_record.ends_at, min(r.starts_at)) INTO v_next
+    -- Grants have ended and free follows: it is in force from later on than any record says.
+    INSERT INTO entitlement_records (user_id, tier, source, reason_code, starts_at)
+    SELECT p_user_id, r.tier, 'expiry', 'expired', v_record.starts_at
       FROM entitlement_records AS r
-     WHERE r.user_id = p_user_id AND r.starts_at > backend.now() AND r.entitlement_record_id > v_record.entitlement_record_id;
+     WHERE r.entitlement_record_id = v_record.entitlement_record_id AND r.source <> 'admin' AND r.starts_at < v_record.starts_at;
+    v_record := entitlement_in_force(p_user_id);
+    SELECT least(v_record.ends_at, min(r.starts_at)) INTO v_next
+      FROM entitlement_records AS r WHERE r.user_id = p_user_id AND r.starts_at > backend.now();
     INSERT INTO entitlement_snapshots (user_id, entitlement_record_id, tier, starts_at, ends_at, changes_at)
     SELECT p_user_id, r.entitlement_record_id, r.tier, r.starts_at, r.ends_at, v_next
       FROM entitlement_records AS r WHERE r.entitlement_record_id = v_record.entitlement_record_id
@@ -360,7 +370,7 @@ COMMENT ON FUNCTION backend.entitlement_settle(uuid) IS
     'Writes down what is in force for a person, and that free followed a grant that ended; again changes nothing. The account is locked by the caller.';
 
 CREATE FUNCTION backend.account_create(
-    p_provider text, p_subject text, p_email text, p_language text, p_time_zone text, p_country text
+    p_provider text, p_subject text, p_email text, p_language text, p_time_zone text, p_country text, p_display_name text DEFAULT NULL
 ) RETURNS backend.accounts
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = backend, pg_catalog, pg_temp
@@ -372,7 +382,7 @@ BEGIN
     FOR i IN 1..setting('username_max_retries')::integer LOOP
         v_name := user_name_random();
         INSERT INTO accounts (user_name, email, display_name, preferred_language, time_zone, declared_country)
-        VALUES (v_name, p_email, v_name, coalesce(p_language, 'en'), p_time_zone, p_country)
+        VALUES (v_name, p_email, coalesce(display_name_clean(p_display_name), v_name), coalesce(p_language, 'en'), p_time_zone, p_country)
         ON CONFLICT (user_name) DO NOTHING
         RETURNING * INTO v_account;
         EXIT WHEN FOUND;
@@ -387,8 +397,8 @@ BEGIN
     RETURN v_account;
 END;
 $$;
-COMMENT ON FUNCTION backend.account_create(text, text, text, text, text, text) IS
-    'A new account with a way in and the free tier. Call under identity_lock. GX503 unavailable when no user name is free; 23505 when the way in is taken.';
+COMMENT ON FUNCTION backend.account_create(text, text, text, text, text, text, text) IS
+    'A new account with a way in and the free tier, called as its user name where the display name may not be. Call under identity_lock. GX503 unavailable when no user name is free; 23505 when the way in is taken.';
 
 CREATE FUNCTION backend.account_json(p_account backend.accounts) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY INVOKER
@@ -468,6 +478,12 @@ SELECT 'snapshot_of_an_older_grant', s.user_id, s.tier
   FROM backend.entitlement_snapshots AS s
  WHERE (s.changes_at IS NULL OR s.changes_at > backend.now())
    AND s.entitlement_record_id <> (backend.entitlement_in_force(s.user_id)).entitlement_record_id
+UNION ALL
+SELECT 'free_although_a_grant_is_in_force', s.user_id, s.tier
+  FROM backend.entitlement_snapshots AS s JOIN backend.entitlement_records AS r USING (entitlement_record_id)
+ WHERE r.source <> 'admin' AND (s.changes_at IS NULL OR s.changes_at > backend.now())
+   AND EXISTS (SELECT FROM backend.entitlement_records AS g
+                WHERE g.user_id = s.user_id AND g.source = 'admin' AND g.starts_at <= backend.now() AND NOT backend.is_over(g.ends_at))
 UNION ALL
 SELECT 'sanction_and_record_disagree', s.user_id, s.code
   FROM backend.sanction_active AS s JOIN backend.sanction_records AS r USING (sanction_record_id)

@@ -28,8 +28,8 @@ CREATE TABLE backend.admin_attempts (
     created_at timestamptz NOT NULL DEFAULT backend.now(),
     updated_at timestamptz NOT NULL DEFAULT backend.now()
 );
-COMMENT ON TABLE backend.admin_attempts IS 'Wrong passwords for a name from an address; what has expired counts for nothing.';
-COMMENT ON COLUMN backend.admin_attempts.key_hash IS 'SHA-256 of name and address: in the place of a name may stand a password that was typed too early.';
+COMMENT ON TABLE backend.admin_attempts IS 'Wrong passwords for a name from an address, and for any name from there; what has expired counts for nothing.';
+COMMENT ON COLUMN backend.admin_attempts.key_hash IS 'SHA-256 of name and address, or of the address: in the place of a name may stand a password that was typed too early.';
 COMMENT ON COLUMN backend.admin_attempts.expires_at IS 'So long after the first of them.';
 -- Retention.
 CREATE INDEX admin_attempts_by_expiry ON backend.admin_attempts (expires_at);
@@ -39,7 +39,14 @@ CREATE FUNCTION backend.admin_attempts_key(p_username text, p_source_ip inet) RE
 LANGUAGE sql STABLE SECURITY INVOKER
 RETURN backend.budget_key('administrator', p_username, backend.source_network(p_source_ip, 32));
 COMMENT ON FUNCTION backend.admin_attempts_key(text, inet) IS
-    'What wrong passwords are counted for: a name and an address, of IPv6 the network of 64 bits that one host can use all of.';
+    'What wrong passwords are counted for: a name (null for any) and an address, of IPv6 the network of 64 bits that one host can use all of.';
+
+CREATE FUNCTION backend.admin_attempts_wait(p_key bytea, p_most numeric) RETURNS integer
+LANGUAGE sql STABLE SECURITY INVOKER
+RETURN (SELECT ceil(extract(epoch FROM t.expires_at - backend.now()))::integer FROM backend.admin_attempts AS t
+         WHERE t.key_hash = p_key AND t.expires_at > backend.now() AND t.failures >= p_most);
+COMMENT ON FUNCTION backend.admin_attempts_wait(bytea, numeric) IS
+    'Seconds until wrong passwords are counted anew, where there were so many; null where there were fewer.';
 
 CREATE FUNCTION backend.administrator_json(p_admin backend.admin_accounts) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY INVOKER

@@ -11,6 +11,7 @@ SET LOCAL ROLE backend_owner;
 CREATE TABLE backend.auth_challenges (
     challenge_id uuid PRIMARY KEY DEFAULT backend.uuid_v7(),
     email text NOT NULL CONSTRAINT auth_challenges_email_is_normalised CHECK (email = lower(email) AND length(email) <= 254),
+    source_hash bytea NOT NULL CONSTRAINT auth_challenges_source_hash_has_32_bytes CHECK (length(source_hash) = 32),
     code_hash bytea NOT NULL CONSTRAINT auth_challenges_code_hash_has_32_bytes CHECK (length(code_hash) = 32),
     language text,
     attempts integer NOT NULL DEFAULT 0,
@@ -22,6 +23,7 @@ CREATE TABLE backend.auth_challenges (
     CONSTRAINT auth_challenges_expire_after_they_start CHECK (expires_at > created_at)
 );
 COMMENT ON TABLE backend.auth_challenges IS 'A code that was mailed, or asked for while it was throttled.';
+COMMENT ON COLUMN backend.auth_challenges.source_hash IS 'The address and the network that asked, as budgets know them: from elsewhere it is never used again.';
 COMMENT ON COLUMN backend.auth_challenges.code_hash IS 'SHA-256 over the id and the app''s HMAC of the code.';
 COMMENT ON COLUMN backend.auth_challenges.attempts IS 'How many codes were compared with it.';
 COMMENT ON COLUMN backend.auth_challenges.requests IS 'How often a code was asked for that this challenge answered.';

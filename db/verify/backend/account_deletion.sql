@@ -9,6 +9,8 @@ DECLARE
 BEGIN
     FOREACH v_signature IN ARRAY ARRAY[
         'backend.ways_in_lock(uuid)',
+        'backend.code_mails(text[])',
+        'backend.mail_forget(uuid, uuid[])',
         'backend.account_delete(uuid)'
     ] LOOP
         ASSERT (SELECT NOT p.prosecdef AND p.proowner = 'backend_owner'::regrole FROM pg_proc AS p WHERE p.oid = v_signature::regprocedure),

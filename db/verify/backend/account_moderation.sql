@@ -15,6 +15,7 @@ BEGIN
         'backend.entitlement_record_json(backend.entitlement_records)',
         'backend.sanction_record_json(backend.sanction_records)',
         'backend.limit_record_json(backend.limit_records)',
+        'backend.entitlement_end(text, timestamptz)',
         'backend.entitlement_grant(uuid, text, text, text, timestamptz, timestamptz)',
         'backend.sanction_apply(uuid, text, text, text, timestamptz)',
         'backend.sanction_lift(uuid, text, text, text)',

@@ -29,11 +29,13 @@ BEGIN
     PERFORM 'backend.is_over(timestamptz)'::regprocedure;
     PERFORM 'backend.moment_to_come(jsonb, text)'::regprocedure;
     PERFORM 'backend.is_sanctioned(uuid, text)'::regprocedure;
+    PERFORM 'backend.block_refuse(backend.accounts)'::regprocedure;
     PERFORM 'backend.identity_lock(text, text)'::regprocedure;
     PERFORM 'backend.account_find(text, text)'::regprocedure;
     PERFORM 'backend.entitlement_settle(uuid)'::regprocedure;
     ASSERT (backend.entitlement_in_force(v_account.user_id)).tier = 'free', 'nothing is in force';
     ASSERT backend.account_internal_json(v_account) ? 'deleted_at', 'an account is not shown in full';
+    ASSERT NOT backend.is_seen(E' \u3164'), 'what is not seen is taken for text';
     ASSERT backend.display_name_clean(E' \u0061\u0308 ') = 'ä', 'a name is not kept in NFC';
     ASSERT backend.display_name_clean(E'\u202e') IS NULL, 'a name turns the direction';
 END;

@@ -9,6 +9,7 @@ SELECT key_hash, failures, expires_at, created_at, updated_at FROM backend.admin
 DO $$
 BEGIN
     PERFORM 'backend.admin_attempts_key(text, inet)'::regprocedure;
+    PERFORM 'backend.admin_attempts_wait(bytea, numeric)'::regprocedure;
     PERFORM 'backend.administrator_find(text)'::regprocedure;
     PERFORM 'backend.administrator_json(backend.admin_accounts)'::regprocedure;
     BEGIN

@@ -3,7 +3,7 @@
 BEGIN;
 SET LOCAL ROLE backend_owner;
 
-SELECT challenge_id, email, code_hash, language, attempts, requests, expires_at, consumed_at FROM backend.auth_challenges WHERE false;
+SELECT challenge_id, email, source_hash, code_hash, language, attempts, requests, expires_at, consumed_at FROM backend.auth_challenges WHERE false;
 SELECT email, reason, actor FROM backend.blocked_emails WHERE false;
 
 DO $$
