@@ -24,6 +24,9 @@ log = logging.getLogger("galaxy.api")
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 _REMEMBER_SECONDS = 60
+
+# Seconds; a comparison of cost 12 takes a quarter of one.
+_LONGEST_COMPARISON = 10.0
 _REMEMBER_COUNT = 1000
 
 _COST = 12
@@ -81,6 +84,15 @@ class Credentials(Protocol):
         """Note a right one."""
 
 
+class _Comparison:
+    """A password that is being compared, and what came of it."""
+
+    def __init__(self, digest: bytes) -> None:
+        self.digest = digest
+        self.is_over = threading.Event()
+        self.is_right = False
+
+
 class Administrators:
     """Checks Basic credentials against bcrypt hashes.
 
@@ -91,11 +103,12 @@ class Administrators:
     def __init__(self, credentials: Credentials, at_once: int) -> None:
         """At most `at_once` passwords are compared at the same time, so that guessing leaves threads for everything else.
 
-        Of one address it is one at a time, so that guessing leaves places for those who are elsewhere.
+        Of one address it is one at a time, so that guessing leaves places for those who are elsewhere. Requests that come at
+        once with one credential from one address share one comparison.
         """
         self._credentials = credentials
         self._at_once = at_once
-        self._comparing: set[str] = set()
+        self._comparing: dict[str, _Comparison] = {}
         self._key = secrets.token_bytes(32)
         self._remembered: OrderedDict[bytes, float] = OrderedDict()
         self._lock = threading.Lock()
@@ -112,7 +125,7 @@ class Administrators:
         if stored is None or not self._is_remembered(digest):
             if found.compare_after is not None:
                 raise _too_many_attempts(found.compare_after)
-            if not self._is_right(password, stored, found.source):
+            if not self._is_right(password, stored, found.source, digest):
                 self._credentials.failed(name, source)
                 raise _unauthorized()
             self._remember(digest)
@@ -120,19 +133,28 @@ class Administrators:
             self._note(name, source)
         return name
 
-    def _is_right(self, password: bytes, stored: str | None, source: str) -> bool:
+    def _is_right(self, password: bytes, stored: str | None, source: str, digest: bytes) -> bool:
         with self._lock:
-            # Nobody waits: those who wait would hold the threads.
-            if source in self._comparing or len(self._comparing) >= self._at_once:
+            shared = self._comparing.get(source)
+            if shared is None:
+                # Nobody waits for a place: those who wait would hold the threads.
+                if len(self._comparing) >= self._at_once:
+                    raise unavailable()
+                comparison = self._comparing[source] = _Comparison(digest)
+            elif shared.digest != digest:
                 raise unavailable()
-            self._comparing.add(source)
+        if shared is not None:
+            shared.is_over.wait(_LONGEST_COMPARISON)
+            return shared.is_right
         try:
             # bcrypt looks at 72 bytes at most, and none of a hash of ours was made of more.
-            is_right = bcrypt.checkpw(password[:72], (stored or self._nobody).encode()) and len(password) <= 72
+            is_equal = bcrypt.checkpw(password[:72], (stored or self._nobody).encode()) and len(password) <= 72
+            comparison.is_right = stored is not None and is_equal
         finally:
             with self._lock:
-                self._comparing.remove(source)
-        return stored is not None and is_right
+                del self._comparing[source]
+            comparison.is_over.set()
+        return comparison.is_right
 
     def _note(self, name: str, source: str | None) -> None:
         try:

@@ -113,9 +113,10 @@ def test_what_is_neither_true_nor_false_is_refused(value: str, world: World) -> 
 
 def test_a_command_that_takes_no_body_takes_none(world: World) -> None:
     request = right(world, document().operation("game_cancel"))
-    for content in (b"{}", b'{"reason": "x"}', b" "):
+    for content in (b"[]", b'{"reason": "x"}', b"x", b"{} {}"):
         answer = world.api.client.post(request.path, headers=request.headers, content=content)
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request"), content
-    chunked = world.api.client.post(request.path, headers=request.headers, content=iter([b"{", b"}"]))
+    chunked = world.api.client.post(request.path, headers=request.headers, content=iter([b'{"a"', b": 1}"]))
     assert chunked.status_code == 400
-    assert world.api.client.post(request.path, headers=request.headers).status_code == 200
+    # Nothing to say, as many clients say it.
+    assert world.api.client.post(request.path, headers=request.headers, content=b"{}").status_code == 200

@@ -314,6 +314,43 @@ def test_many_threads_at_once_are_all_answered() -> None:
     assert found == [True] * 40
 
 
+@pytest.mark.parametrize("password", ["secret", "wrong"])
+def test_requests_at_once_with_one_credential_share_a_comparison(password: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(ann=cheap("secret"))
+    administrators = Administrators(asked, 1)
+    compared = Comparisons(monkeypatch)
+    begun, goes_on = threading.Event(), threading.Event()
+    compare = bcrypt.checkpw
+
+    def slowly(given: bytes, hashed: bytes) -> bool:
+        begun.set()
+        assert goes_on.wait(10)
+        return compare(given, hashed)
+
+    monkeypatch.setattr(bcrypt, "checkpw", slowly)
+    with ThreadPoolExecutor(6) as threads:
+        found = [threads.submit(is_let_in, administrators, "ann", password)]
+        assert begun.wait(10)
+        [comparison] = administrators._comparing.values()
+        waiting = threading.Semaphore(0)
+        wait = comparison.is_over.wait
+
+        def counted(timeout: float | None = None) -> bool:
+            waiting.release()
+            return wait(timeout)
+
+        monkeypatch.setattr(comparison.is_over, "wait", counted)
+        found += [threads.submit(is_let_in, administrators, "ann", password) for _ in range(5)]
+        for _ in range(5):
+            assert waiting.acquire(timeout=10)
+        with pytest.raises(ApiError) as refused:
+            administrators.check(header("ann", "another"), HERE)
+        assert refused.value.status == 503
+        goes_on.set()
+    assert [answer.result() for answer in found] == [password == "secret"] * 6
+    assert len(compared.hashes) == 1
+
+
 def test_a_hash_is_of_cost_12_and_salted() -> None:
     one, other = hash_password("secret"), hash_password("secret")
     assert one != other
