@@ -174,10 +174,10 @@ def test_a_right_password_makes_the_wrong_ones_forgotten_also_from_memory(two: l
 
 
 def test_guesses_at_once_are_no_more_than_there_are_places(two: list[Api]) -> None:
-    """Each process looks at two at once, so that at most so many more get in before the tenth is counted."""
+    """Each process looks at one from an address at a time, so that at most so many more get in before the tenth is counted."""
     source = new_address()
-    header = {**basic(ADMIN, "wrong"), "X-Forwarded-For": source}
-    answers = volley([api.address for api in two], [request("GET", ADMINS, headers=header) for _ in range(60)])
+    headers = [{**basic(ADMIN, f"wrong {number}"), "X-Forwarded-For": source} for number in range(60)]
+    answers = volley([api.address for api in two], [request("GET", ADMINS, headers=header) for header in headers])
     found = Counter(answer.status for answer in answers)
     assert set(found) <= {401, 429, 503}
     assert found[401] <= 10 + 3
