@@ -193,7 +193,8 @@ def _address(text: str) -> Address:
     return Address(match[1] or match[2], int(match[3]))
 
 
-_EMAIL = r"[^\s@<>,;]+@[^\s@<>,;]+"
+# As the database takes addresses.
+_EMAIL = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+"
 
 
 def _mailbox(text: str) -> str:
@@ -513,6 +514,14 @@ class Config:
         _choice("none", "starttls", "tls"),
         "How the connection to the relay is encrypted.",
         default="starttls",
+    )
+    smtp_timeout: float = _var(
+        _duration("100ms", "5m"), "How long the relay may take to be reached and to take sender and recipients.", default="15s"
+    )
+    smtp_content_timeout: float = _var(
+        _duration("100ms", "10m"),
+        "How long it may take to accept what a mail says: relays look into it, and one that is not waited for gets it again.",
+        default="2m",
     )
     mail_worker_interval: float = _var(
         _duration("100ms", "1h"), "How often the outbox is looked through without being woken.", default="2s"

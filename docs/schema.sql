@@ -3544,6 +3544,12 @@ $$;
 
 COMMENT ON FUNCTION backend.code_mail_spend(p_email text, p_source_ip inet, p_is_known boolean, p_is_throttled boolean) IS 'Counts a code mail to an address asked for from there; null, or else why there is none: network, throttle, address or service. The caller holds identity_lock.';
 
+CREATE FUNCTION backend.mail_has_places_only(p_template text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    RETURN (regexp_replace(p_template, '\{\{[a-z_]+\}\}'::text, ''::text, 'g'::text) !~ '\{\{|\}\}'::text);
+
+COMMENT ON FUNCTION backend.mail_has_places_only(p_template text) IS 'Whether every pair of braces in a template is the place of a value, such as {{name}}.';
+
 CREATE TABLE backend.mail_deliveries (
     delivery_id uuid DEFAULT backend.uuid_v7() NOT NULL,
     template_id text NOT NULL,
@@ -3595,7 +3601,11 @@ CREATE TABLE backend.mail_templates (
     priority integer DEFAULT 0 NOT NULL,
     is_secret boolean DEFAULT false NOT NULL,
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT mail_templates_html_has_places_only CHECK (backend.mail_has_places_only(body_html)),
+    CONSTRAINT mail_templates_secret_is_not_in_the_subject CHECK (((NOT is_secret) OR (strpos(subject, '{{'::text) = 0))),
+    CONSTRAINT mail_templates_subject_has_places_only CHECK (backend.mail_has_places_only(subject)),
+    CONSTRAINT mail_templates_text_has_places_only CHECK (backend.mail_has_places_only(body_text))
 );
 
 COMMENT ON TABLE backend.mail_templates IS 'One per kind of mail, in English; {{name}} is replaced, escaped in the HTML.';
@@ -4687,6 +4697,19 @@ CREATE FUNCTION backend.is_seen(p_text text) RETURNS boolean
 
 COMMENT ON FUNCTION backend.is_seen(p_text text) IS 'Whether a text for people has more than blanks and what is not shown at all. The contract''s Reason says the same.';
 
+CREATE FUNCTION backend.is_time(p_text text) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $_$
+BEGIN
+    RETURN p_text ~ '^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$' AND p_text::timestamptz IS NOT NULL;
+EXCEPTION WHEN datetime_field_overflow OR invalid_datetime_format THEN
+    RETURN false;
+END;
+$_$;
+
+COMMENT ON FUNCTION backend.is_time(p_text text) IS 'Whether a text is a moment as the contract writes them.';
+
 CREATE FUNCTION backend.job_defer(p_queue text, p_task text, p_args jsonb DEFAULT '{}'::jsonb, p_lock text DEFAULT NULL::text, p_priority integer DEFAULT 0) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
@@ -4935,8 +4958,10 @@ BEGIN
     RETURNING * INTO STRICT v_delivery;
     INSERT INTO mail_dead_letters (delivery_id, reason) VALUES (p_delivery_id, left(p_reason, 1000));
     PERFORM mail_erase(p_delivery_id);
-    -- Never about the mail that would say so.
-    IF v_delivery.template_id <> 'mail.dead_lettered' THEN
+    -- Never about the mail that would say so, and not without end: when a relay is away for long, everything that waits is given up.
+    IF v_delivery.template_id <> 'mail.dead_lettered'
+        AND (SELECT count(*) FROM notifications AS n
+              WHERE n.kind = 'mail.dead_lettered' AND n.created_at > backend.now() - interval '1 hour') < setting('dead_letter_notices') THEN
         PERFORM notification_submit(
             'mail.dead_lettered', format('%s:%s', p_delivery_id, v_delivery.last_attempt_no), NULL,
             jsonb_build_object('delivery_id', p_delivery_id, 'template_id', v_delivery.template_id));
@@ -4944,7 +4969,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION backend.mail_give_up(p_delivery_id uuid, p_reason text) IS 'Makes a mail that the caller has locked a dead letter, and tells the administrators.';
+COMMENT ON FUNCTION backend.mail_give_up(p_delivery_id uuid, p_reason text) IS 'Makes a mail that the caller has locked a dead letter, and tells the administrators, unless they were told of many within the hour.';
 
 CREATE FUNCTION backend.mail_render(p_template text, p_values jsonb, p_is_html boolean) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
@@ -5123,31 +5148,34 @@ CREATE FUNCTION backend.notification_json(p_notification backend.notifications) 
 
 COMMENT ON FUNCTION backend.notification_json(p_notification backend.notifications) IS 'The notification object of the contract.';
 
-CREATE FUNCTION backend.notification_mail(p_template_id text, p_route_ids uuid[], p_address text, p_values jsonb, p_user_id uuid) RETURNS void
+CREATE FUNCTION backend.notification_mail(p_template_id text, p_route_ids uuid[], p_address text, p_payload jsonb, p_user_id uuid) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
     v_error text;
+    v_next timestamptz;
 BEGIN
     IF p_address IS NOT NULL THEN
         -- What one mail fails at must not undo its cause, nor other mails.
         BEGIN
-            PERFORM mail_enqueue(p_template_id, p_route_ids[1]::text, ARRAY[p_address], p_values, p_user_id);
+            PERFORM mail_enqueue(p_template_id, p_route_ids[1]::text, ARRAY[p_address], notification_values(p_payload), p_user_id);
         EXCEPTION WHEN data_exception OR integrity_constraint_violation OR plpgsql_error THEN
             v_error := SQLSTATE || ' ' || SQLERRM;
+            -- Together, so that what is one mail stays one.
+            SELECT backend.now() + retry_after(max(r.attempts) + 1) INTO v_next FROM notification_routes AS r WHERE r.route_id = ANY (p_route_ids);
         END;
     END IF;
     PERFORM CASE
                 WHEN p_address IS NULL THEN notification_route_settle(r, 'skipped', 'there is no address')
                 WHEN v_error IS NULL THEN notification_route_settle(r, 'delivered', NULL)
-                ELSE notification_route_settle(r, 'retrying', v_error)
+                ELSE notification_route_settle(r, 'retrying', v_error, v_next)
             END
        FROM unnest(p_route_ids) AS r;
 END;
 $$;
 
-COMMENT ON FUNCTION backend.notification_mail(p_template_id text, p_route_ids uuid[], p_address text, p_values jsonb, p_user_id uuid) IS 'Makes one mail of routes that the caller has locked, with the first one''s id as its key, and settles them. Nothing that is wrong with template, values or address is raised: the routes are tried again.';
+COMMENT ON FUNCTION backend.notification_mail(p_template_id text, p_route_ids uuid[], p_address text, p_payload jsonb, p_user_id uuid) IS 'Makes one mail of routes that the caller has locked, with the first one''s id as its key, and settles them. Nothing that is wrong with template, values or address is raised: the routes are tried again.';
 
 CREATE TABLE backend.notification_kinds (
     kind text NOT NULL,
@@ -5155,6 +5183,7 @@ CREATE TABLE backend.notification_kinds (
     is_for_administrators boolean DEFAULT false NOT NULL,
     is_optional boolean NOT NULL,
     has_reminder boolean DEFAULT false NOT NULL,
+    mail_daily_by text,
     fields jsonb NOT NULL,
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     CONSTRAINT notification_kinds_administrators_have_no_choice CHECK ((NOT (is_for_administrators AND (is_optional OR has_reminder)))),
@@ -5168,6 +5197,8 @@ COMMENT ON TABLE backend.notification_kinds IS 'The closed catalogue of what peo
 COMMENT ON COLUMN backend.notification_kinds.is_optional IS 'Whether people choose its channels; what was decided about them they are told.';
 
 COMMENT ON COLUMN backend.notification_kinds.has_reminder IS 'Whether it also goes by mail to those who asked for turn reminders.';
+
+COMMENT ON COLUMN backend.notification_kinds.mail_daily_by IS 'A field of the payload: with the same value of it, somebody gets one mail a day at most. Whoever causes it could otherwise have us flood them.';
 
 COMMENT ON COLUMN backend.notification_kinds.fields IS 'The payload''s fields and their types: uuid, text, integer or time; one with a question mark may be null.';
 
@@ -5212,7 +5243,7 @@ BEGIN
         IF NOT (CASE rtrim(v_type, '?')
             WHEN 'uuid' THEN v_value ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
             WHEN 'integer' THEN jsonb_typeof(p_payload -> v_name) = 'number' AND v_value ~ '^[0-9]{1,9}$'
-            WHEN 'time' THEN v_value ~ '^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$'
+            WHEN 'time' THEN is_time(v_value)
             ELSE jsonb_typeof(p_payload -> v_name) = 'string' AND length(v_value) BETWEEN 1 AND 1000
         END) THEN
             RETURN format('the field %s is not of type %s', v_name, v_type);
@@ -5224,7 +5255,50 @@ $_$;
 
 COMMENT ON FUNCTION backend.notification_problem(p_kind text, p_payload jsonb) IS 'What is wrong with an intent; null when nothing is.';
 
-CREATE FUNCTION backend.notification_route_settle(p_route_id uuid, p_status text, p_error text) RETURNS void
+CREATE TABLE backend.device_sessions (
+    device_session_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    user_id uuid NOT NULL,
+    kind text NOT NULL,
+    status text DEFAULT 'active'::text NOT NULL,
+    client_public_key bytea,
+    token_hash bytea,
+    revoked_at timestamp with time zone,
+    revoke_reason text,
+    last_seen_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT device_sessions_key_has_32_bytes CHECK ((length(client_public_key) = 32)),
+    CONSTRAINT device_sessions_kind_has_its_secret CHECK (
+CASE kind
+    WHEN 'key'::text THEN ((token_hash IS NULL) AND ((client_public_key IS NOT NULL) OR (status = 'revoked'::text)))
+    WHEN 'token'::text THEN ((client_public_key IS NULL) AND ((token_hash IS NOT NULL) OR (status = 'revoked'::text)))
+    ELSE true
+END),
+    CONSTRAINT device_sessions_kind_is_known CHECK ((kind = ANY (ARRAY['key'::text, 'token'::text]))),
+    CONSTRAINT device_sessions_reason_is_known CHECK ((revoke_reason = ANY (ARRAY['logout'::text, 'revoked_by_user'::text, 'revoked_by_admin'::text, 'account_deleted'::text, 'account_blocked'::text]))),
+    CONSTRAINT device_sessions_revoked_says_when_and_why CHECK ((((status = 'revoked'::text) = (revoked_at IS NOT NULL)) AND ((status = 'revoked'::text) = (revoke_reason IS NOT NULL)))),
+    CONSTRAINT device_sessions_token_hash_has_32_bytes CHECK ((length(token_hash) = 32))
+);
+
+COMMENT ON TABLE backend.device_sessions IS 'A signed-in device of a person.';
+
+COMMENT ON COLUMN backend.device_sessions.client_public_key IS 'Ed25519, 32 bytes; the gateway checks signatures with it.';
+
+COMMENT ON COLUMN backend.device_sessions.token_hash IS 'SHA-256 of the bearer token, which was shown once and is not kept.';
+
+CREATE FUNCTION backend.turn_reminder_problem(p_user_id uuid, p_game_id uuid, p_turn_at timestamp with time zone) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN CASE WHEN (NOT (EXISTS (SELECT FROM (backend.memberships m JOIN backend.games g USING (game_id)) WHERE ((m.game_id = turn_reminder_problem.p_game_id) AND (m.user_id = turn_reminder_problem.p_user_id) AND (m.status = 'active'::text) AND (g.status = ANY (ARRAY['running'::text, 'paused'::text])))))) THEN 'they do not play it any more'::text WHEN (EXISTS (SELECT FROM backend.device_sessions s WHERE ((s.user_id = turn_reminder_problem.p_user_id) AND (GREATEST(s.last_seen_at, s.created_at) >= (turn_reminder_problem.p_turn_at - '00:01:00'::interval))))) THEN 'they have been seen since'::text ELSE NULL::text END;
+
+COMMENT ON FUNCTION backend.turn_reminder_problem(p_user_id uuid, p_game_id uuid, p_turn_at timestamp with time zone) IS 'Why somebody need not be reminded of a turn; null when they are to be.';
+
+CREATE FUNCTION backend.notification_problem_now(p_notification backend.notifications, p_channel text) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN (SELECT CASE WHEN ((EXISTS (SELECT FROM backend.notification_opt_outs o WHERE ((o.user_id = (notification_problem_now.p_notification).user_id) AND (o.kind = (notification_problem_now.p_notification).kind) AND (o.channel = notification_problem_now.p_channel)))) OR (k.has_reminder AND (a.turn_reminder = 'off'::text))) THEN 'it is not wanted'::text WHEN k.has_reminder THEN backend.turn_reminder_problem((notification_problem_now.p_notification).user_id, (((notification_problem_now.p_notification).payload ->> 'game_id'::text))::uuid, (notification_problem_now.p_notification).created_at) ELSE NULL::text END AS "case" FROM (backend.notification_kinds k LEFT JOIN backend.accounts a ON ((a.user_id = (notification_problem_now.p_notification).user_id))) WHERE (k.kind = (notification_problem_now.p_notification).kind));
+
+COMMENT ON FUNCTION backend.notification_problem_now(p_notification backend.notifications, p_channel text) IS 'Why somebody is not to be told by mail any more of what waited: they do not want it, or need no reminder; null when they are.';
+
+CREATE FUNCTION backend.notification_route_settle(p_route_id uuid, p_status text, p_error text, p_next_attempt_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
@@ -5233,7 +5307,8 @@ DECLARE
 BEGIN
     UPDATE notification_routes AS r
        SET status = CASE WHEN p_status = 'retrying' AND r.attempts + 1 >= setting('notification_max_attempts') THEN 'dead_lettered' ELSE p_status END,
-           attempts = r.attempts + 1, last_error = left(p_error, 1000), next_attempt_at = backend.now() + retry_after(r.attempts + 1)
+           attempts = r.attempts + 1, last_error = left(p_error, 1000),
+           next_attempt_at = coalesce(p_next_attempt_at, backend.now() + retry_after(r.attempts + 1))
      WHERE r.route_id = p_route_id
     RETURNING r.status INTO STRICT v_status;
     IF v_status = 'dead_lettered' THEN
@@ -5242,7 +5317,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION backend.notification_route_settle(p_route_id uuid, p_status text, p_error text) IS 'What came of an attempt to deliver a route that the caller has locked: delivered, skipped, or retrying, which after the last attempt is a dead letter.';
+COMMENT ON FUNCTION backend.notification_route_settle(p_route_id uuid, p_status text, p_error text, p_next_attempt_at timestamp with time zone) IS 'What came of an attempt to deliver a route that the caller has locked: delivered, skipped, or retrying, which after the last attempt is a dead letter; tried again at a given moment or after the usual wait.';
 
 CREATE FUNCTION backend.notification_submit(p_kind text, p_idempotency_key text, p_user_id uuid, p_payload jsonb) RETURNS uuid
     LANGUAGE plpgsql
@@ -5269,7 +5344,7 @@ BEGIN
     END IF;
     IF v_problem IS NOT NULL THEN
         INSERT INTO notification_malformed_intents (kind, idempotency_key, user_id, payload, reason)
-        VALUES (p_kind, p_idempotency_key, p_user_id, p_payload, v_problem);
+        VALUES (coalesce(p_kind, ''), p_idempotency_key, p_user_id, p_payload, v_problem);
         RETURN NULL;
     END IF;
     INSERT INTO notifications (kind, idempotency_key, user_id, payload, request_id, trace_id)
@@ -5291,11 +5366,18 @@ BEGIN
             WHEN v_channel = 'push' THEN
                 PERFORM push_client_event(p_user_id, NULL, p_kind, p_payload, v_route_id, p_idempotency_key);
                 PERFORM notification_route_settle(v_route_id, 'delivered', NULL);
+            WHEN v_kind.mail_daily_by IS NOT NULL AND EXISTS (
+                SELECT FROM notifications AS n JOIN notification_routes AS r USING (notification_id)
+                 WHERE n.user_id = p_user_id AND n.kind = p_kind AND n.created_at > backend.now() - interval '1 day'
+                   AND n.payload -> v_kind.mail_daily_by = p_payload -> v_kind.mail_daily_by
+                   AND r.channel = 'email' AND r.status NOT IN ('skipped', 'cancelled') AND r.route_id <> v_route_id
+            ) THEN
+                PERFORM notification_route_settle(v_route_id, 'skipped', 'they had such a mail today');
             WHEN v_kind.is_for_administrators THEN
                 -- Where they are reached only the worker knows.
                 PERFORM job_defer('notifications', 'notification_deliver');
             ELSE
-                PERFORM notification_mail(p_kind, ARRAY[v_route_id], v_account.email, notification_values(p_payload), p_user_id);
+                PERFORM notification_mail(p_kind, ARRAY[v_route_id], v_account.email, p_payload, p_user_id);
         END CASE;
     END LOOP;
     IF v_kind.has_reminder AND v_account.turn_reminder <> 'off' AND v_account.deleted_at IS NULL THEN
@@ -5995,37 +6077,6 @@ $$;
 
 COMMENT ON FUNCTION backend.seat_take(p_game backend.games, p_user_id uuid, p_race_name text) IS 'Takes a seat under a race name; the person and then the game are locked by the caller. GX403 sanctioned, GX409 already_member, GX422 eligibility_denied, limit_reached, game_full, invalid_name, name_taken.';
 
-CREATE TABLE backend.device_sessions (
-    device_session_id uuid DEFAULT backend.uuid_v7() NOT NULL,
-    user_id uuid NOT NULL,
-    kind text NOT NULL,
-    status text DEFAULT 'active'::text NOT NULL,
-    client_public_key bytea,
-    token_hash bytea,
-    revoked_at timestamp with time zone,
-    revoke_reason text,
-    last_seen_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT device_sessions_key_has_32_bytes CHECK ((length(client_public_key) = 32)),
-    CONSTRAINT device_sessions_kind_has_its_secret CHECK (
-CASE kind
-    WHEN 'key'::text THEN ((token_hash IS NULL) AND ((client_public_key IS NOT NULL) OR (status = 'revoked'::text)))
-    WHEN 'token'::text THEN ((client_public_key IS NULL) AND ((token_hash IS NOT NULL) OR (status = 'revoked'::text)))
-    ELSE true
-END),
-    CONSTRAINT device_sessions_kind_is_known CHECK ((kind = ANY (ARRAY['key'::text, 'token'::text]))),
-    CONSTRAINT device_sessions_reason_is_known CHECK ((revoke_reason = ANY (ARRAY['logout'::text, 'revoked_by_user'::text, 'revoked_by_admin'::text, 'account_deleted'::text, 'account_blocked'::text]))),
-    CONSTRAINT device_sessions_revoked_says_when_and_why CHECK ((((status = 'revoked'::text) = (revoked_at IS NOT NULL)) AND ((status = 'revoked'::text) = (revoke_reason IS NOT NULL)))),
-    CONSTRAINT device_sessions_token_hash_has_32_bytes CHECK ((length(token_hash) = 32))
-);
-
-COMMENT ON TABLE backend.device_sessions IS 'A signed-in device of a person.';
-
-COMMENT ON COLUMN backend.device_sessions.client_public_key IS 'Ed25519, 32 bytes; the gateway checks signatures with it.';
-
-COMMENT ON COLUMN backend.device_sessions.token_hash IS 'SHA-256 of the bearer token, which was shown once and is not kept.';
-
 CREATE FUNCTION backend.session_json(p_session backend.device_sessions) RETURNS json
     LANGUAGE sql STABLE
     RETURN json_build_object('device_session_id', (p_session).device_session_id, 'user_id', (p_session).user_id, 'kind', (p_session).kind, 'status', (p_session).status, 'client_public_key', encode((p_session).client_public_key, 'base64'::text), 'created_at', backend.ts((p_session).created_at), 'revoked_at', backend.ts((p_session).revoked_at), 'revoke_reason', (p_session).revoke_reason);
@@ -6238,12 +6289,6 @@ CREATE FUNCTION backend.turn_reminder_due(p_turn_reminder text, p_turn_at timest
     RETURN CASE p_turn_reminder WHEN 'each'::text THEN (p_turn_at + '01:00:00'::interval) WHEN 'daily'::text THEN ((date_trunc('day'::text, ((p_turn_at AT TIME ZONE p_time_zone) - '08:00:00'::interval)) + '1 day 08:00:00'::interval) AT TIME ZONE p_time_zone) ELSE NULL::timestamp with time zone END;
 
 COMMENT ON FUNCTION backend.turn_reminder_due(p_turn_reminder text, p_turn_at timestamp with time zone, p_time_zone text) IS 'When somebody is reminded of a turn: an hour later (each), at the next eight in the morning of their zone (daily), or never (off: null).';
-
-CREATE FUNCTION backend.turn_reminder_problem(p_user_id uuid, p_game_id uuid, p_turn_at timestamp with time zone) RETURNS text
-    LANGUAGE sql STABLE
-    RETURN CASE WHEN (NOT (EXISTS (SELECT FROM (backend.memberships m JOIN backend.games g USING (game_id)) WHERE ((m.game_id = turn_reminder_problem.p_game_id) AND (m.user_id = turn_reminder_problem.p_user_id) AND (m.status = 'active'::text) AND (g.status = ANY (ARRAY['running'::text, 'paused'::text])))))) THEN 'they do not play it any more'::text WHEN (EXISTS (SELECT FROM backend.device_sessions s WHERE ((s.user_id = turn_reminder_problem.p_user_id) AND (GREATEST(s.last_seen_at, s.created_at) >= turn_reminder_problem.p_turn_at)))) THEN 'they have been seen since'::text ELSE NULL::text END;
-
-COMMENT ON FUNCTION backend.turn_reminder_problem(p_user_id uuid, p_game_id uuid, p_turn_at timestamp with time zone) IS 'Why somebody need not be reminded of a turn; null when they are to be.';
 
 CREATE FUNCTION backend.turn_reminders_reschedule(p_user_id uuid) RETURNS void
     LANGUAGE plpgsql
@@ -6866,6 +6911,20 @@ $$;
 
 COMMENT ON FUNCTION worker.mail_claim(p_limit integer, p_lease_seconds numeric, p_min_priority integer) IS 'At most so many mails of at least this priority that are due, the most urgent first, each with an attempt begun and a lease; and those that were given up on the way, without an attempt_no. Raises nothing of its own.';
 
+CREATE FUNCTION worker.mail_keep(p_delivery_id uuid, p_attempt_no integer, p_lease_seconds numeric) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    UPDATE mail_deliveries AS d SET lease_until = backend.now() + make_interval(secs => p_lease_seconds::double precision)
+     WHERE d.delivery_id = p_delivery_id AND d.last_attempt_no = p_attempt_no AND d.status IN ('pending', 'retrying')
+       AND d.lease_until IS NOT NULL;
+    RETURN FOUND;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.mail_keep(p_delivery_id uuid, p_attempt_no integer, p_lease_seconds numeric) IS 'Prolongs the lease of an attempt that still goes on; false when the mail is not this attempt''s any more. Raises nothing of its own.';
+
 CREATE FUNCTION worker.mail_purge(p_limit integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -6903,8 +6962,9 @@ BEGIN
     UPDATE mail_attempts AS a SET outcome = p_outcome, error = left(p_error, 1000), finished_at = backend.now()
      WHERE a.delivery_id = p_delivery_id AND a.attempt_no = p_attempt_no AND a.finished_at IS NULL;
     -- Who is late decides nothing, except that it was sent: then nobody need send it again.
-    IF NOT FOUND OR v_delivery.status NOT IN ('pending', 'retrying')
-        OR (v_delivery.last_attempt_no <> p_attempt_no AND p_outcome <> 'sent') THEN
+    IF NOT FOUND
+        OR (p_outcome = 'sent' AND v_delivery.status NOT IN ('pending', 'retrying', 'dead_lettered'))
+        OR (p_outcome <> 'sent' AND (v_delivery.status NOT IN ('pending', 'retrying') OR v_delivery.last_attempt_no <> p_attempt_no)) THEN
         RETURN v_delivery.status;
     END IF;
     v_status := CASE
@@ -6921,6 +6981,7 @@ BEGIN
            next_attempt_at = CASE v_status WHEN 'retrying' THEN backend.now() + retry_after(v_delivery.attempts) ELSE d.next_attempt_at END
      WHERE d.delivery_id = p_delivery_id;
     IF v_status = 'sent' THEN
+        DELETE FROM mail_dead_letters WHERE delivery_id = p_delivery_id;
         PERFORM mail_erase(p_delivery_id);
     END IF;
     RETURN v_status;
@@ -6958,7 +7019,7 @@ DECLARE
     v_problem text;
 BEGIN
     FOR v_route IN
-        SELECT r.route_id, n.kind, n.user_id, n.payload, n.created_at, k.is_for_administrators, k.has_reminder, a.email
+        SELECT r.route_id, n.kind, n.user_id, n.payload, n AS notification, k.is_for_administrators, a.email
           FROM notification_routes AS r
           JOIN notifications AS n USING (notification_id)
           JOIN notification_kinds AS k USING (kind)
@@ -6968,14 +7029,13 @@ BEGIN
          LIMIT p_limit
            FOR NO KEY UPDATE OF r SKIP LOCKED
     LOOP
-        v_problem := CASE WHEN v_route.has_reminder THEN
-            turn_reminder_problem(v_route.user_id, (v_route.payload ->> 'game_id')::uuid, v_route.created_at) END;
+        v_problem := notification_problem_now(v_route.notification, 'email');
         IF v_problem IS NOT NULL THEN
             PERFORM notification_route_settle(v_route.route_id, 'skipped', v_problem);
         ELSE
             PERFORM notification_mail(
                 v_route.kind, ARRAY[v_route.route_id], CASE WHEN v_route.is_for_administrators THEN p_admin_email ELSE v_route.email END,
-                notification_values(v_route.payload), v_route.user_id);
+                v_route.payload, v_route.user_id);
         END IF;
         RETURN QUERY SELECT r.route_id, v_route.kind, v_route.is_for_administrators, r.status, r.last_error
                        FROM notification_routes AS r WHERE r.route_id = v_route.route_id;
@@ -7347,14 +7407,14 @@ BEGIN
         v_looked_at := '{}';
         v_route_ids := '{}';
         FOR v_route IN
-            SELECT r.route_id, n.payload, n.created_at
+            SELECT r.route_id, n AS notification
               FROM notification_routes AS r JOIN notifications AS n USING (notification_id)
              WHERE n.user_id = v_account.user_id AND r.status IN ('pending', 'retrying') AND r.is_digest
                AND r.next_attempt_at <= backend.now()
              ORDER BY r.route_id
                FOR NO KEY UPDATE OF r
         LOOP
-            v_problem := turn_reminder_problem(v_account.user_id, (v_route.payload ->> 'game_id')::uuid, v_route.created_at);
+            v_problem := notification_problem_now(v_route.notification, 'email');
             v_looked_at := v_looked_at || v_route.route_id;
             IF v_problem IS NOT NULL THEN
                 PERFORM notification_route_settle(v_route.route_id, 'skipped', v_problem);
@@ -8549,7 +8609,7 @@ CREATE INDEX notification_routes_due ON backend.notification_routes USING btree 
 
 CREATE INDEX notification_routes_due_in_a_digest ON backend.notification_routes USING btree (next_attempt_at) WHERE ((status = ANY (ARRAY['pending'::text, 'retrying'::text])) AND is_digest);
 
-CREATE INDEX notifications_by_age ON backend.notifications USING btree (created_at);
+CREATE INDEX notifications_by_age ON backend.notifications USING btree (kind, created_at);
 
 CREATE INDEX notifications_by_user ON backend.notifications USING btree (user_id, notification_id);
 
@@ -9281,6 +9341,8 @@ REVOKE ALL ON FUNCTION backend.code_hash(p_challenge_id uuid, p_code_hash bytea)
 
 REVOKE ALL ON FUNCTION backend.code_mail_spend(p_email text, p_source_ip inet, p_is_known boolean, p_is_throttled boolean) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.mail_has_places_only(p_template text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.code_mails(p_addresses text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.code_may_be_tried(p_email text, p_source_ip inet) FROM PUBLIC;
@@ -9373,6 +9435,8 @@ REVOKE ALL ON FUNCTION backend.invites_page(p_list text, p_game_id uuid, p_user_
 
 REVOKE ALL ON FUNCTION backend.is_seen(p_text text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.is_time(p_text text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.job_defer(p_queue text, p_task text, p_args jsonb, p_lock text, p_priority integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.limit_apply(p_user_id uuid, p_code text, p_value integer, p_reason text, p_actor text, p_expires_at timestamp with time zone) FROM PUBLIC;
@@ -9411,13 +9475,17 @@ REVOKE ALL ON FUNCTION backend.moment_to_come(p_body jsonb, p_name text) FROM PU
 
 REVOKE ALL ON FUNCTION backend.notification_json(p_notification backend.notifications) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION backend.notification_mail(p_template_id text, p_route_ids uuid[], p_address text, p_values jsonb, p_user_id uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backend.notification_mail(p_template_id text, p_route_ids uuid[], p_address text, p_payload jsonb, p_user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.notification_preferences_json(p_account backend.accounts) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.notification_problem(p_kind text, p_payload jsonb) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION backend.notification_route_settle(p_route_id uuid, p_status text, p_error text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backend.turn_reminder_problem(p_user_id uuid, p_game_id uuid, p_turn_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.notification_problem_now(p_notification backend.notifications, p_channel text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.notification_route_settle(p_route_id uuid, p_status text, p_error text, p_next_attempt_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.notification_submit(p_kind text, p_idempotency_key text, p_user_id uuid, p_payload jsonb) FROM PUBLIC;
 
@@ -9535,8 +9603,6 @@ REVOKE ALL ON FUNCTION backend.traceparent() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.turn_reminder_due(p_turn_reminder text, p_turn_at timestamp with time zone, p_time_zone text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION backend.turn_reminder_problem(p_user_id uuid, p_game_id uuid, p_turn_at timestamp with time zone) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION backend.turn_reminders_reschedule(p_user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.url_segment(p_text text) FROM PUBLIC;
@@ -9616,6 +9682,9 @@ GRANT ALL ON FUNCTION worker.jobs_rescue(p_seconds integer) TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.mail_claim(p_limit integer, p_lease_seconds numeric, p_min_priority integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.mail_claim(p_limit integer, p_lease_seconds numeric, p_min_priority integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.mail_keep(p_delivery_id uuid, p_attempt_no integer, p_lease_seconds numeric) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.mail_keep(p_delivery_id uuid, p_attempt_no integer, p_lease_seconds numeric) TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.mail_purge(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.mail_purge(p_limit integer) TO backend_worker;

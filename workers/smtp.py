@@ -21,9 +21,6 @@ from app.config import Config
 
 Outcome = Literal["sent", "transient", "permanent", "outcome_unknown"]
 
-SEND_TIMEOUT = 15.0
-"""Seconds that one mail may take, the connection included; the lease of an attempt is longer."""
-
 
 @dataclass(frozen=True)
 class Mail:
@@ -51,6 +48,9 @@ _POLICY = email.policy.compat32.clone(linesep="\r\n")
 _ADDRESS = re.compile(r"(?!.*=\?)[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 
 _LONGEST_ERROR = 200
+
+# A bad sequence, and what is said of logins and encryption that are wanted.
+_OURS = (503, 530, 534, 535, 538)
 
 
 def message(mail: Mail, sender: str) -> Message[str, str | Header]:
@@ -82,6 +82,8 @@ class Relay:
 
     def __init__(self, config: Config) -> None:
         self._sender = config.smtp_from
+        self._timeout = config.smtp_timeout
+        self._content_timeout = config.smtp_content_timeout
         self._client = aiosmtplib.SMTP(
             hostname=config.smtp_host,
             port=config.smtp_port,
@@ -90,7 +92,7 @@ class Relay:
             use_tls=config.smtp_tls_mode == "tls",
             start_tls=config.smtp_tls_mode == "starttls",
             validate_certs=True,
-            timeout=SEND_TIMEOUT,
+            timeout=config.smtp_timeout,
         )
 
     async def send(self, mail: Mail) -> Result:
@@ -106,16 +108,17 @@ class Relay:
     async def _send(self, mail: Mail, is_kept: bool) -> Result:
         mail_began = data_began = False
         try:
-            async with asyncio.timeout(SEND_TIMEOUT):
+            async with asyncio.timeout(self._timeout):
                 if not self._client.is_connected:
                     await self._client.connect()
                 await self._client.mail(email.utils.parseaddr(self._sender)[1])
                 mail_began = True
                 for recipient in mail.recipients:
                     await self._client.rcpt(recipient)
-                content = message(mail, self._sender).as_bytes()
-                data_began = True
-                await self._client.data(content)
+            content = message(mail, self._sender).as_bytes()
+            data_began = True
+            async with asyncio.timeout(self._content_timeout):
+                await self._client.data(content, timeout=self._content_timeout)
             return Result("sent")
         except errors.SMTPResponseException as error:
             # Many relays take so many mails and then say 421, or just hang up.
@@ -127,7 +130,7 @@ class Relay:
                 raise _GoneError from None
             # After the mail began to go out, nobody knows whether the relay has taken it.
             self.close()
-            return Result("outcome_unknown" if data_began else "transient", type(error).__name__)
+            return Result("outcome_unknown" if data_began else "transient", _reason(error))
 
     async def _refused(self, error: errors.SMTPResponseException, data_began: bool) -> Result:
         text = f"{error.code} {_clean(error.message)}".strip()
@@ -136,8 +139,8 @@ class Relay:
             # No answer that SMTP knows.
             self.close()
             return Result("outcome_unknown" if data_began else "transient", text)
-        if not is_of_recipient:
-            # The sender, the login, the greeting: ours or the relay's trouble, not the recipient's.
+        if not is_of_recipient or error.code in _OURS or re.search(r"\brelay", text, re.IGNORECASE):
+            # The sender, the login, the greeting, a relay that is not for us: nothing that the recipient is the cause of.
             self.close()
             return Result("transient", text)
         await self._reset()
@@ -162,6 +165,20 @@ class Relay:
                 await self._client.rset()
         except (errors.SMTPException, OSError, TimeoutError):
             self.close()
+
+
+def _reason(error: BaseException) -> str:
+    """The kind of trouble, and what it came of: a name that is not found, a refused connection, TLS that is not offered."""
+    if type(error) is errors.SMTPException:
+        # The library's own sentence, such as of an extension that the relay has not.
+        return _clean(str(error)) or "SMTPException"
+    kinds = [type(error).__name__]
+    cause = error.__cause__ or error.__context__
+    while cause is not None and len(kinds) < 4:
+        if type(cause).__name__ not in kinds:
+            kinds.append(type(cause).__name__)
+        cause = cause.__cause__ or cause.__context__
+    return ": ".join(kinds)
 
 
 def _clean(text: str) -> str:

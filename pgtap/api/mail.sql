@@ -59,7 +59,7 @@ SELECT is(pg_temp.keys(api.mail_dead_letter_list('root', 'auth.login_code', 50, 
 SELECT throws_ok(format($$SELECT api.mail_dead_letter_list('root', NULL, 2, %L)$$, :'cursor'), 'GX400', 'invalid_cursor', 'with cursors of their own');
 
 -- One.
-SELECT is(api.mail_delivery_get('root', :'two')::jsonb ->> 'subject', '<Friday> has started', 'a mail is shown');
+SELECT is(api.mail_delivery_get('root', :'two')::jsonb ->> 'subject', 'Your game has started', 'a mail is shown');
 SELECT ok((m ->> 'body_text') ~ '<Friday>' AND (m ->> 'body_html') ~ '&lt;Friday&gt;' AND m ->> 'dead_letter_reason' = '550 no such user', 'with what it says, and why it was given up')
   FROM (SELECT api.mail_delivery_get('root', :'two')::jsonb AS m) AS t;
 SELECT ok(m @> '{"body_text": null, "body_html": null, "dead_letter_reason": null, "status": "retrying"}' AND m::text !~ '804713', 'but not a code, while there is one')

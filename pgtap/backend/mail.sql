@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/mail
 
 BEGIN;
-SELECT plan(102);
+SELECT plan(112);
 \ir ../helpers.psql
 
 -- Attributes.
@@ -44,7 +44,7 @@ RESET ROLE;
 SELECT set_eq(
     $$SELECT action, from_state, to_state FROM backend.state_transitions WHERE machine = 'mail_delivery'$$,
     $$VALUES ('enqueue', NULL, 'pending'),
-             ('report-sent', 'pending', 'sent'), ('report-sent', 'retrying', 'sent'), ('report-transient', 'pending', 'retrying'), ('report-transient', 'retrying', 'retrying'),
+             ('report-sent', 'pending', 'sent'), ('report-sent', 'retrying', 'sent'), ('report-sent', 'dead_lettered', 'sent'), ('report-transient', 'pending', 'retrying'), ('report-transient', 'retrying', 'retrying'),
              ('report-permanent', 'pending', 'dead_lettered'), ('report-permanent', 'retrying', 'dead_lettered'),
              ('cancel', 'pending', 'cancelled'), ('cancel', 'retrying', 'cancelled'),
              ('expire', 'pending', 'expired'), ('expire', 'retrying', 'expired'),
@@ -164,6 +164,14 @@ SELECT results_eq(
 DELETE FROM backend.mail_attempts;
 
 -- Invariants.
+SELECT is(backend.mail_has_places_only(t), e, d)
+  FROM (VALUES ('none', true, 'a template needs no place'), ('{{name}} {{x_y}} {', true, 'places are names in braces'), ('{{ name }}', false, 'with nothing else'),
+               ('{{Name}}', false, 'in small letters'), ('{{name}', false, 'that are closed'), ('name}}', false, 'and opened')) AS t(t, e, d);
+SELECT is(pg_temp.violated(format('INSERT INTO backend.mail_templates (template_id, subject, body_text, body_html, is_secret) VALUES (''x.y'', %L, %L, %L, %L)', s, t, h, x)), c, d)
+  FROM (VALUES ('{{ a }}', '', '', false, 'mail_templates_subject_has_places_only', 'a subject is not silently wrong'),
+               ('', '{{ a }}', '', false, 'mail_templates_text_has_places_only', 'nor a text'), ('', '', '{{ a }}', false, 'mail_templates_html_has_places_only', 'nor HTML'),
+               ('{{code}}', '', '', true, 'mail_templates_secret_is_not_in_the_subject', 'a secret is not in what administrators see')) AS t(s, t, h, x, c, d);
+
 SELECT is_empty('SELECT * FROM backend.invariants_mail', 'nothing is wrong yet');
 SELECT pg_temp.plant(format($$UPDATE backend.mail_deliveries SET status = 'sent' WHERE delivery_id = %L$$, :'mail')) \g /dev/null
 INSERT INTO backend.mail_attempts (delivery_id, attempt_no, outcome) VALUES (:'mail', 1, 'outcome_unknown');

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/mail_rules
 
 BEGIN;
-SELECT plan(12);
+SELECT plan(13);
 \ir ../helpers.psql
 
 SELECT volatility_is('backend', f, v, format('%s() is %s', f, upper(v)))
@@ -30,6 +30,10 @@ SELECT backend.mail_give_up(:'game', 'refused again') \g /dev/null
 SELECT is((SELECT count(*) FROM backend.notifications WHERE payload ->> 'delivery_id' = :'game'), 2::bigint, 'and administrators are told once for each attempt that was the last');
 SELECT throws_ok(format($$SELECT backend.mail_give_up(%L, 'x')$$, gen_random_uuid()), 'P0002', NULL, 'a mail that is not there is a fault');
 SELECT is(backend.mail_delivery_json(pg_temp.delivery(:'game')) ->> 'next_attempt_at', NULL, 'what is dead has no next attempt');
+DELETE FROM backend.notification_routes;
+DELETE FROM backend.notifications;
+SELECT backend.mail_give_up(backend.mail_enqueue('game.started', 'many-' || n, ARRAY['ann@example.org'], '{"game_name": "Friday"}'), 'x') FROM generate_series(1, 30) AS n \g /dev/null
+SELECT is((SELECT count(*) FROM backend.notifications), 20::bigint, 'when all is given up at once administrators are not told without end');
 SELECT is_empty('SELECT * FROM backend.invariants_mail', 'nothing is wrong after all this');
 
 SELECT * FROM finish();

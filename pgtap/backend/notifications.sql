@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/notifications
 
 BEGIN;
-SELECT plan(138);
+SELECT plan(144);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -19,7 +19,7 @@ SELECT col_is_null('backend', 'notification_malformed_intents', c, format('of wh
   FROM unnest(ARRAY['idempotency_key', 'user_id', 'payload']) AS c;
 SELECT volatility_is('backend', f, v, format('%s() is %s', f, upper(v)))
   FROM (VALUES ('notification_problem', 'stable'), ('notification_submit', 'volatile'), ('notification_values', 'stable'), ('notification_route_settle', 'volatile'),
-               ('notification_mail', 'volatile'), ('notification_json', 'stable'), ('notification_with_routes_json', 'stable')) AS t(f, v);
+               ('notification_mail', 'volatile'), ('notification_json', 'stable'), ('is_time', 'stable'), ('notification_problem_now', 'stable'), ('notification_with_routes_json', 'stable')) AS t(f, v);
 
 -- Privileges.
 GRANT SELECT ON tables TO backend_api;
@@ -99,6 +99,7 @@ SELECT is(backend.notification_problem(k, p::jsonb), e, d)
     ('lobby.race_name.registered', format('{"race_name": "%s"}', repeat('x', 1000)), NULL, 'but not long text'),
     ('lobby.race_name.pending', '{"race_name": "x", "expires_at": "2026-01-01T00:00:00Z"}', NULL, 'a time'),
     ('lobby.race_name.pending', '{"race_name": "x", "expires_at": "2026-01-01T00:00:00.123456Z"}', NULL, 'with microseconds'),
+    ('lobby.race_name.pending', '{"race_name": "x", "expires_at": "2026-13-45T99:99:99Z"}', 'the field expires_at is not of type time', 'no moment of any calendar'),
     ('lobby.race_name.pending', '{"race_name": "x", "expires_at": "2026-01-01"}', 'the field expires_at is not of type time', 'a day for a time'),
     ('lobby.race_name.pending', '{"race_name": "x", "expires_at": "2026-01-01T00:00:00+01:00"}', 'the field expires_at is not of type time', 'a time of elsewhere')
   ) AS t(k, p, e, d);
@@ -145,7 +146,7 @@ SELECT results_eq(
     $$SELECT d.idempotency_key, d.user_id, r.address, p.subject, p.body_html ~ 'Friday &lt;night&gt;', d.request_id
         FROM backend.mail_deliveries AS d JOIN backend.mail_recipients AS r USING (delivery_id) JOIN backend.mail_payloads AS p USING (payload_id)
        WHERE d.template_id = 'game.started' AND d.idempotency_key <> 'test'$$,
-    format($$SELECT route_id::text, %L::uuid, 'ann@example.org', 'Friday <night> has started', true, 'request-1'
+    format($$SELECT route_id::text, %L::uuid, 'ann@example.org', 'Your game has started', true, 'request-1'
                FROM backend.notification_routes WHERE notification_id = %L AND channel = 'email'$$, :'ann', :'started'),
     'under the route''s id, to the person, with the game''s name');
 SELECT is_empty($$SELECT FROM procrastinate.procrastinate_jobs WHERE queue_name = 'notifications'$$, 'for which no job is needed');
@@ -165,6 +166,17 @@ SELECT is((SELECT count(*) FROM backend.mail_deliveries) - :mails, 1::bigint, 'n
 SELECT is(
     backend.notification_values('{"race_name": "Zorg", "expires_at": "2026-12-01T07:05:00.123456Z"}'),
     '{"race_name": "Zorg", "expires_at": "1 December 2026, 07:05 UTC", "game_name": "a game that is gone"}', 'a mail tells times as people do');
+
+SELECT lives_ok(format($$SELECT backend.notification_submit('lobby.application.approved', 'surplus', %L, '{"game_id": "%s", "expires_at": "zzz"}')$$, :'ann', :'friday'), 'a surplus field that makes no sense harms nobody');
+SELECT lives_ok(format($$SELECT backend.notification_submit(NULL, 'no kind', %L, '{}')$$, :'ann'), 'nor does no kind at all');
+DELETE FROM backend.notification_malformed_intents;
+-- An invite a day from the same person; the others are told by push.
+SELECT backend.notification_submit('lobby.invite.received', 'invite-' || n, :'ann', jsonb_build_object('game_id', :'friday', 'inviter_user_id', i))
+  FROM generate_series(1, 3) AS n, unnest(ARRAY[:'bob', gen_random_uuid()::text]) AS i WHERE n = 1 OR i = :'bob' \g /dev/null
+SELECT set_eq(
+    $$SELECT r.status, r.last_error, count(*) FROM backend.notification_routes AS r JOIN backend.notifications AS n USING (notification_id)
+       WHERE n.kind = 'lobby.invite.received' AND r.channel = 'email' GROUP BY 1, 2$$,
+    $$VALUES ('delivered', NULL, 1::bigint), ('skipped', 'they had such a mail today', 2)$$, 'nobody is flooded with mail by inviting without end');
 
 -- What people want.
 SELECT is(

@@ -1,12 +1,12 @@
 -- Test galaxy-backend:worker/mail
 
 BEGIN;
-SELECT plan(92);
+SELECT plan(106);
 \ir ../helpers.psql
 
 -- Attributes and privileges.
 CREATE TEMPORARY TABLE functions (name text, arguments name[]);
-INSERT INTO functions VALUES ('mail_claim', ARRAY['integer', 'numeric', 'integer']), ('mail_purge', ARRAY['integer']), ('mail_report', ARRAY['uuid', 'integer', 'text', 'text']);
+INSERT INTO functions VALUES ('mail_claim', ARRAY['integer', 'numeric', 'integer']), ('mail_purge', ARRAY['integer']), ('mail_keep', ARRAY['uuid', 'integer', 'numeric']), ('mail_report', ARRAY['uuid', 'integer', 'text', 'text']);
 SELECT function_returns('worker', 'mail_claim', ARRAY['integer', 'numeric', 'integer'], 'setof record', 'mails are claimed in batches');
 SELECT function_returns('worker', 'mail_report', ARRAY['uuid', 'integer', 'text', 'text'], 'text', 'a report is answered with the state');
 SELECT volatility_is('worker', name, arguments, 'volatile', format('%s() is VOLATILE', name)) FROM functions;
@@ -189,6 +189,22 @@ SELECT pg_temp.enqueue('doubled'), pg_temp.claim(1, 60), pg_temp.advance('60 sec
 SELECT is(pg_temp.report('doubled', 1, 'sent'), 'sent', 'but what it sent, though it says so late, is sent');
 SELECT is(pg_temp.report('doubled', 2, 'transient', '4xx'), 'sent', 'whatever comes of the attempt that took over');
 SELECT is(pg_temp.claim(), '{}', 'and nobody sends it again');
+SELECT pg_temp.enqueue('overdue') \g /dev/null
+UPDATE backend.mail_deliveries SET attempts = 7 WHERE idempotency_key = 'overdue';
+SELECT pg_temp.claim(1, 60), pg_temp.advance('60 seconds'), pg_temp.claim(1, 60) \g /dev/null
+SELECT is((pg_temp.delivery('overdue')).status, 'dead_lettered', 'of the last attempt nothing is known');
+SELECT is(pg_temp.report('overdue', 1, 'transient', '4xx'), 'dead_lettered', 'which stays so, whatever else it says late');
+UPDATE backend.mail_attempts SET finished_at = NULL WHERE delivery_id = (pg_temp.delivery('overdue')).delivery_id;
+SELECT is(pg_temp.report('overdue', 1, 'sent'), 'sent', 'unless it was sent');
+SELECT is_empty($$SELECT FROM backend.mail_dead_letters WHERE delivery_id = (pg_temp.delivery('overdue')).delivery_id$$, 'then it is dead no more');
+SELECT pg_temp.enqueue('longer'), pg_temp.claim(1, 60), pg_temp.advance('59 seconds') \g /dev/null
+SELECT is(worker.mail_keep((pg_temp.delivery('longer')).delivery_id, 1, 60), true, 'who still sends keeps the mail');
+SELECT pg_temp.advance('59 seconds') \g /dev/null
+SELECT is(pg_temp.claim(), '{}', 'for as long again');
+SELECT pg_temp.advance('1 second'), pg_temp.claim() \g /dev/null
+SELECT is(worker.mail_keep((pg_temp.delivery('longer')).delivery_id, 1, 60), false, 'but not from somebody else');
+SELECT is(pg_temp.report('longer', 2, 'sent'), 'sent', 'who has it then');
+SELECT is(worker.mail_keep((pg_temp.delivery('longer')).delivery_id, 2, 60), false, 'nor when it is done with');
 SELECT pg_temp.enqueue('slow'), pg_temp.claim(1, 60), pg_temp.advance('2 minutes') \g /dev/null
 SELECT is(pg_temp.report('slow', 1, 'sent'), 'sent', 'one that is late decides while nobody else has it');
 SELECT pg_temp.enqueue('stopped'), pg_temp.claim() \g /dev/null

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:worker/notifications
 
 BEGIN;
-SELECT plan(67);
+SELECT plan(73);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -138,7 +138,7 @@ UPDATE backend.device_sessions SET last_seen_at = backend.now() WHERE user_id = 
 SELECT pg_temp.advance('1 minute') \g /dev/null
 SELECT bag_eq(
     'SELECT unnest(pg_temp.deliver())', $$VALUES ('game.turn.ready delivered'), ('game.turn.ready skipped they have been seen since')$$, 'then who has been away is, and who was seen is not');
-SELECT results_eq('SELECT pg_temp.reminders()', $$VALUES ('game.turn.ready: Test: turn 1 is ready')$$, 'by a mail');
+SELECT results_eq('SELECT pg_temp.reminders()', $$VALUES ('game.turn.ready: Turn 1 is ready')$$, 'by a mail');
 SELECT pg_temp.advance('1 day') \g /dev/null
 SELECT is(pg_temp.deliver(), '{}', 'once');
 
@@ -157,12 +157,35 @@ SELECT is(cardinality(pg_temp.digest(1)), 10, 'one after the other');
 SELECT is(pg_temp.digest(), '{}', 'and that is all');
 SELECT results_eq(
     'SELECT pg_temp.reminders()',
-    $$VALUES ('game.turn.ready: Test: turn 1 is ready'), ('game.turn.digest: Your turns are ready: Test: turn 2, 3, 4, 5, 6, 7, 8, 9, 10, 11')$$,
+    $$VALUES ('game.turn.ready: Turn 1 is ready'), ('game.turn.digest: Your turns are ready: Test: turn 2, 3, 4, 5, 6, 7, 8, 9, 10, 11')$$,
     'who was away has one mail with every turn, in order');
 SELECT results_eq(
     format($$SELECT r.status, count(*) FROM backend.notification_routes AS r JOIN backend.notifications AS n USING (notification_id)
               WHERE r.channel = 'email' AND n.idempotency_key ~ 'turn-ready' AND n.user_id = %L GROUP BY 1 ORDER BY 1$$, :'bob'),
     $$VALUES ('skipped', 11::bigint)$$, 'who was seen has none');
+
+-- A digest that failed stays one, and asks again what is wanted.
+UPDATE backend.mail_templates SET subject = '{{nope}}' WHERE template_id = 'game.turn.digest';
+SELECT pg_temp.turn(:'ann', :'running', t) FROM generate_series(12, 14) AS t \g /dev/null
+SELECT pg_temp.advance('1 day') \g /dev/null
+SELECT matches(array_to_string(pg_temp.digest(), ','), '^retrying 22023 [^,]*,retrying 22023 [^,]*,retrying 22023 ', 'a digest that cannot be made is tried again');
+SELECT is((SELECT count(DISTINCT next_attempt_at) FROM backend.notification_routes WHERE is_digest AND status = 'retrying'), 1::bigint, 'all of it together');
+UPDATE backend.mail_templates SET subject = 'Turns' WHERE template_id = 'game.turn.digest';
+UPDATE backend.accounts SET turn_reminder = 'off' WHERE user_id = :'ann';
+SELECT pg_temp.advance('5 seconds') \g /dev/null
+SELECT is(pg_temp.digest(), ARRAY['skipped it is not wanted', 'skipped it is not wanted', 'skipped it is not wanted'], 'who does not want it any more does not get it');
+INSERT INTO backend.notification_opt_outs (user_id, kind, channel) VALUES (:'ann', 'game.finished', 'email');
+UPDATE backend.notification_routes AS r SET status = 'pending', next_attempt_at = backend.now() WHERE route_id = (pg_temp.route('broken')).route_id;
+DELETE FROM backend.notification_dead_letters WHERE route_id = (pg_temp.route('broken')).route_id;
+SELECT is(pg_temp.deliver(), ARRAY['game.finished skipped it is not wanted'], 'nor does who was to be told again');
+UPDATE backend.accounts SET turn_reminder = 'each' WHERE user_id = :'ann';
+UPDATE backend.device_sessions SET last_seen_at = backend.now() - interval '30 seconds' WHERE user_id = :'ann';
+SELECT pg_temp.turn(:'ann', :'running', 15), pg_temp.advance('1 hour') \g /dev/null
+SELECT is(pg_temp.deliver(), ARRAY['game.turn.ready skipped they have been seen since'], 'who was seen within the minute before may be there still');
+UPDATE backend.device_sessions SET last_seen_at = NULL, created_at = backend.now() - interval '30 days' WHERE user_id = :'ann';
+SELECT pg_temp.turn(:'ann', :'running', 16), pg_temp.advance('1 hour') \g /dev/null
+UPDATE backend.memberships SET status = 'removed', ended_at = backend.now() WHERE user_id = :'ann' AND game_id = :'running';
+SELECT is(pg_temp.deliver(), ARRAY['game.turn.ready skipped they do not play it any more'], 'who does not play it any more is not reminded');
 
 -- What is old.
 SELECT is_empty('SELECT * FROM backend.invariants_notifications', 'nothing is wrong after all this');
@@ -173,7 +196,7 @@ SELECT is(worker.malformed_intents_purge(1000), 1, 'what was malformed is kept f
 SELECT is(worker.notifications_purge(3), 3, 'and what is done with, deleted in batches');
 SELECT worker.notifications_purge(1000) \g /dev/null
 SELECT set_eq(
-    'SELECT idempotency_key FROM backend.notifications', ARRAY['broken', 'eight', 'waits'], 'what was given up, and what still waits, stay');
+    'SELECT idempotency_key FROM backend.notifications', ARRAY['eight', 'waits'], 'what was given up, and what still waits, stay');
 SELECT pg_temp.advance('90 days') \g /dev/null
 SELECT worker.notifications_purge(1000) \g /dev/null
 SELECT set_eq('SELECT idempotency_key FROM backend.notifications', ARRAY['waits'], 'for some months; what waits stays for ever');

@@ -131,7 +131,7 @@ def _seat(game: Game, person: Person) -> None:
 def _seat_and_block(game: Game, person: Person) -> None:
     _seat(game, person)
     game.execute(
-        f"WITH gone AS (UPDATE race_names SET released_at = now() WHERE user_id = '{person.user_id}')"
+        f"WITH gone AS (UPDATE race_names SET tier = 'released', released_at = now() WHERE user_id = '{person.user_id}')"
         " UPDATE memberships SET status = 'blocked', ended_at = now()"
         f" WHERE game_id = %(game)s AND user_id = '{person.user_id}'"
     )
@@ -166,7 +166,7 @@ def _no_such_seat(world: World, operation: Operation) -> Request:
 def _own_game(world: World, operation: Operation) -> Request:
     game, request = games.game_and_request(world, operation, world.person())
     game.execute(
-        "WITH gone AS (UPDATE race_names SET released_at = now() WHERE user_id = %(owner)s)"
+        "WITH gone AS (UPDATE race_names SET tier = 'released', released_at = now() WHERE user_id = %(owner)s)"
         " UPDATE memberships SET status = 'removed', ended_at = now() WHERE game_id = %(game)s AND user_id = %(owner)s"
     )
     return replace(request, headers=game.owner.header)

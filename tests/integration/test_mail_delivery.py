@@ -281,14 +281,12 @@ def test_a_relay_that_hangs_holds_up_a_mail_and_not_the_others(
     connection: psycopg.Connection[Any],
     relay: FaultyRelay,
     deliver: Deliver,
-    monkeypatch: pytest.MonkeyPatch,
     trouble: Trouble,
 ) -> None:
-    monkeypatch.setattr("workers.smtp.SEND_TIMEOUT", 0.3)
     hanging, lost, fine = (enqueue(connection, str(n)) for n in range(3))
     relay.fail("RCPT", trouble)
     relay.fail("TAKEN", trouble)
-    deliver()
+    deliver(BACKEND_SMTP_TIMEOUT="300ms", BACKEND_SMTP_CONTENT_TIMEOUT="300ms")
     assert [delivery(connection, one).outcomes for one in (hanging, lost, fine)] == [["transient"], ["outcome_unknown"], ["sent"]]
 
 

@@ -188,20 +188,21 @@ def test_many_workers_send_each_mail_once(
 def test_nothing_is_lost_and_nothing_is_sent_twice_unknown_whatever_a_relay_does(
     connection: psycopg.Connection[Any], database: Database, relay: FaultyRelay, start_program: StartProgram
 ) -> None:
-    """It closes and resets at every stage, before and after it has taken a mail, and refuses for now and for good."""
+    """Four workers and a thousand mails for each. The relay stalls, closes and resets at every stage, before and after it has
+    taken a mail, and refuses for now and for good."""
     chance = random.Random(20261121)
     faults: dict[Stage, list[Fault]] = {
-        "CONNECT": ["421 4.3.2 busy", Trouble.CLOSE, Trouble.RESET],
+        "CONNECT": ["421 4.3.2 busy", Trouble.CLOSE, Trouble.RESET, Trouble.STALL],
         "EHLO": [Trouble.CLOSE],
         "MAIL": ["451 4.3.0 later", "550 5.7.1 not you", Trouble.RESET],
-        "RCPT": ["450 4.2.1 later", "550 5.1.1 unknown", "421 4.3.2 bye", Trouble.CLOSE, b"\xff\x00\r\n"],
+        "RCPT": ["450 4.2.1 later", "550 5.1.1 unknown", "421 4.3.2 bye", Trouble.CLOSE, Trouble.STALL, b"\xff\x00\r\n"],
         "DATA": ["451 4.3.0 later", Trouble.RESET],
         "CONTENT": ["452 4.3.1 full", "554 5.6.0 no", Trouble.CLOSE, Trouble.RESET],
-        "TAKEN": [Trouble.CLOSE, Trouble.RESET, b"what?\r\n"],
+        "TAKEN": [Trouble.CLOSE, Trouble.RESET, Trouble.STALL, b"what?\r\n"],
         "RSET": [Trouble.CLOSE],
     }
-    relay.plan = lambda stage: chance.choice(faults[stage]) if stage in faults and chance.random() < 0.06 else None
-    everything = enqueue_many(connection, 300)
+    relay.plan = lambda stage: chance.choice(faults[stage]) if stage in faults and chance.random() < 0.03 else None
+    everything = enqueue_many(connection, 4_000)
     finished = threading.Event()
 
     def hurry() -> None:
@@ -218,8 +219,9 @@ def test_nothing_is_lost_and_nothing_is_sent_twice_unknown_whatever_a_relay_does
     hurrying = threading.Thread(target=hurry)
     hurrying.start()
     try:
-        programs = [start_worker(start_program, database, relay) for _ in range(4)]
-        until(lambda: not {"pending", "retrying"} & state_counts(connection).keys(), timeout=90)
+        hasty = {"BACKEND_SMTP_TIMEOUT": "500ms", "BACKEND_SMTP_CONTENT_TIMEOUT": "500ms"}
+        programs = [start_worker(start_program, database, relay, **hasty) for _ in range(4)]
+        until(lambda: not {"pending", "retrying"} & state_counts(connection).keys(), timeout=500, pause=0.5)
     finally:
         finished.set()
         hurrying.join()

@@ -62,6 +62,8 @@ PROMISED = {
     "SMTP_USERNAME": None,
     "SMTP_PASSWORD": None,
     "SMTP_TLS_MODE": "starttls",
+    "SMTP_TIMEOUT": "15s",
+    "SMTP_CONTENT_TIMEOUT": "2m",
     "MAIL_WORKER_INTERVAL": "2s",
     "MAIL_MAX_ATTEMPTS": "8",
     "RUNTIME_DRIVER": "docker",

@@ -7,6 +7,8 @@ import datetime
 import email
 import email.policy
 import email.utils
+import re
+import threading
 from collections.abc import Iterator
 from email.parser import BytesParser
 from pathlib import Path
@@ -25,8 +27,12 @@ from workers.smtp import Mail, Outcome, Result, message
 SENDER = "Galaxy <noreply@galaxy.example>"
 
 
+_times: dict[str, str] = {}
+
+
 def config_for(port: int, **variables: str) -> Config:
     """Return the configuration of a program whose relay is at a port of this machine."""
+    variables = {**_times, **variables}
     return configuration.load(
         {
             "BACKEND_POSTGRES_DSN": "postgresql://nobody@localhost/none?search_path=backend",
@@ -69,7 +75,8 @@ def relay() -> Iterator[FaultyRelay]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> float:
     """Give a mail less time than anybody should, and return it."""
-    monkeypatch.setattr(smtp, "SEND_TIMEOUT", 0.3)
+    for name in ("timeout", "content_timeout"):
+        monkeypatch.setitem(_times, name, "300ms")
     return 0.3
 
 
@@ -221,6 +228,12 @@ REPLIES: list[tuple[Stage, str, Outcome]] = [
     ("RCPT", "450 4.2.1 try later", "transient"),
     ("RCPT", "421 4.3.2 going down", "transient"),
     ("RCPT", "550 5.1.1 unknown", "permanent"),
+    # Nothing that the recipient is the cause of.
+    ("RCPT", "530 5.7.0 Authentication required", "transient"),
+    ("RCPT", "554 5.7.1 Relay access denied", "transient"),
+    ("RCPT", "550 relaying not permitted", "transient"),
+    ("RCPT", "503 5.5.1 MAIL first", "transient"),
+    ("RCPT", "554 5.7.1 blocked by policy", "permanent"),
     ("DATA", "451 4.3.0 try later", "transient"),
     ("DATA", "554 5.7.1 no", "permanent"),
     ("CONTENT", "421 4.3.2 going down", "transient"),
@@ -334,11 +347,36 @@ def test_a_mail_takes_no_longer_than_it_may(relay: FaultyRelay, impatient: float
     assert impatient <= asyncio.run(timed()) < impatient + 2
 
 
+def test_a_relay_that_looks_into_mail_for_long_is_waited_for(relay: FaultyRelay) -> None:
+    relay.fail("TAKEN", Trouble.STALL)
+    config = config_for(relay.port, timeout="200ms", content_timeout="10s")
+    threading.Timer(1, relay.release).start()
+    assert send(config, mail()) == [Result("sent")]
+    assert len(relay.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"host": "no-such-host.invalid"}, "gaierror"),
+        ({"tls_mode": "starttls"}, "STARTTLS"),
+        ({"tls_mode": "tls"}, "SSLError"),
+        ({"username": "ann", "password": "barley"}, "AUTH"),
+    ],
+)
+def test_what_is_wrong_with_a_relay_can_be_told(relay: FaultyRelay, change: dict[str, str], reason: str) -> None:
+    [result] = send(config_for(relay.port, **change), mail())
+    assert result.outcome == "transient"
+    assert reason in str(result.error)
+    assert not re.search("127[.]0[.]0[.]1|barley|ada@", str(result.error))
+
+
 def test_a_relay_that_is_not_there(relay: FaultyRelay) -> None:
     config = config_for(relay.port)
     relay.stop()
     [result] = send(config, mail())
     assert result.outcome == "transient"
+    assert "ConnectionRefusedError" in str(result.error)
     assert "127.0.0.1" not in str(result.error)
     relay.start()
     assert send(config, mail()) == [Result("sent")]

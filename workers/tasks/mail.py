@@ -13,13 +13,12 @@ from psycopg_pool import PoolTimeout
 from app import logs, metrics, telemetry
 from app.config import Config
 from workers.door import Door
-from workers.smtp import SEND_TIMEOUT, Mail, Relay, Result
+from workers.smtp import Mail, Relay, Result
 
 log = logging.getLogger("galaxy.worker")
 
-# A worker that dies gives its mail back after this long; it outlasts everything that an attempt may take: a connection that was
-# kept and is gone, another one, a relay that hangs, and an outcome that can be written down only a little later.
-LEASE_SECONDS = 2 * int(SEND_TIMEOUT) + 10
+LEASE_SECONDS = 40
+"""A worker that dies gives its mail back after this long; one that lives prolongs its lease for as long as the relay takes."""
 
 # From this priority on somebody waits for the mail.
 URGENT = 100
@@ -106,7 +105,11 @@ class _Lane:
             log.error("mail dead-lettered", extra={**fields, "error": "nothing is known of the last attempt"})
             return
         mail = Mail(fields["delivery_id"], row["recipients"], row["subject"], row["body_text"], row["body_html"])
-        result = await relay.send(mail)
+        keeping = asyncio.create_task(self._keep(row["delivery_id"], row["attempt_no"]))
+        try:
+            result = await relay.send(mail)
+        finally:
+            keeping.cancel()
         status = await self._report(row["delivery_id"], row["attempt_no"], result)
         metrics.mail_attempts_total.add(1, {"outcome": result.outcome})
         fields |= {"attempt_no": row["attempt_no"], "outcome": result.outcome, "status": status}
@@ -117,6 +120,14 @@ class _Lane:
             log.info("mail sent", extra=fields)
         else:
             log.warning("mail not sent", extra={**fields, "error": result.error})
+
+    async def _keep(self, delivery_id: object, attempt_no: int) -> None:
+        while True:
+            await asyncio.sleep(LEASE_SECONDS / 4)
+            try:
+                await self._door.call("mail_keep", delivery_id=delivery_id, attempt_no=attempt_no, lease_seconds=LEASE_SECONDS)
+            except (psycopg.Error, PoolTimeout) as error:
+                log.warning("a lease is not prolonged yet", extra={"error": type(error).__name__})
 
     async def _report(self, delivery_id: object, attempt_no: int, result: Result) -> str:
         """Write down what came of an attempt, if need be when the database is back: what was sent must not be sent again."""

@@ -14,6 +14,7 @@ INSERT INTO backend.state_transitions (machine, action, from_state, to_state, de
     ('mail_delivery', 'report-sent', 'retrying', 'sent', 'The relay took it.'),
     ('mail_delivery', 'report-transient', 'pending', 'retrying', 'A 4xx, or the network.'),
     ('mail_delivery', 'report-transient', 'retrying', 'retrying', 'A 4xx, or the network.'),
+    ('mail_delivery', 'report-sent', 'dead_lettered', 'sent', 'It was given up, and the relay had taken it.'),
     ('mail_delivery', 'report-permanent', 'pending', 'dead_lettered', 'A 5xx, or one attempt too many.'),
     ('mail_delivery', 'report-permanent', 'retrying', 'dead_lettered', 'A 5xx, or one attempt too many.'),
     ('mail_delivery', 'cancel', 'pending', 'cancelled', 'What it speaks of is gone.'),
@@ -24,15 +25,22 @@ INSERT INTO backend.state_transitions (machine, action, from_state, to_state, de
     ('mail_delivery', 'resend', 'retrying', 'pending', 'An administrator does not want to wait.'),
     ('mail_delivery', 'resend', 'dead_lettered', 'pending', 'An administrator sends it again.');
 
+CREATE FUNCTION backend.mail_has_places_only(p_template text) RETURNS boolean
+LANGUAGE sql IMMUTABLE SECURITY INVOKER
+RETURN regexp_replace(p_template, '\{\{[a-z_]+\}\}', '', 'g') !~ '\{\{|\}\}';
+COMMENT ON FUNCTION backend.mail_has_places_only(text) IS 'Whether every pair of braces in a template is the place of a value, such as {{name}}.';
+
 CREATE TABLE backend.mail_templates (
     template_id text PRIMARY KEY,
-    subject text NOT NULL,
-    body_text text NOT NULL,
-    body_html text NOT NULL,
+    subject text NOT NULL CONSTRAINT mail_templates_subject_has_places_only CHECK (backend.mail_has_places_only(subject)),
+    body_text text NOT NULL CONSTRAINT mail_templates_text_has_places_only CHECK (backend.mail_has_places_only(body_text)),
+    body_html text NOT NULL CONSTRAINT mail_templates_html_has_places_only CHECK (backend.mail_has_places_only(body_html)),
     priority integer NOT NULL DEFAULT 0,
     is_secret boolean NOT NULL DEFAULT false,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
-    updated_at timestamptz NOT NULL DEFAULT backend.now()
+    updated_at timestamptz NOT NULL DEFAULT backend.now(),
+    -- A subject is kept, and shown to administrators.
+    CONSTRAINT mail_templates_secret_is_not_in_the_subject CHECK (NOT is_secret OR strpos(subject, '{{') = 0)
 );
 COMMENT ON TABLE backend.mail_templates IS 'One per kind of mail, in English; {{name}} is replaced, escaped in the HTML.';
 COMMENT ON COLUMN backend.mail_templates.priority IS 'Higher goes first.';

@@ -19,8 +19,10 @@ BEGIN
     RETURNING * INTO STRICT v_delivery;
     INSERT INTO mail_dead_letters (delivery_id, reason) VALUES (p_delivery_id, left(p_reason, 1000));
     PERFORM mail_erase(p_delivery_id);
-    -- Never about the mail that would say so.
-    IF v_delivery.template_id <> 'mail.dead_lettered' THEN
+    -- Never about the mail that would say so, and not without end: when a relay is away for long, everything that waits is given up.
+    IF v_delivery.template_id <> 'mail.dead_lettered'
+        AND (SELECT count(*) FROM notifications AS n
+              WHERE n.kind = 'mail.dead_lettered' AND n.created_at > backend.now() - interval '1 hour') < setting('dead_letter_notices') THEN
         PERFORM notification_submit(
             'mail.dead_lettered', format('%s:%s', p_delivery_id, v_delivery.last_attempt_no), NULL,
             jsonb_build_object('delivery_id', p_delivery_id, 'template_id', v_delivery.template_id));
@@ -28,7 +30,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION backend.mail_give_up(uuid, text) IS
-    'Makes a mail that the caller has locked a dead letter, and tells the administrators.';
+    'Makes a mail that the caller has locked a dead letter, and tells the administrators, unless they were told of many within the hour.';
 
 CREATE FUNCTION backend.mail_resend(p_delivery_id uuid) RETURNS backend.mail_deliveries
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER

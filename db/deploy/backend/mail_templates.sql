@@ -2,7 +2,7 @@
 -- requires: backend/mail
 
 -- Why: what our mail says, in one place and one layout, as text and as HTML: one template for each kind that goes by mail.
--- docs/mail.md shows each as a person sees it.
+-- docs/mail.md shows each as a person sees it. No subject holds what people wrote: who invites somebody does not choose the headline.
 
 BEGIN;
 SET LOCAL ROLE backend_owner;
@@ -27,51 +27,51 @@ SELECT t.template_id, t.priority, t.is_secret, t.subject,
         'Your sign-in code is',
         '# {{code}}',
         'It is good for {{minutes}} minutes, once. If you did not ask for it, ignore this mail: nobody can sign in without the code.']),
-    ('lobby.invite.received', 0, false, 'person', 'You are invited to {{game_name}}', ARRAY[
+    ('lobby.invite.received', 0, false, 'person', 'You are invited to a game', ARRAY[
         'You are invited to the game {{game_name}}.',
         'Sign in to take a seat, or to decline.']),
-    ('lobby.application.approved', 0, false, 'person', 'You have a seat in {{game_name}}', ARRAY[
+    ('lobby.application.approved', 0, false, 'person', 'You have a seat in a game', ARRAY[
         'Your application to the game {{game_name}} was approved: you have a seat.',
         'You will hear from us when it starts.']),
-    ('lobby.application.rejected', 0, false, 'person', 'Your application to {{game_name}}', ARRAY[
+    ('lobby.application.rejected', 0, false, 'person', 'Your application to a game', ARRAY[
         'Your application to the game {{game_name}} was not accepted.',
         'Other games are looking for players: sign in to find one.']),
-    ('lobby.membership.removed', 0, false, 'decision', 'You are no longer in {{game_name}}', ARRAY[
+    ('lobby.membership.removed', 0, false, 'decision', 'You are no longer in a game', ARRAY[
         'You are no longer a member of the game {{game_name}}.',
         'Reason: {{reason}}']),
-    ('lobby.membership.blocked', 0, false, 'decision', 'You are blocked in {{game_name}}', ARRAY[
+    ('lobby.membership.blocked', 0, false, 'decision', 'You are blocked in a game', ARRAY[
         'You were blocked in the game {{game_name}} and cannot come back to it.']),
-    ('lobby.race_name.pending', 0, false, 'person', 'You have earned the name {{race_name}}', ARRAY[
+    ('lobby.race_name.pending', 0, false, 'person', 'You have earned a race name', ARRAY[
         'You have earned the race name {{race_name}}.',
         'Register it before {{expires_at}}, or it becomes free again.']),
-    ('game.turn.ready', 0, false, 'reminder', '{{game_name}}: turn {{turn}} is ready', ARRAY[
+    ('game.turn.ready', 0, false, 'reminder', 'Turn {{turn}} is ready', ARRAY[
         'Turn {{turn}} of the game {{game_name}} has been computed, and you have not been here since.',
         'Sign in to read your report and to give your orders.']),
     ('game.turn.digest', 0, false, 'reminder', 'Your turns are ready', ARRAY[
         'While you were away these turns were computed:',
         '{{turns}}',
         'Sign in to read your reports and to give your orders.']),
-    ('game.started', 0, false, 'person', '{{game_name}} has started', ARRAY[
+    ('game.started', 0, false, 'person', 'Your game has started', ARRAY[
         'The game {{game_name}} has started. Good luck!']),
-    ('game.finished', 0, false, 'person', '{{game_name}} is over', ARRAY[
+    ('game.finished', 0, false, 'person', 'Your game is over', ARRAY[
         'The game {{game_name}} is over.',
         'Sign in to read your last report.']),
-    ('game.generation.failed', 10, false, 'operator', 'A turn could not be computed', ARRAY[
+    ('game.generation.failed', 0, false, 'operator', 'A turn could not be computed', ARRAY[
         'Turn {{turn}} of the game {{game_name}} could not be computed. The game is paused.',
         'Reason: {{reason}}',
         'Game: {{game_id}}']),
-    ('runtime.image_pull_failed', 10, false, 'operator', 'An engine image cannot be had', ARRAY[
+    ('runtime.image_pull_failed', 0, false, 'operator', 'An engine image cannot be had', ARRAY[
         'The engine of the game {{game_name}} cannot be started: its image cannot be had.',
         'Image: {{image_ref}}',
         'Game: {{game_id}}']),
-    ('runtime.container_start_failed', 10, false, 'operator', 'An engine does not start', ARRAY[
+    ('runtime.container_start_failed', 0, false, 'operator', 'An engine does not start', ARRAY[
         'The engine of the game {{game_name}} does not start.',
         'Game: {{game_id}}']),
-    ('runtime.start_config_invalid', 10, false, 'operator', 'A game cannot be started', ARRAY[
+    ('runtime.start_config_invalid', 0, false, 'operator', 'A game cannot be started', ARRAY[
         'The game {{game_name}} cannot be started as it is configured.',
         'Reason: {{reason}}',
         'Game: {{game_id}}']),
-    ('mail.dead_lettered', 10, false, 'operator', 'A mail could not be delivered', ARRAY[
+    ('mail.dead_lettered', 0, false, 'operator', 'A mail could not be delivered', ARRAY[
         'A mail was given up.',
         'Delivery: {{delivery_id}}',
         'Template: {{template_id}}',

@@ -31,6 +31,7 @@ CREATE TABLE backend.notification_kinds (
     is_for_administrators boolean NOT NULL DEFAULT false,
     is_optional boolean NOT NULL,
     has_reminder boolean NOT NULL DEFAULT false,
+    mail_daily_by text,
     fields jsonb NOT NULL,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
     CONSTRAINT notification_kinds_administrators_have_no_choice CHECK (NOT (is_for_administrators AND (is_optional OR has_reminder))),
@@ -39,6 +40,8 @@ CREATE TABLE backend.notification_kinds (
 COMMENT ON TABLE backend.notification_kinds IS 'The closed catalogue of what people are told.';
 COMMENT ON COLUMN backend.notification_kinds.is_optional IS 'Whether people choose its channels; what was decided about them they are told.';
 COMMENT ON COLUMN backend.notification_kinds.has_reminder IS 'Whether it also goes by mail to those who asked for turn reminders.';
+COMMENT ON COLUMN backend.notification_kinds.mail_daily_by IS
+    'A field of the payload: with the same value of it, somebody gets one mail a day at most. Whoever causes it could otherwise have us flood them.';
 COMMENT ON COLUMN backend.notification_kinds.fields IS 'The payload''s fields and their types: uuid, text, integer or time; one with a question mark may be null.';
 INSERT INTO backend.notification_kinds (kind, channels, is_for_administrators, is_optional, has_reminder, fields) VALUES
     ('lobby.invite.received', '{push,email}', false, true, false, '{"game_id": "uuid", "inviter_user_id": "uuid?"}'),
@@ -61,6 +64,7 @@ INSERT INTO backend.notification_kinds (kind, channels, is_for_administrators, i
     ('game.generation.failed', '{email}', true, false, false, '{"game_id": "uuid", "turn": "integer", "reason": "text"}'),
     ('diplomail.received', '{push}', false, true, false, '{"game_id": "uuid", "message_id": "uuid"}'),
     ('mail.dead_lettered', '{email}', true, false, false, '{"delivery_id": "uuid", "template_id": "text"}');
+UPDATE backend.notification_kinds SET mail_daily_by = 'inviter_user_id' WHERE kind = 'lobby.invite.received';
 
 CREATE TABLE backend.notifications (
     notification_id uuid PRIMARY KEY DEFAULT backend.uuid_v7(),
@@ -77,7 +81,7 @@ CREATE TABLE backend.notifications (
 COMMENT ON TABLE backend.notifications IS 'What somebody is told; user_id is null for administrators.';
 CREATE INDEX notifications_by_user ON backend.notifications (user_id, notification_id);
 -- What retention lets go.
-CREATE INDEX notifications_by_age ON backend.notifications (created_at);
+CREATE INDEX notifications_by_age ON backend.notifications (kind, created_at);
 
 CREATE TABLE backend.notification_routes (
     route_id uuid PRIMARY KEY DEFAULT backend.uuid_v7(),
@@ -135,6 +139,18 @@ CREATE TABLE backend.notification_malformed_intents (
 CREATE INDEX notification_malformed_intents_by_age ON backend.notification_malformed_intents (created_at);
 COMMENT ON TABLE backend.notification_malformed_intents IS 'Intents that no notification could be made of, and why. user_id is as it was given.';
 
+CREATE FUNCTION backend.is_time(p_text text) RETURNS boolean
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN p_text ~ '^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$' AND p_text::timestamptz IS NOT NULL;
+EXCEPTION WHEN datetime_field_overflow OR invalid_datetime_format THEN
+    RETURN false;
+END;
+$$;
+COMMENT ON FUNCTION backend.is_time(text) IS 'Whether a text is a moment as the contract writes them.';
+
 CREATE FUNCTION backend.notification_problem(p_kind text, p_payload jsonb) RETURNS text
 LANGUAGE plpgsql STABLE SECURITY INVOKER
 SET search_path = backend, pg_catalog, pg_temp
@@ -160,7 +176,7 @@ BEGIN
         IF NOT (CASE rtrim(v_type, '?')
             WHEN 'uuid' THEN v_value ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
             WHEN 'integer' THEN jsonb_typeof(p_payload -> v_name) = 'number' AND v_value ~ '^[0-9]{1,9}$'
-            WHEN 'time' THEN v_value ~ '^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$'
+            WHEN 'time' THEN is_time(v_value)
             ELSE jsonb_typeof(p_payload -> v_name) = 'string' AND length(v_value) BETWEEN 1 AND 1000
         END) THEN
             RETURN format('the field %s is not of type %s', v_name, v_type);
@@ -189,11 +205,28 @@ RETURN CASE
                       WHERE m.game_id = p_game_id AND m.user_id = p_user_id AND m.status = 'active' AND g.status IN ('running', 'paused'))
         THEN 'they do not play it any more'
     WHEN EXISTS (SELECT FROM backend.device_sessions AS s
-                  WHERE s.user_id = p_user_id AND greatest(s.last_seen_at, s.created_at) >= p_turn_at)
+                  WHERE s.user_id = p_user_id -- Who is there is noted once a minute.
+                    AND greatest(s.last_seen_at, s.created_at) >= p_turn_at - interval '1 minute')
         THEN 'they have been seen since'
 END;
 COMMENT ON FUNCTION backend.turn_reminder_problem(uuid, uuid, timestamptz) IS
     'Why somebody need not be reminded of a turn; null when they are to be.';
+
+CREATE FUNCTION backend.notification_problem_now(p_notification backend.notifications, p_channel text) RETURNS text
+LANGUAGE sql STABLE SECURITY INVOKER
+RETURN (
+    SELECT CASE
+        WHEN EXISTS (SELECT FROM backend.notification_opt_outs AS o
+                      WHERE o.user_id = p_notification.user_id AND o.kind = p_notification.kind AND o.channel = p_channel)
+            OR (k.has_reminder AND a.turn_reminder = 'off') THEN 'it is not wanted'
+        WHEN k.has_reminder THEN backend.turn_reminder_problem(
+            p_notification.user_id, (p_notification.payload ->> 'game_id')::uuid, p_notification.created_at)
+    END
+      FROM backend.notification_kinds AS k LEFT JOIN backend.accounts AS a ON a.user_id = p_notification.user_id
+     WHERE k.kind = p_notification.kind
+);
+COMMENT ON FUNCTION backend.notification_problem_now(backend.notifications, text) IS
+    'Why somebody is not to be told by mail any more of what waited: they do not want it, or need no reminder; null when they are.';
 
 CREATE FUNCTION backend.notification_values(p_payload jsonb) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY INVOKER
@@ -203,7 +236,9 @@ RETURN p_payload || jsonb_build_object(
 COMMENT ON FUNCTION backend.notification_values(jsonb) IS
     'What the mail of a notification can speak of: its payload, with times as people write them, and the game''s name. No person''s: it would be left in other people''s mail when they go.';
 
-CREATE FUNCTION backend.notification_route_settle(p_route_id uuid, p_status text, p_error text) RETURNS void
+CREATE FUNCTION backend.notification_route_settle(
+    p_route_id uuid, p_status text, p_error text, p_next_attempt_at timestamptz DEFAULT NULL
+) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = backend, pg_catalog, pg_temp
 AS $$
@@ -212,7 +247,8 @@ DECLARE
 BEGIN
     UPDATE notification_routes AS r
        SET status = CASE WHEN p_status = 'retrying' AND r.attempts + 1 >= setting('notification_max_attempts') THEN 'dead_lettered' ELSE p_status END,
-           attempts = r.attempts + 1, last_error = left(p_error, 1000), next_attempt_at = backend.now() + retry_after(r.attempts + 1)
+           attempts = r.attempts + 1, last_error = left(p_error, 1000),
+           next_attempt_at = coalesce(p_next_attempt_at, backend.now() + retry_after(r.attempts + 1))
      WHERE r.route_id = p_route_id
     RETURNING r.status INTO STRICT v_status;
     IF v_status = 'dead_lettered' THEN
@@ -220,30 +256,33 @@ BEGIN
     END IF;
 END;
 $$;
-COMMENT ON FUNCTION backend.notification_route_settle(uuid, text, text) IS
-    'What came of an attempt to deliver a route that the caller has locked: delivered, skipped, or retrying, which after the last attempt is a dead letter.';
+COMMENT ON FUNCTION backend.notification_route_settle(uuid, text, text, timestamptz) IS
+    'What came of an attempt to deliver a route that the caller has locked: delivered, skipped, or retrying, which after the last attempt is a dead letter; tried again at a given moment or after the usual wait.';
 
 CREATE FUNCTION backend.notification_mail(
-    p_template_id text, p_route_ids uuid[], p_address text, p_values jsonb, p_user_id uuid
+    p_template_id text, p_route_ids uuid[], p_address text, p_payload jsonb, p_user_id uuid
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = backend, procrastinate, pg_catalog, pg_temp
 AS $$
 DECLARE
     v_error text;
+    v_next timestamptz;
 BEGIN
     IF p_address IS NOT NULL THEN
         -- What one mail fails at must not undo its cause, nor other mails.
         BEGIN
-            PERFORM mail_enqueue(p_template_id, p_route_ids[1]::text, ARRAY[p_address], p_values, p_user_id);
+            PERFORM mail_enqueue(p_template_id, p_route_ids[1]::text, ARRAY[p_address], notification_values(p_payload), p_user_id);
         EXCEPTION WHEN data_exception OR integrity_constraint_violation OR plpgsql_error THEN
             v_error := SQLSTATE || ' ' || SQLERRM;
+            -- Together, so that what is one mail stays one.
+            SELECT backend.now() + retry_after(max(r.attempts) + 1) INTO v_next FROM notification_routes AS r WHERE r.route_id = ANY (p_route_ids);
         END;
     END IF;
     PERFORM CASE
                 WHEN p_address IS NULL THEN notification_route_settle(r, 'skipped', 'there is no address')
                 WHEN v_error IS NULL THEN notification_route_settle(r, 'delivered', NULL)
-                ELSE notification_route_settle(r, 'retrying', v_error)
+                ELSE notification_route_settle(r, 'retrying', v_error, v_next)
             END
        FROM unnest(p_route_ids) AS r;
 END;
@@ -276,7 +315,7 @@ BEGIN
     END IF;
     IF v_problem IS NOT NULL THEN
         INSERT INTO notification_malformed_intents (kind, idempotency_key, user_id, payload, reason)
-        VALUES (p_kind, p_idempotency_key, p_user_id, p_payload, v_problem);
+        VALUES (coalesce(p_kind, ''), p_idempotency_key, p_user_id, p_payload, v_problem);
         RETURN NULL;
     END IF;
     INSERT INTO notifications (kind, idempotency_key, user_id, payload, request_id, trace_id)
@@ -298,11 +337,18 @@ BEGIN
             WHEN v_channel = 'push' THEN
                 PERFORM push_client_event(p_user_id, NULL, p_kind, p_payload, v_route_id, p_idempotency_key);
                 PERFORM notification_route_settle(v_route_id, 'delivered', NULL);
+            WHEN v_kind.mail_daily_by IS NOT NULL AND EXISTS (
+                SELECT FROM notifications AS n JOIN notification_routes AS r USING (notification_id)
+                 WHERE n.user_id = p_user_id AND n.kind = p_kind AND n.created_at > backend.now() - interval '1 day'
+                   AND n.payload -> v_kind.mail_daily_by = p_payload -> v_kind.mail_daily_by
+                   AND r.channel = 'email' AND r.status NOT IN ('skipped', 'cancelled') AND r.route_id <> v_route_id
+            ) THEN
+                PERFORM notification_route_settle(v_route_id, 'skipped', 'they had such a mail today');
             WHEN v_kind.is_for_administrators THEN
                 -- Where they are reached only the worker knows.
                 PERFORM job_defer('notifications', 'notification_deliver');
             ELSE
-                PERFORM notification_mail(p_kind, ARRAY[v_route_id], v_account.email, notification_values(p_payload), p_user_id);
+                PERFORM notification_mail(p_kind, ARRAY[v_route_id], v_account.email, p_payload, p_user_id);
         END CASE;
     END LOOP;
     IF v_kind.has_reminder AND v_account.turn_reminder <> 'off' AND v_account.deleted_at IS NULL THEN

@@ -80,6 +80,20 @@ $$;
 COMMENT ON FUNCTION worker.mail_claim(integer, numeric, integer) IS
     'At most so many mails of at least this priority that are due, the most urgent first, each with an attempt begun and a lease; and those that were given up on the way, without an attempt_no. Raises nothing of its own.';
 
+CREATE FUNCTION worker.mail_keep(p_delivery_id uuid, p_attempt_no integer, p_lease_seconds numeric) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+BEGIN
+    UPDATE mail_deliveries AS d SET lease_until = backend.now() + make_interval(secs => p_lease_seconds::double precision)
+     WHERE d.delivery_id = p_delivery_id AND d.last_attempt_no = p_attempt_no AND d.status IN ('pending', 'retrying')
+       AND d.lease_until IS NOT NULL;
+    RETURN FOUND;
+END;
+$$;
+COMMENT ON FUNCTION worker.mail_keep(uuid, integer, numeric) IS
+    'Prolongs the lease of an attempt that still goes on; false when the mail is not this attempt''s any more. Raises nothing of its own.';
+
 CREATE FUNCTION worker.mail_report(p_delivery_id uuid, p_attempt_no integer, p_outcome text, p_error text) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = backend, procrastinate, pg_catalog, pg_temp
@@ -92,8 +106,9 @@ BEGIN
     UPDATE mail_attempts AS a SET outcome = p_outcome, error = left(p_error, 1000), finished_at = backend.now()
      WHERE a.delivery_id = p_delivery_id AND a.attempt_no = p_attempt_no AND a.finished_at IS NULL;
     -- Who is late decides nothing, except that it was sent: then nobody need send it again.
-    IF NOT FOUND OR v_delivery.status NOT IN ('pending', 'retrying')
-        OR (v_delivery.last_attempt_no <> p_attempt_no AND p_outcome <> 'sent') THEN
+    IF NOT FOUND
+        OR (p_outcome = 'sent' AND v_delivery.status NOT IN ('pending', 'retrying', 'dead_lettered'))
+        OR (p_outcome <> 'sent' AND (v_delivery.status NOT IN ('pending', 'retrying') OR v_delivery.last_attempt_no <> p_attempt_no)) THEN
         RETURN v_delivery.status;
     END IF;
     v_status := CASE
@@ -110,6 +125,7 @@ BEGIN
            next_attempt_at = CASE v_status WHEN 'retrying' THEN backend.now() + retry_after(v_delivery.attempts) ELSE d.next_attempt_at END
      WHERE d.delivery_id = p_delivery_id;
     IF v_status = 'sent' THEN
+        DELETE FROM mail_dead_letters WHERE delivery_id = p_delivery_id;
         PERFORM mail_erase(p_delivery_id);
     END IF;
     RETURN v_status;

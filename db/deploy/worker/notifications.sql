@@ -17,7 +17,7 @@ DECLARE
     v_problem text;
 BEGIN
     FOR v_route IN
-        SELECT r.route_id, n.kind, n.user_id, n.payload, n.created_at, k.is_for_administrators, k.has_reminder, a.email
+        SELECT r.route_id, n.kind, n.user_id, n.payload, n AS notification, k.is_for_administrators, a.email
           FROM notification_routes AS r
           JOIN notifications AS n USING (notification_id)
           JOIN notification_kinds AS k USING (kind)
@@ -27,14 +27,13 @@ BEGIN
          LIMIT p_limit
            FOR NO KEY UPDATE OF r SKIP LOCKED
     LOOP
-        v_problem := CASE WHEN v_route.has_reminder THEN
-            turn_reminder_problem(v_route.user_id, (v_route.payload ->> 'game_id')::uuid, v_route.created_at) END;
+        v_problem := notification_problem_now(v_route.notification, 'email');
         IF v_problem IS NOT NULL THEN
             PERFORM notification_route_settle(v_route.route_id, 'skipped', v_problem);
         ELSE
             PERFORM notification_mail(
                 v_route.kind, ARRAY[v_route.route_id], CASE WHEN v_route.is_for_administrators THEN p_admin_email ELSE v_route.email END,
-                notification_values(v_route.payload), v_route.user_id);
+                v_route.payload, v_route.user_id);
         END IF;
         RETURN QUERY SELECT r.route_id, v_route.kind, v_route.is_for_administrators, r.status, r.last_error
                        FROM notification_routes AS r WHERE r.route_id = v_route.route_id;
@@ -70,14 +69,14 @@ BEGIN
         v_looked_at := '{}';
         v_route_ids := '{}';
         FOR v_route IN
-            SELECT r.route_id, n.payload, n.created_at
+            SELECT r.route_id, n AS notification
               FROM notification_routes AS r JOIN notifications AS n USING (notification_id)
              WHERE n.user_id = v_account.user_id AND r.status IN ('pending', 'retrying') AND r.is_digest
                AND r.next_attempt_at <= backend.now()
              ORDER BY r.route_id
                FOR NO KEY UPDATE OF r
         LOOP
-            v_problem := turn_reminder_problem(v_account.user_id, (v_route.payload ->> 'game_id')::uuid, v_route.created_at);
+            v_problem := notification_problem_now(v_route.notification, 'email');
             v_looked_at := v_looked_at || v_route.route_id;
             IF v_problem IS NOT NULL THEN
                 PERFORM notification_route_settle(v_route.route_id, 'skipped', v_problem);

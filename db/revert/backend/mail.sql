@@ -14,6 +14,7 @@ DROP TABLE backend.mail_recipients;
 DROP TABLE backend.mail_deliveries;
 DROP TABLE backend.mail_payloads;
 DROP TABLE backend.mail_templates;
+DROP FUNCTION backend.mail_has_places_only(text);
 DELETE FROM backend.state_transitions WHERE machine = 'mail_delivery';
 
 COMMIT;

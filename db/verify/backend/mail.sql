@@ -24,6 +24,7 @@ BEGIN
     PERFORM 'backend.mail_recipients'::regclass;
     PERFORM 'backend.mail_dead_letters'::regclass;
     PERFORM 'backend.html_escape(text)'::regprocedure;
+    ASSERT NOT backend.mail_has_places_only('{{ name }}'), 'a place that is none is taken for text';
 END;
 $$;
 

@@ -8,6 +8,7 @@ DECLARE
 BEGIN
     FOREACH v_signature IN ARRAY ARRAY[
         'worker.mail_claim(integer, numeric, integer)',
+        'worker.mail_keep(uuid, integer, numeric)',
         'worker.mail_report(uuid, integer, text, text)',
         'worker.mail_purge(integer)'
     ] LOOP
