@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.integration.test_games_concurrency import Call, told
-from tests.integration.test_lobby_concurrency import Lobby, apply
+from tests.integration.test_lobby_concurrency import Lobby
 from tests.postgres import Database
 
 GAMES = 8
@@ -75,7 +75,7 @@ def update(function: str, owner: str, game_id: str, body: dict[str, Any]) -> Cal
 def test_two_changes_of_a_game_at_once_are_both_made(lobby: Lobby, function: str) -> None:
     (owner,) = lobby.people(1)
     game_id = lobby.game(owner)
-    bodies = [{"game_name": "Another"}, {"description": "Other words."}, {"max_players": 7}]
+    bodies: list[dict[str, Any]] = [{"game_name": "Another"}, {"description": "Other words."}, {"max_players": 7}]
     answers = meanwhile(
         lobby,
         "SELECT game_lock(%s)",
