@@ -225,7 +225,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM games AS g WHERE g.game_id = p_game_id) THEN
         PERFORM fail(404, 'game_not_found', 'There is no such game.');
     END IF;
-    RETURN game_history_page(v_list, p_game_id, p_limit, v_after);
+    RETURN game_history_page(v_list, p_game_id, p_limit, v_after, true);
 END;
 $$;
 
@@ -1177,7 +1177,7 @@ BEGIN
     ) THEN
         PERFORM fail(403, 'forbidden', 'Only its members read the history of a game.');
     END IF;
-    RETURN game_history_page(v_list, p_game_id, p_limit, v_after);
+    RETURN game_history_page(v_list, p_game_id, p_limit, v_after, false);
 END;
 $$;
 
@@ -3176,7 +3176,10 @@ BEGIN
         FOR NO KEY UPDATE;
     v_application := application_hold(p_game_id, p_application_id, 'approve', p_actor_type, p_actor_id);
     SELECT * INTO v_game FROM games WHERE game_id = p_game_id;
-    IF is_over(v_game.enrollment_ends_at) THEN
+    IF EXISTS (SELECT FROM memberships AS m
+                WHERE m.game_id = p_game_id AND m.user_id = v_application.applicant_user_id AND m.status = 'active') THEN
+        PERFORM fail(409, 'already_member', 'There is a seat already.');
+    ELSIF is_over(v_game.enrollment_ends_at) THEN
         PERFORM fail(422, 'enrollment_ended', 'Enrolment is over.');
     END IF;
     PERFORM seat_take(v_game, v_application.applicant_user_id, v_application.race_name);
@@ -3234,7 +3237,7 @@ COMMENT ON FUNCTION backend.application_hold(p_game_id uuid, p_application_id uu
 CREATE TABLE backend.games (
     game_id uuid DEFAULT backend.uuid_v7() NOT NULL,
     game_name text NOT NULL,
-    name_search text GENERATED ALWAYS AS (lower(game_name)) STORED,
+    name_search text NOT NULL,
     description text DEFAULT ''::text NOT NULL,
     visibility text NOT NULL,
     status text DEFAULT 'draft'::text NOT NULL,
@@ -4219,7 +4222,7 @@ $$;
 
 COMMENT ON FUNCTION backend.game_from_body(p_game backend.games, p_body jsonb) IS 'A game, or null for none yet, with what the body of a request says of it. GX400 invalid_request.';
 
-CREATE FUNCTION backend.game_history_page(p_list text, p_game_id uuid, p_limit integer, p_after uuid) RETURNS text
+CREATE FUNCTION backend.game_history_page(p_list text, p_game_id uuid, p_limit integer, p_after uuid, p_names_admins boolean) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
@@ -4230,7 +4233,8 @@ BEGIN
     SELECT array_agg(r.item ORDER BY r.id), array_agg(r.id::text ORDER BY r.id) INTO v_items, v_keys
       FROM (SELECT h.history_id AS id,
                    jsonb_build_object('action', h.action, 'from_status', h.from_status, 'to_status', h.to_status,
-                                      'actor_type', h.actor_type, 'actor_id', h.actor_id, 'at', ts(h.created_at)) AS item
+                                      'actor_type', h.actor_type,
+                                      'actor_id', CASE WHEN p_names_admins OR h.actor_type <> 'admin' THEN h.actor_id END, 'at', ts(h.created_at)) AS item
               FROM game_history AS h
              WHERE h.game_id = p_game_id AND (p_after IS NULL OR h.history_id > p_after)
              ORDER BY h.history_id
@@ -4239,7 +4243,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION backend.game_history_page(p_list text, p_game_id uuid, p_limit integer, p_after uuid) IS 'A page of what has happened to a game, oldest first.';
+COMMENT ON FUNCTION backend.game_history_page(p_list text, p_game_id uuid, p_limit integer, p_after uuid, p_names_admins boolean) IS 'A page of what has happened to a game, oldest first; for players without the names of administrators.';
 
 CREATE FUNCTION backend.game_insert(p_game backend.games, p_visibility text, p_owner_user_id uuid, p_actor_type text, p_actor_id text) RETURNS backend.games
     LANGUAGE plpgsql
@@ -4292,6 +4296,7 @@ CREATE TABLE backend.memberships (
     status text DEFAULT 'active'::text NOT NULL,
     joined_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     ended_at timestamp with time zone,
+    ended_id uuid,
     planets integer,
     population numeric,
     initial_planets integer,
@@ -4310,6 +4315,8 @@ CREATE TABLE backend.memberships (
 );
 
 COMMENT ON TABLE backend.memberships IS 'A person''s seat in a game, and how their race fares: as it began, now, and at its best.';
+
+COMMENT ON COLUMN backend.memberships.ended_id IS 'An id of the moment of the end. Whether it was before an invite or a start is told by their ids: times are those when transactions began.';
 
 COMMENT ON COLUMN backend.memberships.ended_by IS 'Who ended it: the member, those who run the game, or a job, when the account was closed.';
 
@@ -4473,6 +4480,21 @@ $$;
 
 COMMENT ON FUNCTION backend.game_transition(p_game backend.games, p_action text, p_actor_type text, p_actor_id text, p_reason text) IS 'Takes an edge of the game machine with all that follows from it; the game is locked by the caller. GX403 forbidden, sanctioned, GX409 invalid_transition, GX422 engine_version_unavailable, enrollment_ended, not_enough_members, engine_not_healthy.';
 
+CREATE TABLE backend.case_foldings (
+    codepoint integer NOT NULL,
+    folding text NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT case_foldings_folding_is_something CHECK ((folding <> ''::text))
+);
+
+COMMENT ON TABLE backend.case_foldings IS 'Full case folding: CaseFolding.txt, status C and F.';
+
+CREATE FUNCTION backend.text_fold(p_text text) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN (SELECT COALESCE(string_agg(COALESCE((SELECT f.folding FROM backend.case_foldings f WHERE (f.codepoint = ascii(c.one))), c.one), ''::text ORDER BY c.place), ''::text) AS "coalesce" FROM string_to_table(text_fold.p_text, NULL::text) WITH ORDINALITY c(one, place));
+
+COMMENT ON FUNCTION backend.text_fold(p_text text) IS 'A text with its case folded, whatever the collation.';
+
 CREATE FUNCTION backend.games_newest(p_visibility text, p_status text[], p_owner_user_id uuid, p_q text, p_before uuid, p_limit integer) RETURNS SETOF backend.games
     LANGUAGE sql STABLE
     BEGIN ATOMIC
@@ -4495,7 +4517,11 @@ CREATE FUNCTION backend.games_newest(p_visibility text, p_status text[], p_owner
      g.updated_at
     FROM (( SELECT n.game_id
             FROM (((( VALUES ('private'::text), ('public'::text)) v(visibility)
-              CROSS JOIN ( SELECT lower(NORMALIZE(games_newest.p_q, NFC)) AS part
+              CROSS JOIN ( SELECT
+                         CASE
+                             WHEN (games_newest.p_q IS NOT NULL) THEN backend.text_fold(NORMALIZE(games_newest.p_q, NFC))
+                             ELSE NULL::text
+                         END AS part
                   OFFSET 0) q)
               CROSS JOIN ( SELECT DISTINCT t.to_state
                     FROM backend.state_transitions t
@@ -4651,15 +4677,20 @@ BEGIN
     IF v_game.status <> 'enrollment_open' THEN
         PERFORM fail(409, 'invalid_transition', format('A game that is %s does not allow redeem.', v_game.status),
                      jsonb_build_object('from', v_game.status, 'action', 'redeem', 'allowed', '[]'::jsonb));
+    ELSIF EXISTS (SELECT FROM memberships AS m WHERE m.game_id = v_game.game_id AND m.user_id = p_user_id AND m.status = 'active') THEN
+        PERFORM fail(409, 'already_member', 'There is a seat already.');
     ELSIF is_over(v_game.enrollment_ends_at) THEN
         PERFORM fail(422, 'enrollment_ended', 'Enrolment is over.');
     ELSIF EXISTS (SELECT FROM memberships AS m
                    WHERE m.game_id = v_game.game_id AND m.user_id = p_user_id AND m.status = 'removed'
-                     AND m.ended_by IS DISTINCT FROM 'member' AND m.ended_at >= v_invite.created_at) THEN
+                     AND m.ended_by IS DISTINCT FROM 'member' AND m.ended_id > v_invite.invite_id) THEN
         PERFORM fail(422, 'eligibility_denied', 'Somebody who was removed comes back with a new invite.');
     END IF;
     v_membership := seat_take(v_game, p_user_id, p_race_name);
     UPDATE invites SET status = 'redeemed', redeemed_by_user_id = p_user_id WHERE invite_id = p_invite_id;
+    -- What they asked for they have.
+    UPDATE applications SET status = 'withdrawn', decided_at = backend.now()
+     WHERE game_id = v_game.game_id AND applicant_user_id = p_user_id AND status = 'submitted';
     RETURN ROW(200, membership_json(v_membership)::text, NULL)::api.reply;
 END;
 $$;
@@ -4668,7 +4699,7 @@ COMMENT ON FUNCTION backend.invite_redeem(p_invite_id uuid, p_user_id uuid, p_ra
 
 CREATE FUNCTION backend.invite_refusal(p_game backend.games, p_invite backend.invites, p_action text, p_actor_type text, p_actor_id text) RETURNS backend.reason
     LANGUAGE sql STABLE
-    RETURN backend.edge_refusal('invite'::text, p_action, (backend.invite_json(p_invite) ->> 'status'::text), CASE WHEN (p_actor_type <> 'user'::text) THEN p_actor_type WHEN (((p_invite).invited_user_id)::text = p_actor_id) THEN 'invitee'::text WHEN (((p_game).owner_user_id)::text = p_actor_id) THEN 'owner'::text ELSE NULL::text END, (p_game).owner_user_id);
+    RETURN backend.edge_refusal('invite'::text, p_action, (backend.invite_json(p_invite) ->> 'status'::text), CASE WHEN (p_actor_type <> 'user'::text) THEN p_actor_type WHEN ((p_action = 'decline'::text) AND (((p_invite).invited_user_id)::text = p_actor_id)) THEN 'invitee'::text WHEN (((p_game).owner_user_id)::text = p_actor_id) THEN 'owner'::text WHEN (((p_invite).invited_user_id)::text = p_actor_id) THEN 'invitee'::text ELSE NULL::text END, (p_game).owner_user_id);
 
 COMMENT ON FUNCTION backend.invite_refusal(p_game backend.games, p_invite backend.invites, p_action text, p_actor_type text, p_actor_id text) IS 'Why somebody may not decline or revoke an invite now; null when they may.';
 
@@ -5128,6 +5159,42 @@ $$;
 
 COMMENT ON FUNCTION backend.moment_to_come(p_body jsonb, p_name text) IS 'A field of a body that is an end; null for none. GX400 invalid_request for one that has come.';
 
+CREATE TABLE backend.name_characters (
+    first_codepoint integer NOT NULL,
+    last_codepoint integer NOT NULL,
+    kind text NOT NULL,
+    scripts text[] NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT name_characters_kind_is_known CHECK ((kind = ANY (ARRAY['letter'::text, 'mark'::text, 'digit'::text]))),
+    CONSTRAINT name_characters_range_is_not_empty CHECK ((first_codepoint <= last_codepoint))
+);
+
+COMMENT ON TABLE backend.name_characters IS 'Letters, marks and digits, in ranges, and the scripts that they are written in.';
+
+COMMENT ON COLUMN backend.name_characters.scripts IS 'Script_Extensions, with Jpan, Kore and Hanb for what is written together (Unicode TS 39, 5.1); empty for those of every script.';
+
+CREATE FUNCTION backend.name_character(p_one text) RETURNS backend.name_characters
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT f.first_codepoint,
+     f.last_codepoint,
+     f.kind,
+     f.scripts,
+     f.created_at
+    FROM ( SELECT r.first_codepoint,
+             r.last_codepoint,
+             r.kind,
+             r.scripts,
+             r.created_at
+            FROM backend.name_characters r
+           WHERE (r.first_codepoint <= ascii(name_character.p_one))
+           ORDER BY r.first_codepoint DESC
+          LIMIT 1) f
+   WHERE (f.last_codepoint >= ascii(name_character.p_one));
+END;
+
+COMMENT ON FUNCTION backend.name_character(p_one text) IS 'What a character of a name is; null for one that no name has.';
+
 CREATE TABLE backend.notifications (
     notification_id uuid DEFAULT backend.uuid_v7() NOT NULL,
     kind text NOT NULL,
@@ -5501,8 +5568,8 @@ BEGIN
         v_text := text_fold(text_skeleton(v_before));
         EXIT WHEN v_text = v_before;
     END LOOP;
-    -- Without separators; and I, l and 1, of which case folding leaves two, are one.
-    RETURN translate(v_text, 'i ''-.', 'l');
+    -- Without separators; I, l and 1, of which case folding leaves two, are one; and a dot on a letter that has one is not seen.
+    RETURN regexp_replace(translate(v_text, 'i ''-.', 'l'), '([lj])\u0307+', '\1', 'g');
 END;
 $$;
 
@@ -5634,7 +5701,7 @@ CREATE FUNCTION backend.race_name_problem(p_race_name text) RETURNS text
     AS $$
 DECLARE
     v_shape text;
-    v_is_repeated boolean;
+    v_marks text;
     v_is_one_script boolean;
     v_canonical text;
 BEGIN
@@ -5642,24 +5709,22 @@ BEGIN
         RETURN 'invalid_name';
     END IF;
     WITH parts AS MATERIALIZED (
-        SELECT c.place, c.one, lag(c.one) OVER (ORDER BY c.place) AS one_before,
-               CASE WHEN c.one IN (' ', '-', '''', '.') THEN 'separator' ELSE n.kind END AS kind, n.scripts
+        SELECT c.place, CASE WHEN c.one IN (' ', '-', '''', '.') THEN 'separator' ELSE n.kind END AS kind, n.scripts
           FROM string_to_table(p_race_name, NULL) WITH ORDINALITY AS c (one, place)
-          LEFT JOIN LATERAL (
-              -- The range that could hold it, found by its begin.
-              SELECT r.kind, r.scripts, r.last_codepoint FROM name_characters AS r
-               WHERE r.first_codepoint <= ascii(c.one) ORDER BY r.first_codepoint DESC LIMIT 1
-          ) AS n ON n.last_codepoint >= ascii(c.one)
+          LEFT JOIN LATERAL name_character(c.one) AS n ON true
     )
     SELECT string_agg(coalesce(left(p.kind, 1), '?'), '' ORDER BY p.place),
-           bool_or(p.kind = 'mark' AND p.one = p.one_before),
            -- One script that all are written in which are not of every script.
            count(*) FILTER (WHERE p.scripts <> '{}') = coalesce((
                SELECT max(s.uses) FROM (SELECT count(*) AS uses FROM parts AS o, unnest(o.scripts) AS script GROUP BY script) AS s), 0)
-      INTO v_shape, v_is_repeated, v_is_one_script
+      INTO v_shape, v_is_one_script
       FROM parts AS p;
+    -- Taken apart, so that those count too which are written as one character with their letter.
+    SELECT string_agg(CASE WHEN n.kind = 'mark' THEN c.one ELSE ' ' END, '' ORDER BY c.place) INTO v_marks
+      FROM string_to_table(normalize(p_race_name, NFD), NULL) WITH ORDINALITY AS c (one, place)
+      LEFT JOIN LATERAL name_character(c.one) AS n ON true;
     -- Marks stand on a letter, at most four, never one twice.
-    IF v_shape ~ '\?|(^|[ds])m|m{5}' OR v_is_repeated OR NOT v_is_one_script THEN
+    IF v_shape ~ '\?|(^|[ds])m' OR v_marks ~ '[^ ]{5}|([^ ])\1' OR NOT v_is_one_script THEN
         RETURN 'invalid_name';
     END IF;
     v_canonical := race_name_canonical(p_race_name);
@@ -6036,7 +6101,7 @@ COMMENT ON TABLE backend.game_history IS 'Every transition of every game.';
 
 CREATE FUNCTION backend.seat_is_played(p_membership backend.memberships) RETURNS boolean
     LANGUAGE sql STABLE
-    RETURN (((p_membership).status = 'active'::text) OR COALESCE(((p_membership).ended_at >= (SELECT max(h.created_at) AS max FROM backend.game_history h WHERE ((h.game_id = (seat_is_played.p_membership).game_id) AND (h.to_status = 'starting'::text)))), false));
+    RETURN (((p_membership).status = 'active'::text) OR COALESCE(((p_membership).ended_id > (SELECT h.history_id FROM backend.game_history h WHERE ((h.game_id = (seat_is_played.p_membership).game_id) AND (h.to_status = 'starting'::text)) ORDER BY h.history_id DESC LIMIT 1)), false));
 
 COMMENT ON FUNCTION backend.seat_is_played(p_membership backend.memberships) IS 'Whether the engine has a race for a seat: it is taken, or was when the start was asked for.';
 
@@ -6151,21 +6216,6 @@ CREATE FUNCTION backend.setting_interval(p_name text) RETURNS interval
 
 COMMENT ON FUNCTION backend.setting_interval(p_name text) IS 'A setting of unit seconds, as an interval.';
 
-CREATE TABLE backend.case_foldings (
-    codepoint integer NOT NULL,
-    folding text NOT NULL,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT case_foldings_folding_is_something CHECK ((folding <> ''::text))
-);
-
-COMMENT ON TABLE backend.case_foldings IS 'Full case folding: CaseFolding.txt, status C and F.';
-
-CREATE FUNCTION backend.text_fold(p_text text) RETURNS text
-    LANGUAGE sql STABLE
-    RETURN (SELECT COALESCE(string_agg(COALESCE((SELECT f.folding FROM backend.case_foldings f WHERE (f.codepoint = ascii(c.one))), c.one), ''::text ORDER BY c.place), ''::text) AS "coalesce" FROM string_to_table(text_fold.p_text, NULL::text) WITH ORDINALITY c(one, place));
-
-COMMENT ON FUNCTION backend.text_fold(p_text text) IS 'A text with its case folded, whatever the collation.';
-
 CREATE TABLE backend.confusables (
     codepoint integer NOT NULL,
     skeleton text NOT NULL,
@@ -6206,6 +6256,30 @@ END;
 $$;
 
 COMMENT ON FUNCTION backend.tg_audit_log__append_only() IS 'Before update, delete or truncate: refuses. 42501.';
+
+CREATE FUNCTION backend.tg_games__fold_name() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    NEW.name_search := text_fold(normalize(NEW.game_name, NFC));
+    RETURN NEW;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.tg_games__fold_name() IS 'Before insert or update of a game''s name: stores it with its case folded, to be searched.';
+
+CREATE FUNCTION backend.tg_memberships__note_end() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    NEW.ended_id := CASE WHEN NEW.status <> 'active' THEN coalesce(NEW.ended_id, uuid_v7()) END;
+    RETURN NEW;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.tg_memberships__note_end() IS 'Before insert or update of a seat''s state: notes where its end stands among other events.';
 
 CREATE FUNCTION backend.tg_memberships__store_canonical() RETURNS trigger
     LANGUAGE plpgsql
@@ -7776,6 +7850,13 @@ UNION ALL
      JOIN backend.games g USING (game_id))
   WHERE (g.visibility = 'private'::text)
 UNION ALL
+ SELECT 'open_application_of_a_member'::text AS invariant,
+    a.application_id AS object_id,
+    a.race_name AS details
+   FROM (backend.applications a
+     JOIN backend.memberships m ON (((m.game_id = a.game_id) AND (m.user_id = a.applicant_user_id))))
+  WHERE ((a.status = 'submitted'::text) AND (m.status = 'active'::text))
+UNION ALL
  SELECT 'approved_without_a_seat'::text AS invariant,
     a.application_id AS object_id,
     a.race_name AS details
@@ -8145,20 +8226,6 @@ CREATE TABLE backend.invite_attempts (
 );
 
 COMMENT ON TABLE backend.invite_attempts IS 'Invites that a person asked for and that are not there; what has expired counts for nothing.';
-
-CREATE TABLE backend.name_characters (
-    first_codepoint integer NOT NULL,
-    last_codepoint integer NOT NULL,
-    kind text NOT NULL,
-    scripts text[] NOT NULL,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT name_characters_kind_is_known CHECK ((kind = ANY (ARRAY['letter'::text, 'mark'::text, 'digit'::text]))),
-    CONSTRAINT name_characters_range_is_not_empty CHECK ((first_codepoint <= last_codepoint))
-);
-
-COMMENT ON TABLE backend.name_characters IS 'Letters, marks and digits, in ranges, and the scripts that they are written in.';
-
-COMMENT ON COLUMN backend.name_characters.scripts IS 'Script_Extensions, with Jpan, Kore and Hanb for what is written together (Unicode TS 39, 5.1); empty for those of every script.';
 
 CREATE TABLE backend.notification_malformed_intents (
     malformed_id uuid DEFAULT backend.uuid_v7() NOT NULL,
@@ -8643,6 +8710,8 @@ CREATE INDEX sanction_records_by_user ON backend.sanction_records USING btree (u
 
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON backend.audit_log FOR EACH STATEMENT EXECUTE FUNCTION backend.tg_audit_log__append_only();
 
+CREATE TRIGGER fold_name BEFORE INSERT OR UPDATE OF game_name, name_search ON backend.games FOR EACH ROW EXECUTE FUNCTION backend.tg_games__fold_name();
+
 CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.applications FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('application', 'status');
 
 CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.device_sessions FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('device_session', 'status');
@@ -8660,6 +8729,8 @@ CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.notific
 CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF tier ON backend.race_names FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('race_name', 'tier');
 
 CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.runtime_records FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('runtime', 'status');
+
+CREATE TRIGGER note_end BEFORE INSERT OR UPDATE OF status ON backend.memberships FOR EACH ROW EXECUTE FUNCTION backend.tg_memberships__note_end();
 
 CREATE TRIGGER store BEFORE INSERT OR UPDATE OF race_name, canonical, data_version ON backend.race_names FOR EACH ROW EXECUTE FUNCTION backend.tg_race_name__store();
 
@@ -9397,7 +9468,7 @@ REVOKE ALL ON FUNCTION backend.game_find(p_game_id uuid, p_user_id uuid) FROM PU
 
 REVOKE ALL ON FUNCTION backend.game_from_body(p_game backend.games, p_body jsonb) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION backend.game_history_page(p_list text, p_game_id uuid, p_limit integer, p_after uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backend.game_history_page(p_list text, p_game_id uuid, p_limit integer, p_after uuid, p_names_admins boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.game_insert(p_game backend.games, p_visibility text, p_owner_user_id uuid, p_actor_type text, p_actor_id text) FROM PUBLIC;
 
@@ -9412,6 +9483,8 @@ REVOKE ALL ON FUNCTION backend.game_lock(p_game_id uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backend.game_notify(p_game_id uuid, p_kind text, p_key text, p_payload jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.game_transition(p_game backend.games, p_action text, p_actor_type text, p_actor_id text, p_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.text_fold(p_text text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.games_newest(p_visibility text, p_status text[], p_owner_user_id uuid, p_q text, p_before uuid, p_limit integer) FROM PUBLIC;
 
@@ -9472,6 +9545,8 @@ REVOKE ALL ON FUNCTION backend.membership_refusal(p_game backend.games, p_member
 REVOKE ALL ON FUNCTION backend.memberships_page(p_list text, p_game_id uuid, p_limit integer, p_before uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.moment_to_come(p_body jsonb, p_name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.name_character(p_one text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.notification_json(p_notification backend.notifications) FROM PUBLIC;
 
@@ -9583,13 +9658,15 @@ REVOKE ALL ON FUNCTION backend.setting(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.setting_interval(p_name text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION backend.text_fold(p_text text) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION backend.text_skeleton(p_text text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.text_visible(p_text text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.tg_audit_log__append_only() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.tg_games__fold_name() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.tg_memberships__note_end() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.tg_memberships__store_canonical() FROM PUBLIC;
 

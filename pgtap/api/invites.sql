@@ -1,7 +1,7 @@
 -- Test galaxy-backend:api/invites
 
 BEGIN;
-SELECT plan(193);
+SELECT plan(202);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -227,6 +227,29 @@ UPDATE backend.accounts SET permanent_block = true WHERE user_id = :'ann';
 SELECT throws_ok(format(call, :'ann'), 'GX403', 'account_blocked', format('%s is for nobody who is blocked', name)) FROM calls;
 UPDATE backend.accounts SET deleted_at = backend.now(), email = NULL WHERE user_id = :'ann';
 SELECT throws_ok(format(call, :'ann'), 'GX403', 'account_deleted', format('%s is for nobody who is gone', name)) FROM calls;
+
+-- Who invites themself can take it back as well as decline; what somebody asked for they have with an invite.
+SELECT pg_temp.person('gia') AS gia, pg_temp.person('hugo') AS hugo \gset
+SELECT pg_temp.public_game(:'gia', '{"game_name": "ΟΔΥΣΣΕΥΣ Straße"}') AS public \gset
+SELECT api.game_open_enrollment(:'gia', :'public') \g /dev/null
+SELECT ((api.invite_create(:'gia', :'public', jsonb_build_object('invited_user_id', :'gia'), NULL, NULL)).body::jsonb ->> 'invite_id') AS own \gset
+SELECT is(api.invite_revoke(:'gia', :'public', :'own')::jsonb ->> 'status', 'revoked', 'one''s own invite can be taken back');
+SELECT api.application_create(:'hugo', :'public', '{"race_name": "Hugos"}') \g /dev/null
+SELECT ((api.invite_create(:'gia', :'public', jsonb_build_object('invited_user_id', :'hugo'), NULL, NULL)).body::jsonb ->> 'invite_id') AS for_hugo \gset
+SELECT (api.invite_redeem(:'hugo', :'public', :'for_hugo', '{"race_name": "Hugos"}', NULL)).status AS redeemed \gset
+SELECT is(:'redeemed'::text, '200', 'who has applied may redeem an invite');
+SELECT results_eq(format('SELECT status FROM backend.applications WHERE applicant_user_id = %L', :'hugo'), $$VALUES ('withdrawn')$$, 'and has what they applied for');
+SELECT is_empty('SELECT * FROM backend.invariants_applications', 'so that nothing of it is open');
+SELECT ((api.invite_create(:'gia', :'public', '{}', 'C', sha256('C'))).body::jsonb ->> 'invite_id') AS again \gset
+UPDATE backend.games SET enrollment_ends_at = backend.now() WHERE game_id = :'public';
+SELECT throws_ok(format($$SELECT api.invite_redeem(%L, %L, %L, '{"race_name": "Hugos", "code": "C"}', sha256('C'))$$, :'hugo', :'public', :'again'), 'GX409', 'already_member', 'who sits is told that, whatever the time');
+-- Names of games are found whatever their case; administrators have none for players.
+SELECT is(jsonb_array_length(api.game_list(:'hugo', 50, NULL, NULL, q)::jsonb -> 'items'), 1, format('%s finds it', q))
+  FROM unnest(ARRAY['οδυσσευς', 'STRASSE', 'straße']) AS q;
+INSERT INTO backend.game_history (game_id, action, from_status, to_status, actor_type, actor_id) VALUES (:'public', 'pause', 'running', 'enrollment_open', 'admin', 'root');
+SELECT is_empty(
+    format($$SELECT FROM jsonb_array_elements(api.game_history_list(%L, %L, 50, NULL)::jsonb -> 'items') AS i WHERE i ->> 'actor_type' = 'admin' AND i -> 'actor_id' <> 'null'$$, :'hugo', :'public'),
+    'players do not learn the names of administrators');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -87,8 +87,9 @@ DELETE FROM backend.sanction_active;
 CREATE FUNCTION pg_temp.invited(p_user_id uuid, p_created_at timestamptz) RETURNS uuid
 LANGUAGE sql
 BEGIN ATOMIC
-    INSERT INTO backend.invites (game_id, inviter_user_id, code_hash, expires_at, created_at)
-    SELECT m.game_id, g.owner_user_id, sha256((p_user_id::text || p_created_at)::bytea), backend.now() + interval '1 day', p_created_at
+    -- What came before what is told by the ids.
+    INSERT INTO backend.invites (invite_id, game_id, inviter_user_id, code_hash, expires_at, created_at)
+    SELECT CASE WHEN p_created_at < backend.now() THEN overlay(gen_random_uuid()::text PLACING '00000000-0000-7' FROM 1 FOR 15)::uuid ELSE backend.uuid_v7() END, m.game_id, g.owner_user_id, sha256((p_user_id::text || p_created_at)::bytea), backend.now() + interval '1 day', p_created_at
       FROM backend.memberships AS m JOIN backend.games AS g USING (game_id) WHERE m.user_id = p_user_id
     RETURNING invite_id;
 END;

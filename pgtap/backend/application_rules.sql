@@ -187,10 +187,12 @@ SELECT is((SELECT count(*) FROM backend.notifications WHERE kind = 'lobby.applic
 -- Invariants.
 SELECT is_empty('SELECT * FROM backend.invariants_applications', 'nothing is wrong');
 SELECT pg_temp.plant(format('UPDATE backend.applications SET status = ''submitted'', decided_at = NULL WHERE application_id = %L', :'eves')) \g /dev/null
+SELECT pg_temp.plant(format('UPDATE backend.memberships SET status = ''active'', ended_at = NULL WHERE (game_id, user_id) = (SELECT a.game_id, a.applicant_user_id FROM backend.applications AS a WHERE a.application_id = %L)', :'eves')) \g /dev/null
+SELECT pg_temp.plant(format('INSERT INTO backend.memberships (game_id, user_id, race_name, race_name_canonical) SELECT a.game_id, a.applicant_user_id, ''Planted'', ''planted'' FROM backend.applications AS a WHERE a.application_id = %L ON CONFLICT DO NOTHING', :'eves')) \g /dev/null
 SELECT pg_temp.plant(format('UPDATE backend.games SET visibility = ''private'' WHERE game_id = %L', :'machines')) \g /dev/null
 SELECT pg_temp.plant(format('DELETE FROM backend.memberships WHERE game_id = %L AND user_id = %L', :'game', :'bob')) \g /dev/null
 SELECT set_eq('SELECT invariant FROM backend.invariants_applications',
-    $$VALUES ('open_application_to_a_game_that_is_closed'), ('application_to_a_private_game'), ('approved_without_a_seat')$$, 'what was done by hand is listed');
+    $$VALUES ('open_application_to_a_game_that_is_closed'), ('application_to_a_private_game'), ('approved_without_a_seat'), ('open_application_of_a_member')$$, 'what was done by hand is listed');
 
 SELECT * FROM finish();
 ROLLBACK;

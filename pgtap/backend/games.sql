@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/games
 
 BEGIN;
-SELECT plan(83);
+SELECT plan(85);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -153,6 +153,8 @@ SELECT is(pg_temp.violated(format('UPDATE backend.invites SET %s WHERE game_id =
   FROM (VALUES
     ($$status = 'redeemed'$$, 'invites_redeemed_says_by_whom', 'an invite that was redeemed says by whom'),
     (format('redeemed_by_user_id = %L', :'bob'), 'invites_redeemed_says_by_whom', 'one that was not does not')) AS t(v, c, d);
+
+SELECT volatility_is('backend', f, 'volatile', format('%s() is VOLATILE', f)) FROM unnest(ARRAY['tg_games__fold_name', 'tg_memberships__note_end']) AS f;
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -1,13 +1,13 @@
 -- Test galaxy-backend:backend/race_name_rules
 
 BEGIN;
-SELECT plan(94);
+SELECT plan(95);
 \ir ../helpers.psql
 \ir ../games.psql
 
 -- Attributes.
 SELECT volatility_is('backend', f, v, format('%s() is %s', f, upper(v)))
-  FROM (VALUES ('tg_memberships__store_canonical', 'volatile'), ('race_name_game_ids', 'stable'), ('race_name_tier', 'stable'), ('race_name_is_expired', 'stable'),
+  FROM (VALUES ('tg_memberships__store_canonical', 'volatile'), ('race_name_game_ids', 'stable'), ('race_name_tier', 'stable'), ('race_name_is_expired', 'stable'), ('race_name_is_taken', 'stable'),
                ('race_name_expire', 'volatile'), ('race_name_hold', 'volatile'), ('race_name_reserve', 'volatile'), ('race_name_release_unused', 'volatile'),
                ('race_names_settle', 'volatile'), ('race_names_expire', 'volatile'), ('race_name_json', 'stable'), ('race_names_recompute', 'volatile')) AS t(f, v);
 SELECT has_view('backend', v::name, format('there is %s', v)) FROM unnest(ARRAY['invariants_race_names', 'race_name_problems']) AS v;

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/race_names
 
 BEGIN;
-SELECT plan(206);
+SELECT plan(233);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -13,7 +13,7 @@ SELECT col_not_null('backend', 'race_names', c, format('%s is always told', c)) 
 SELECT index_is_unique('backend', 'race_names', 'race_names_one_holder', 'a name has one holder');
 SELECT volatility_is('backend', f, v, format('%s() is %s', f, upper(v)))
   FROM (VALUES ('race_name_canonical', 'stable'), ('race_name_tidy', 'immutable'), ('race_name_problem', 'stable'), ('race_name_clean', 'stable'),
-               ('race_name_lock', 'volatile'), ('tg_race_name__store', 'volatile')) AS t(f, v);
+               ('race_name_lock', 'volatile'), ('name_character', 'stable'), ('tg_race_name__store', 'volatile')) AS t(f, v);
 
 -- Privileges.
 SET LOCAL ROLE backend_api;
@@ -48,7 +48,7 @@ SELECT is(backend.race_name_problem(n), 'invalid_name', format('%s is no name', 
                     E'\u0301abc', E'a \u0301b', E'4\u0301b', E'q\u0301\u0301a', E'q\u0301\u0300\u0302\u0303\u0304a', E'a\u20dd', E'x\ue000', E'\U0010ffffx']) AS n;
 SELECT is(backend.race_name_problem(NULL), 'invalid_name', 'nor is none');
 SELECT is(backend.race_name_problem(n), 'name_reserved', format('%L speaks for the platform', n))
-  FROM unnest(ARRAY['admin', 'ADMIN', 'Adm1n', 'a d m i n', 'Adrnin', 'Galaxy', 'ga1axy', 'Moderator', 'M0derator', 'System', 'Game-Master', 'All', 'root']) AS n;
+  FROM unnest(ARRAY['admin', 'ADMIN', 'Adm1n', 'a d m i n', 'Adrnin', 'Galaxy', 'ga1axy', 'Moderator', 'M0derator', 'System', 'Game-Master', 'Everyone', 'root']) AS n;
 SELECT is(backend.race_name_problem(n), NULL, format('%L does not', n)) FROM unnest(ARRAY['Admiral', 'Galaxians', 'Rooted', 'Ally']) AS n;
 SELECT is(pg_temp.refused(format('SELECT backend.race_name_clean(%L)', n)) - 'detail', jsonb_build_object('sqlstate', 'GX422', 'message', 'invalid_name', 'hint', h), format('%L is refused, and why', n))
   FROM (VALUES ('x', '{"reason": "invalid_name"}'), ('Zorg!', '{"reason": "invalid_name"}'), ('Adm1n', '{"reason": "name_reserved"}')) AS t(n, h);
@@ -124,6 +124,15 @@ SELECT is(pg_temp.violated('UPDATE backend.race_names SET tier = ''released'', r
 SELECT is(pg_temp.violated(format('INSERT INTO backend.race_names (race_name, user_id) VALUES (''Zorg'', %L)', :'bob')), 'nothing', 'and is free');
 SELECT is(pg_temp.violated(format('INSERT INTO backend.reserved_names (race_name) VALUES (%L)', n)), c, d)
   FROM (VALUES ('Adm1n', 'reserved_names_each_is_another', 'a name is reserved once'), ('-', 'reserved_names_canonical_is_not_empty', 'and is something')) AS t(n, c, d);
+
+-- What people are called.
+SELECT is(backend.race_name_problem(n), NULL, format('%s may be somebody''s name', n))
+  FROM unnest(ARRAY['Ali', 'Li', 'Lia', 'Mila', 'Jill', 'Nuli', 'Ivan', 'Zoë', 'Łukasz', 'Çağrı', 'Ngọc Ánh', 'Σωκράτης', 'Олександр', 'मीरा', 'สมชาย', 'محمد', 'דויד', 'さくら', '민준']) AS n;
+-- A dot on a letter that has one is not seen; marks count however they are written.
+SELECT is(backend.race_name_canonical(a), backend.race_name_canonical(b), format('%s is %s', a, b))
+  FROM (VALUES (U&'K\0069\0307ra', 'Kira'), (U&'J\006a\0307j', 'Jjj'), (U&'\0130stanbul', 'Istanbul')) AS t(a, b);
+SELECT is(backend.race_name_problem(n), 'invalid_name', 'marks are not piled up')
+  FROM unnest(ARRAY[U&'Zo\0308\0308rg', normalize(U&'Zo\0308\0308rg', NFC), normalize(U&'A\0301\0301b', NFC), normalize(U&'Zo\0308\0301\0302\0303\0304rg', NFC)]) AS n;
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -1,13 +1,13 @@
 -- Test galaxy-backend:worker/lobby
 
 BEGIN;
-SELECT plan(40);
+SELECT plan(46);
 \ir ../helpers.psql
 \ir ../games.psql
 
 -- Attributes and privileges.
 CREATE TEMPORARY TABLE functions (name text);
-INSERT INTO functions VALUES ('enrollments_close'), ('invites_expire'), ('invite_attempts_purge');
+INSERT INTO functions VALUES ('enrollments_close'), ('invites_expire'), ('race_names_expire'), ('invite_attempts_purge');
 SELECT function_returns('worker', name, ARRAY['integer']::name[], 'integer', format('%s() answers with a number', name)) FROM functions;
 SELECT volatility_is('worker', name, ARRAY['integer']::name[], 'volatile', format('%s() is VOLATILE', name)) FROM functions;
 SELECT is_definer('worker', name, ARRAY['integer']::name[], format('%s() has its owner''s rights', name)) FROM functions;

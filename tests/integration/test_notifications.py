@@ -77,13 +77,14 @@ def add_game(connection: psycopg.Connection[Any], people: list[Person], name: st
         connection.execute("SET LOCAL session_replication_role = replica")
         row = connection.execute(
             """
-            INSERT INTO games (game_name, visibility, status, owner_user_id, min_players, max_players, enrollment_ends_at,
-                               turn_schedule, target_engine_version)
-            VALUES (%s, 'private', 'running', %s, 2, 64, backend.now(), '0 * * * *', '1.0.0') RETURNING game_id
+            INSERT INTO games (game_name, name_search, visibility, status, owner_user_id, min_players, max_players,
+                               enrollment_ends_at, turn_schedule, target_engine_version)
+            VALUES (%s, 'x', 'private', 'running', %s, 2, 64, backend.now(), '0 * * * *', '1.0.0') RETURNING game_id
             """,
             [name, people[0].user_id],
         ).fetchone()
         assert row is not None
+        connection.execute("SET LOCAL session_replication_role = DEFAULT")
         connection.execute("INSERT INTO runtime_records (game_id, engine_version, image_ref) VALUES (%s, '1.0.0', 'x')", row)
         connection.execute(
             "INSERT INTO game_history (game_id, action, to_status, actor_type) VALUES (%s, 'runtime-started', 'running', 'job')",
@@ -91,13 +92,9 @@ def add_game(connection: psycopg.Connection[Any], people: list[Person], name: st
         )
         for number, person in enumerate(people):
             race_name = f"Race {number} {uuid.uuid4().hex[:8]}"
+            connection.execute("INSERT INTO race_names (race_name, user_id) VALUES (%s, %s)", [race_name, person.user_id])
             connection.execute(
-                "INSERT INTO memberships (game_id, user_id, race_name, race_name_canonical) VALUES (%s, %s, %s, %s)",
-                [row[0], person.user_id, race_name, race_name],
-            )
-            connection.execute(
-                "INSERT INTO race_names (canonical, race_name, user_id, tier) VALUES (%s, %s, %s, 'reservation')",
-                [race_name, race_name, person.user_id],
+                "INSERT INTO memberships (game_id, user_id, race_name) VALUES (%s, %s, %s)", [row[0], person.user_id, race_name]
             )
             connection.execute(
                 "INSERT INTO player_mappings (game_id, user_id, race_name, player_id) VALUES (%s, %s, %s, %s)",
@@ -259,7 +256,9 @@ def test_no_field_injects_a_header(
     kind: str, field: str, connection: psycopg.Connection[Any], relay: FaultyRelay, work: Work
 ) -> None:
     person = add_person(connection, {"game.turn.ready": "each", "game.turn.digest": "daily"}.get(kind, "off"))
-    for number, text in enumerate(HOSTILE):
+    sayable = [text for text in HOSTILE if field != "game_name" or is_game_name(connection, text[:64])]
+    assert len(sayable) >= 3
+    for number, text in enumerate(sayable):
         game_id = add_game(connection, [person, add_person(connection)])
         if field == "game_name":
             connection.execute("UPDATE games SET game_name = left(%s, 64) WHERE game_id = %s", [text, game_id])
@@ -286,11 +285,17 @@ def test_no_field_injects_a_header(
         travel(connection, "2 days")
     work()
     sent = relay.received
-    assert len(sent) == (1 if kind == "game.turn.digest" else len(HOSTILE))
+    assert len(sent) == (1 if kind == "game.turn.digest" else len(sayable))
     for mail in sent:
         assert mail.sender == "noreply@galaxy.example"
         assert mail.recipients == ("operators@example.org" if is_for_administrators else person.email,)
         check_headers(mail)
+
+
+def is_game_name(connection: psycopg.Connection[Any], text: str) -> bool:
+    """Whether the database lets a game be called that: on one line, with nothing that is not seen."""
+    row = connection.execute("SELECT display_name_clean(%s) = %s", [text, text]).fetchone()
+    return row is not None and row[0] is True
 
 
 def check_headers(mail: Received) -> None:
@@ -316,13 +321,13 @@ def test_invites_without_end_are_one_mail_a_day(connection: psycopg.Connection[A
     cy, ann, bob = (add_person(connection) for _ in range(3))
     for inviter in (ann, bob):
         for _ in range(20):
-            submit(
-                connection, "lobby.invite.received", cy, game_id=add_game(connection, [inviter]), inviter_user_id=inviter.user_id
-            )
+            game_id = add_game(connection, [inviter, add_person(connection)])
+            submit(connection, "lobby.invite.received", cy, game_id=game_id, inviter_user_id=inviter.user_id)
     work()
     assert len(relay.received) == 2
     travel(connection, "1 day")
-    submit(connection, "lobby.invite.received", cy, game_id=add_game(connection, [ann]), inviter_user_id=ann.user_id)
+    game_id = add_game(connection, [ann, add_person(connection)])
+    submit(connection, "lobby.invite.received", cy, game_id=game_id, inviter_user_id=ann.user_id)
     work()
     assert len(relay.received) == 3
     row = connection.execute("SELECT count(*) FROM push_pending WHERE user_id = %s", [cy.user_id]).fetchone()

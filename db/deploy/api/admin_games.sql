@@ -229,7 +229,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM games AS g WHERE g.game_id = p_game_id) THEN
         PERFORM fail(404, 'game_not_found', 'There is no such game.');
     END IF;
-    RETURN game_history_page(v_list, p_game_id, p_limit, v_after);
+    RETURN game_history_page(v_list, p_game_id, p_limit, v_after, true);
 END;
 $$;
 COMMENT ON FUNCTION api.admin_game_history_list(text, uuid, integer, text) IS

@@ -221,7 +221,7 @@ BEGIN
     ) THEN
         PERFORM fail(403, 'forbidden', 'Only its members read the history of a game.');
     END IF;
-    RETURN game_history_page(v_list, p_game_id, p_limit, v_after);
+    RETURN game_history_page(v_list, p_game_id, p_limit, v_after, false);
 END;
 $$;
 COMMENT ON FUNCTION api.game_history_list(uuid, uuid, integer, text) IS

@@ -143,7 +143,10 @@ BEGIN
         FOR NO KEY UPDATE;
     v_application := application_hold(p_game_id, p_application_id, 'approve', p_actor_type, p_actor_id);
     SELECT * INTO v_game FROM games WHERE game_id = p_game_id;
-    IF is_over(v_game.enrollment_ends_at) THEN
+    IF EXISTS (SELECT FROM memberships AS m
+                WHERE m.game_id = p_game_id AND m.user_id = v_application.applicant_user_id AND m.status = 'active') THEN
+        PERFORM fail(409, 'already_member', 'There is a seat already.');
+    ELSIF is_over(v_game.enrollment_ends_at) THEN
         PERFORM fail(422, 'enrollment_ended', 'Enrolment is over.');
     END IF;
     PERFORM seat_take(v_game, v_application.applicant_user_id, v_application.race_name);
@@ -181,6 +184,10 @@ UNION ALL
 SELECT 'application_to_a_private_game', a.application_id, a.race_name
   FROM backend.applications AS a JOIN backend.games AS g USING (game_id)
  WHERE g.visibility = 'private'
+UNION ALL
+SELECT 'open_application_of_a_member', a.application_id, a.race_name
+  FROM backend.applications AS a JOIN backend.memberships AS m ON m.game_id = a.game_id AND m.user_id = a.applicant_user_id
+ WHERE a.status = 'submitted' AND m.status = 'active'
 UNION ALL
 SELECT 'approved_without_a_seat', a.application_id, a.race_name
   FROM backend.applications AS a

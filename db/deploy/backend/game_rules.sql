@@ -214,7 +214,7 @@ BEGIN ATOMIC
       FROM (SELECT n.game_id
               FROM (VALUES ('private'), ('public')) AS v (visibility)
              -- Once, not for each row.
-             CROSS JOIN (SELECT lower(normalize(p_q, NFC)) AS part OFFSET 0) AS q
+             CROSS JOIN (SELECT CASE WHEN p_q IS NOT NULL THEN backend.text_fold(normalize(p_q, NFC)) END AS part OFFSET 0) AS q
              CROSS JOIN (SELECT DISTINCT t.to_state FROM backend.state_transitions AS t
                           WHERE t.machine = 'game' AND (p_status IS NULL OR t.to_state = ANY (p_status))) AS s (status)
              CROSS JOIN LATERAL (
@@ -360,7 +360,7 @@ RETURN (
 COMMENT ON FUNCTION backend.game_actions(backend.games, text, text) IS
     'Every action of the game machine, where it leads, and whether somebody may do it now or why not.';
 
-CREATE FUNCTION backend.game_history_page(p_list text, p_game_id uuid, p_limit integer, p_after uuid) RETURNS text
+CREATE FUNCTION backend.game_history_page(p_list text, p_game_id uuid, p_limit integer, p_after uuid, p_names_admins boolean) RETURNS text
 LANGUAGE plpgsql STABLE SECURITY INVOKER
 SET search_path = backend, pg_catalog, pg_temp
 AS $$
@@ -371,7 +371,8 @@ BEGIN
     SELECT array_agg(r.item ORDER BY r.id), array_agg(r.id::text ORDER BY r.id) INTO v_items, v_keys
       FROM (SELECT h.history_id AS id,
                    jsonb_build_object('action', h.action, 'from_status', h.from_status, 'to_status', h.to_status,
-                                      'actor_type', h.actor_type, 'actor_id', h.actor_id, 'at', ts(h.created_at)) AS item
+                                      'actor_type', h.actor_type,
+                                      'actor_id', CASE WHEN p_names_admins OR h.actor_type <> 'admin' THEN h.actor_id END, 'at', ts(h.created_at)) AS item
               FROM game_history AS h
              WHERE h.game_id = p_game_id AND (p_after IS NULL OR h.history_id > p_after)
              ORDER BY h.history_id
@@ -379,8 +380,8 @@ BEGIN
     RETURN page(p_list, v_items, v_keys, p_limit);
 END;
 $$;
-COMMENT ON FUNCTION backend.game_history_page(text, uuid, integer, uuid) IS
-    'A page of what has happened to a game, oldest first.';
+COMMENT ON FUNCTION backend.game_history_page(text, uuid, integer, uuid, boolean) IS
+    'A page of what has happened to a game, oldest first; for players without the names of administrators.';
 
 CREATE FUNCTION backend.game_notify(p_game_id uuid, p_kind text, p_key text, p_payload jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
@@ -686,8 +687,9 @@ COMMENT ON FUNCTION backend.membership_end(backend.games, backend.memberships, t
 
 CREATE FUNCTION backend.seat_is_played(p_membership backend.memberships) RETURNS boolean
 LANGUAGE sql STABLE SECURITY INVOKER
-RETURN p_membership.status = 'active' OR coalesce(p_membership.ended_at >= (
-    SELECT max(h.created_at) FROM backend.game_history AS h WHERE h.game_id = p_membership.game_id AND h.to_status = 'starting'), false);
+RETURN p_membership.status = 'active' OR coalesce(p_membership.ended_id > (
+    SELECT h.history_id FROM backend.game_history AS h
+     WHERE h.game_id = p_membership.game_id AND h.to_status = 'starting' ORDER BY h.history_id DESC LIMIT 1), false);
 COMMENT ON FUNCTION backend.seat_is_played(backend.memberships) IS
     'Whether the engine has a race for a seat: it is taken, or was when the start was asked for.';
 

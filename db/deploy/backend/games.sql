@@ -50,7 +50,7 @@ INSERT INTO backend.state_transitions (machine, action, from_state, to_state, ac
 CREATE TABLE backend.games (
     game_id uuid PRIMARY KEY DEFAULT backend.uuid_v7(),
     game_name text NOT NULL CONSTRAINT games_name_has_1_to_64_characters CHECK (length(game_name) BETWEEN 1 AND 64),
-    name_search text GENERATED ALWAYS AS (lower(game_name)) STORED,
+    name_search text NOT NULL,
     description text NOT NULL DEFAULT '' CONSTRAINT games_description_has_at_most_2000_characters CHECK (length(description) <= 2000),
     visibility text NOT NULL CONSTRAINT games_visibility_is_known CHECK (visibility IN ('private', 'public')),
     status text NOT NULL DEFAULT 'draft',
@@ -76,6 +76,18 @@ CREATE INDEX games_by_engine_version ON backend.games (target_engine_version);
 CREATE INDEX games_by_visibility_and_status ON backend.games (visibility, status, game_id) INCLUDE (name_search, owner_user_id);
 -- The sweeper and the turns look at what is alive.
 CREATE INDEX games_alive ON backend.games (status, enrollment_ends_at) WHERE status NOT IN ('finished', 'cancelled');
+CREATE FUNCTION backend.tg_games__fold_name() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+BEGIN
+    NEW.name_search := text_fold(normalize(NEW.game_name, NFC));
+    RETURN NEW;
+END;
+$$;
+COMMENT ON FUNCTION backend.tg_games__fold_name() IS 'Before insert or update of a game''s name: stores it with its case folded, to be searched.';
+CREATE TRIGGER fold_name BEFORE INSERT OR UPDATE OF game_name, name_search ON backend.games
+    FOR EACH ROW EXECUTE FUNCTION backend.tg_games__fold_name();
 CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.games
     FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('game', 'status');
 CREATE TRIGGER touch BEFORE UPDATE ON backend.games FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
@@ -103,6 +115,7 @@ CREATE TABLE backend.memberships (
     status text NOT NULL DEFAULT 'active',
     joined_at timestamptz NOT NULL DEFAULT backend.now(),
     ended_at timestamptz,
+    ended_id uuid,
     planets integer,
     population numeric,
     initial_planets integer,
@@ -120,6 +133,8 @@ CREATE TABLE backend.memberships (
     CONSTRAINT memberships_ended_says_when CHECK ((status = 'active') = (ended_at IS NULL))
 );
 COMMENT ON TABLE backend.memberships IS 'A person''s seat in a game, and how their race fares: as it began, now, and at its best.';
+COMMENT ON COLUMN backend.memberships.ended_id IS
+    'An id of the moment of the end. Whether it was before an invite or a start is told by their ids: times are those when transactions began.';
 COMMENT ON COLUMN backend.memberships.ended_by IS 'Who ended it: the member, those who run the game, or a job, when the account was closed.';
 COMMENT ON COLUMN backend.memberships.banish_wanted_at IS 'The race is to be taken out of play by the engine; banished_at says that it was.';
 CREATE UNIQUE INDEX memberships_one_race_name_per_game ON backend.memberships (game_id, race_name_canonical) WHERE status = 'active';
@@ -131,6 +146,19 @@ CREATE INDEX memberships_by_race_name ON backend.memberships (race_name_canonica
 CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.memberships
     FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('membership', 'status');
 CREATE TRIGGER touch BEFORE UPDATE ON backend.memberships FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE FUNCTION backend.tg_memberships__note_end() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+BEGIN
+    NEW.ended_id := CASE WHEN NEW.status <> 'active' THEN coalesce(NEW.ended_id, uuid_v7()) END;
+    RETURN NEW;
+END;
+$$;
+COMMENT ON FUNCTION backend.tg_memberships__note_end() IS 'Before insert or update of a seat''s state: notes where its end stands among other events.';
+CREATE TRIGGER note_end BEFORE INSERT OR UPDATE OF status ON backend.memberships
+    FOR EACH ROW EXECUTE FUNCTION backend.tg_memberships__note_end();
 
 CREATE TABLE backend.invites (
     invite_id uuid PRIMARY KEY DEFAULT backend.uuid_v7(),

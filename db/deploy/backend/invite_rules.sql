@@ -45,8 +45,10 @@ RETURN backend.edge_refusal(
     'invite', p_action, backend.invite_json(p_invite) ->> 'status',
     CASE
         WHEN p_actor_type <> 'user' THEN p_actor_type
-        WHEN p_invite.invited_user_id::text = p_actor_id THEN 'invitee'
+        -- Who invites themself is both.
+        WHEN p_action = 'decline' AND p_invite.invited_user_id::text = p_actor_id THEN 'invitee'
         WHEN p_game.owner_user_id::text = p_actor_id THEN 'owner'
+        WHEN p_invite.invited_user_id::text = p_actor_id THEN 'invitee'
     END,
     p_game.owner_user_id);
 COMMENT ON FUNCTION backend.invite_refusal(backend.games, backend.invites, text, text, text) IS
@@ -152,15 +154,20 @@ BEGIN
     IF v_game.status <> 'enrollment_open' THEN
         PERFORM fail(409, 'invalid_transition', format('A game that is %s does not allow redeem.', v_game.status),
                      jsonb_build_object('from', v_game.status, 'action', 'redeem', 'allowed', '[]'::jsonb));
+    ELSIF EXISTS (SELECT FROM memberships AS m WHERE m.game_id = v_game.game_id AND m.user_id = p_user_id AND m.status = 'active') THEN
+        PERFORM fail(409, 'already_member', 'There is a seat already.');
     ELSIF is_over(v_game.enrollment_ends_at) THEN
         PERFORM fail(422, 'enrollment_ended', 'Enrolment is over.');
     ELSIF EXISTS (SELECT FROM memberships AS m
                    WHERE m.game_id = v_game.game_id AND m.user_id = p_user_id AND m.status = 'removed'
-                     AND m.ended_by IS DISTINCT FROM 'member' AND m.ended_at >= v_invite.created_at) THEN
+                     AND m.ended_by IS DISTINCT FROM 'member' AND m.ended_id > v_invite.invite_id) THEN
         PERFORM fail(422, 'eligibility_denied', 'Somebody who was removed comes back with a new invite.');
     END IF;
     v_membership := seat_take(v_game, p_user_id, p_race_name);
     UPDATE invites SET status = 'redeemed', redeemed_by_user_id = p_user_id WHERE invite_id = p_invite_id;
+    -- What they asked for they have.
+    UPDATE applications SET status = 'withdrawn', decided_at = backend.now()
+     WHERE game_id = v_game.game_id AND applicant_user_id = p_user_id AND status = 'submitted';
     RETURN ROW(200, membership_json(v_membership)::text, NULL)::api.reply;
 END;
 $$;

@@ -33,8 +33,8 @@ BEGIN
         v_text := text_fold(text_skeleton(v_before));
         EXIT WHEN v_text = v_before;
     END LOOP;
-    -- Without separators; and I, l and 1, of which case folding leaves two, are one.
-    RETURN translate(v_text, 'i ''-.', 'l');
+    -- Without separators; I, l and 1, of which case folding leaves two, are one; and a dot on a letter that has one is not seen.
+    RETURN regexp_replace(translate(v_text, 'i ''-.', 'l'), '([lj])\u0307+', '\1', 'g');
 END;
 $$;
 COMMENT ON FUNCTION backend.race_name_canonical(text) IS 'What two names that people would take for one have in common; null for null.';
@@ -92,9 +92,9 @@ CREATE TRIGGER store BEFORE INSERT OR UPDATE OF race_name, canonical, data_versi
 CREATE TRIGGER touch BEFORE UPDATE ON backend.reserved_names FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 INSERT INTO backend.reserved_names (race_name)
 SELECT n FROM unnest(ARRAY[
-    'admin', 'admins', 'administrator', 'administrators', 'administration', 'all', 'anonymous', 'deleted', 'everybody', 'everyone',
+    'admin', 'admins', 'administrator', 'administrators', 'administration', 'anonymous', 'deleted', 'everybody', 'everyone',
     'galaxy', 'galaxy admin', 'galaxy support', 'galaxy team', 'game master', 'help desk', 'host', 'mod', 'moderator', 'moderators',
-    'nobody', 'null', 'official', 'operator', 'owner', 'postmaster', 'root', 'security', 'server', 'service', 'staff', 'superuser',
+    'nobody', 'official', 'operator', 'owner', 'postmaster', 'root', 'security', 'server', 'service', 'staff', 'superuser',
     'support', 'sysadmin', 'system', 'undefined', 'unknown', 'webmaster']) AS n;
 
 -- Every space of Unicode is one, whatever the collation says.
@@ -105,13 +105,23 @@ RETURN btrim(regexp_replace(
     E'[\\u0009-\\u000d\\u0020\\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]+', ' ', 'g'));
 COMMENT ON FUNCTION backend.race_name_tidy(text) IS 'A name as it is kept: NFC, trimmed, single spaces.';
 
+CREATE FUNCTION backend.name_character(p_one text) RETURNS backend.name_characters
+LANGUAGE sql STABLE SECURITY INVOKER
+BEGIN ATOMIC
+    -- The range that could hold it, found by its begin.
+    SELECT f.* FROM (SELECT * FROM backend.name_characters AS r
+                      WHERE r.first_codepoint <= ascii(p_one) ORDER BY r.first_codepoint DESC LIMIT 1) AS f
+     WHERE f.last_codepoint >= ascii(p_one);
+END;
+COMMENT ON FUNCTION backend.name_character(text) IS 'What a character of a name is; null for one that no name has.';
+
 CREATE FUNCTION backend.race_name_problem(p_race_name text) RETURNS text
 LANGUAGE plpgsql STABLE SECURITY INVOKER
 SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
     v_shape text;
-    v_is_repeated boolean;
+    v_marks text;
     v_is_one_script boolean;
     v_canonical text;
 BEGIN
@@ -119,24 +129,22 @@ BEGIN
         RETURN 'invalid_name';
     END IF;
     WITH parts AS MATERIALIZED (
-        SELECT c.place, c.one, lag(c.one) OVER (ORDER BY c.place) AS one_before,
-               CASE WHEN c.one IN (' ', '-', '''', '.') THEN 'separator' ELSE n.kind END AS kind, n.scripts
+        SELECT c.place, CASE WHEN c.one IN (' ', '-', '''', '.') THEN 'separator' ELSE n.kind END AS kind, n.scripts
           FROM string_to_table(p_race_name, NULL) WITH ORDINALITY AS c (one, place)
-          LEFT JOIN LATERAL (
-              -- The range that could hold it, found by its begin.
-              SELECT r.kind, r.scripts, r.last_codepoint FROM name_characters AS r
-               WHERE r.first_codepoint <= ascii(c.one) ORDER BY r.first_codepoint DESC LIMIT 1
-          ) AS n ON n.last_codepoint >= ascii(c.one)
+          LEFT JOIN LATERAL name_character(c.one) AS n ON true
     )
     SELECT string_agg(coalesce(left(p.kind, 1), '?'), '' ORDER BY p.place),
-           bool_or(p.kind = 'mark' AND p.one = p.one_before),
            -- One script that all are written in which are not of every script.
            count(*) FILTER (WHERE p.scripts <> '{}') = coalesce((
                SELECT max(s.uses) FROM (SELECT count(*) AS uses FROM parts AS o, unnest(o.scripts) AS script GROUP BY script) AS s), 0)
-      INTO v_shape, v_is_repeated, v_is_one_script
+      INTO v_shape, v_is_one_script
       FROM parts AS p;
+    -- Taken apart, so that those count too which are written as one character with their letter.
+    SELECT string_agg(CASE WHEN n.kind = 'mark' THEN c.one ELSE ' ' END, '' ORDER BY c.place) INTO v_marks
+      FROM string_to_table(normalize(p_race_name, NFD), NULL) WITH ORDINALITY AS c (one, place)
+      LEFT JOIN LATERAL name_character(c.one) AS n ON true;
     -- Marks stand on a letter, at most four, never one twice.
-    IF v_shape ~ '\?|(^|[ds])m|m{5}' OR v_is_repeated OR NOT v_is_one_script THEN
+    IF v_shape ~ '\?|(^|[ds])m' OR v_marks ~ '[^ ]{5}|([^ ])\1' OR NOT v_is_one_script THEN
         RETURN 'invalid_name';
     END IF;
     v_canonical := race_name_canonical(p_race_name);

@@ -17,7 +17,7 @@ DROP FUNCTION backend.game_transition(backend.games, text, text, text, text);
 DROP FUNCTION backend.runtime_unwant(uuid);
 DROP FUNCTION backend.runtime_want(backend.games);
 DROP FUNCTION backend.game_notify(uuid, text, text, jsonb);
-DROP FUNCTION backend.game_history_page(text, uuid, integer, uuid);
+DROP FUNCTION backend.game_history_page(text, uuid, integer, uuid, boolean);
 DROP FUNCTION backend.game_actions(backend.games, text, text);
 DROP FUNCTION backend.game_refusal(backend.games, text, text, text);
 DROP FUNCTION backend.edge_refusal(text, text, text, text, uuid);

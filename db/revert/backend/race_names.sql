@@ -6,6 +6,7 @@ SET LOCAL ROLE backend_owner;
 DROP FUNCTION backend.race_name_lock(text);
 DROP FUNCTION backend.race_name_clean(text);
 DROP FUNCTION backend.race_name_problem(text);
+DROP FUNCTION backend.name_character(text);
 DROP FUNCTION backend.race_name_tidy(text);
 DROP TABLE backend.reserved_names;
 DROP TABLE backend.race_names;

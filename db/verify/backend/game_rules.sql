@@ -24,7 +24,7 @@ BEGIN
         'backend.edge_refusal(text, text, text, text, uuid)',
         'backend.game_refusal(backend.games, text, text, text)',
         'backend.game_actions(backend.games, text, text)',
-        'backend.game_history_page(text, uuid, integer, uuid)',
+        'backend.game_history_page(text, uuid, integer, uuid, boolean)',
         'backend.game_notify(uuid, text, text, jsonb)',
         'backend.runtime_want(backend.games)',
         'backend.runtime_unwant(uuid)',

@@ -19,6 +19,7 @@ BEGIN
              WHERE tgname = 'follow_edges' AND tgrelid IN ('backend.games'::regclass, 'backend.memberships'::regclass, 'backend.invites'::regclass,
                                                           'backend.applications'::regclass)),
         'a state can be left by hand';
+    PERFORM 'backend.tg_games__fold_name()'::regprocedure, 'backend.tg_memberships__note_end()'::regprocedure;
 END;
 $$;
 

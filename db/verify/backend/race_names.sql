@@ -10,6 +10,7 @@ DO $$
 BEGIN
     ASSERT backend.race_name_canonical('Z0RG') = backend.race_name_canonical('zоrg'), 'two names that look alike are two';
     ASSERT backend.race_name_clean(' Zorg  Verify ') = 'Zorg Verify', 'a name is not cleaned';
+    ASSERT (backend.name_character('a')).kind = 'letter' AND (backend.name_character('!')).kind IS NULL, 'characters are not known';
     ASSERT backend.race_name_problem('Adm1n') = 'name_reserved', 'what speaks for the platform is not reserved';
     ASSERT backend.race_name_tidy('  a ') = 'a', 'a name is not trimmed';
     ASSERT (SELECT count(*) = 3 FROM pg_trigger AS t
