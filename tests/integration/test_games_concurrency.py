@@ -141,7 +141,8 @@ def run(connection: psycopg.Connection[Any], call: Call) -> Any:
     if len(row) > 1 and row[0] >= 400:
         # Returned, so that what it has counted stays.
         return f"GX{row[0]} {json.loads(row[1])['code']}"
-    return json.loads(row[1] if len(row) > 1 else row[0])
+    body = row[1] if len(row) > 1 else row[0]
+    return None if body is None else json.loads(body)
 
 
 def told(answers: Sequence[Any]) -> Counter[str]:

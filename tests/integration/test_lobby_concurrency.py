@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -197,10 +198,12 @@ def test_many_sweepers_close_each_game_and_each_invite_once(lobby: Lobby) -> Non
 
 # -- whatever people do at once
 
-_PEOPLE, _GAMES = 4, 2
+_PEOPLE, _GAMES, _NAMES = 4, 2, 3
 _WHAT = (
     *("apply", "approve", "reject", "withdraw", "invite", "redeem", "decline", "revoke", "leave", "remove", "block", "ban"),
-    *("ready", "cancel", "start", "force_stop", "update", "sweep"),
+    *("ready", "cancel", "start", "force_stop", "update", "extend", "sweep", "register", "delete", "block for good"),
+    # Once more what needs another act before it.
+    *("apply", "approve", "approve", "invite", "redeem", "redeem", "ready", "start", "start"),
 )
 _ACTS = st.lists(
     st.tuples(
@@ -208,66 +211,87 @@ _ACTS = st.lists(
         st.integers(0, _PEOPLE - 1),
         st.integers(0, _GAMES - 1),
     ),
-    min_size=1,
-    max_size=24,
+    min_size=12,
+    max_size=36,
 )
 
 
 class Play:
-    """A few people and public games, and what each may try next."""
+    """A few people and public games, fewer race names than people, and what each may try next."""
 
     def __init__(self, lobby: Lobby) -> None:
         self.lobby = lobby
         self.owner, *self.people = lobby.people(_PEOPLE + 1, "permanent")
         self.games = [lobby.public(self.owner) for _ in range(_GAMES)]
+        # Of each play their own, since what was held in those before is held still.
+        self.names = [f"Race {n} {lobby.one('SELECT count(*) FROM accounts')} x" for n in range(_NAMES)]
+        # Earned elsewhere: one can be registered, for the other it is too late.
+        for n, expires_in in enumerate(("1 day", "-1 day")):
+            lobby.db.execute("INSERT INTO race_names (race_name, user_id) VALUES (%s, %s)", (self.names[n], self.people[n]))
+            lobby.db.execute(
+                "UPDATE race_names SET tier = 'pending_registration', expires_at = backend.now() + %s::interval"
+                " WHERE race_name = %s",
+                (expires_in, self.names[n]),
+            )
+        # Two have seats, so that the first game can be made ready.
+        for person in self.people[1:3]:
+            application = lobby.application(person, self.games[0], self.race(person, self.games[0])["race_name"])
+            lobby.call(Call("api.application_approve", (self.owner, self.games[0], application)))
 
-    def _newest(self, table: str, person_column: str, game_id: str, person: str) -> str:
-        found = self.lobby.one(
-            f"SELECT {table}_id::text FROM {table}s WHERE game_id = %s AND {person_column} = %s ORDER BY 1 DESC LIMIT 1",
-            game_id,
-            person,
-        )
-        return found or "00000000-0000-7000-8000-000000000000"
+    def _open(self, table: str, person_column: str, game_id: str, person: str) -> tuple[str, str]:
+        """The id of what hangs on a game, and whose it is: what is open first, then what is theirs, then the newest."""
+        found = self.lobby.db.execute(
+            f"SELECT {table}_id::text, {person_column}::text FROM {table}s WHERE game_id = %s"
+            f" ORDER BY status IN ('submitted', 'created', 'active') DESC, {person_column} = %s DESC, {table}_id DESC LIMIT 1",
+            (game_id, person),
+        ).fetchone()
+        return found or ("00000000-0000-7000-8000-000000000000", person)
+
+    def race(self, person: str, game_id: str) -> dict[str, str]:
+        """What a person would be called in a game: in the other one it is another's name."""
+        return {"race_name": self.names[(self.people.index(person) + self.games.index(game_id)) % _NAMES]}
 
     def call(self, act: str, person: str, game_id: str) -> Call:
-        race = {"race_name": f"Race {self.people.index(person)} x"}
         match act:
             case "apply":
-                return apply(person, game_id, race["race_name"])
+                return apply(person, game_id, self.race(person, game_id)["race_name"])
             case "approve" | "reject":
-                return Call(
-                    f"api.application_{act}",
-                    (self.owner, game_id, self._newest("application", "applicant_user_id", game_id, person)),
-                )
+                found, _ = self._open("application", "applicant_user_id", game_id, person)
+                return Call(f"api.application_{act}", (self.owner, game_id, found))
             case "withdraw":
-                return Call(
-                    "api.application_withdraw",
-                    (person, game_id, self._newest("application", "applicant_user_id", game_id, person)),
-                )
+                found, person = self._open("application", "applicant_user_id", game_id, person)
+                return Call("api.application_withdraw", (person, game_id, found))
             case "invite":
                 return Call("api.admin_invite_create", ("root", game_id, {"invited_user_id": person}, None, None))
             case "redeem":
-                return Call(
-                    "api.invite_redeem", (person, game_id, self._newest("invite", "invited_user_id", game_id, person), race, None)
-                )
+                found, person = self._open("invite", "invited_user_id", game_id, person)
+                return Call("api.invite_redeem", (person, game_id, found, self.race(person, game_id), None))
             case "decline":
-                return Call("api.invite_decline", (person, game_id, self._newest("invite", "invited_user_id", game_id, person)))
+                found, person = self._open("invite", "invited_user_id", game_id, person)
+                return Call("api.invite_decline", (person, game_id, found))
             case "revoke":
-                return Call(
-                    "api.invite_revoke", (self.owner, game_id, self._newest("invite", "invited_user_id", game_id, person))
-                )
+                found, _ = self._open("invite", "invited_user_id", game_id, person)
+                return Call("api.invite_revoke", (self.owner, game_id, found))
             case "leave":
-                return Call("api.membership_remove", (person, game_id, self._newest("membership", "user_id", game_id, person)))
+                found, person = self._open("membership", "user_id", game_id, person)
+                return Call("api.membership_remove", (person, game_id, found))
             case "remove" | "block":
-                return Call(
-                    f"api.membership_{act}", (self.owner, game_id, self._newest("membership", "user_id", game_id, person))
-                )
+                found, _ = self._open("membership", "user_id", game_id, person)
+                return Call(f"api.membership_{act}", (self.owner, game_id, found))
             case "ban":
                 return Call("api.admin_game_ban_member", ("root", game_id, {"user_id": person, "reason": "A test."}))
             case "ready":
                 return Call("api.game_ready_to_start", (self.owner, game_id))
             case "update":
                 return Call("api.game_update", (self.owner, game_id, {"description": "Other words."}))
+            case "extend":
+                return Call("api.game_update", (self.owner, game_id, {"enrollment_ends_at": "2100-01-01T00:00:00Z"}))
+            case "register":
+                return Call("api.race_name_register", (person, self.race(person, game_id)))
+            case "delete":
+                return Call("api.my_account_delete", (person,))
+            case "block for good":
+                return Call("api.user_sanction_apply", ("root", person, {"code": "permanent_block", "reason": "A test."}))
             case "cancel" | "start":
                 return Call(f"api.game_{act}", (self.owner, game_id))
             case "force_stop":
@@ -275,15 +299,23 @@ class Play:
         return Call("api.game_list", (person, 50, None, None, None))
 
     def run(self, acts: list[tuple[str, int, int]]) -> None:
-        """Six at a time; whoever is refused is refused by a rule."""
+        """Six at a time, and sweepers beside them; whoever is refused is refused by a rule."""
+        sweeps = [Call(f"worker.{sweep}", (10,)) for sweep in ("enrollments_close", "invites_expire", "race_names_expire")]
         for start in range(0, len(acts), 6):
-            calls = [self.call(act, self.people[person], self.games[game]) for act, person, game in acts[start : start + 6]]
-            for answer in self.lobby.at_once(calls):
-                assert not isinstance(answer, str) or answer.startswith("GX4"), answer
-            if any(act == "sweep" for act, _, _ in acts[start : start + 6]):
-                self.lobby.at_once(
-                    [Call("worker.enrollments_close", (10,)), Call("worker.invites_expire", (10,))], "galaxy_worker"
+            batch = acts[start : start + 6]
+            for _, person, game in (act for act in batch if act[0] == "sweep"):
+                # Enrolment has ended, lately or so long ago that the game is given up.
+                self.lobby.db.execute(
+                    "UPDATE games SET enrollment_ends_at = backend.now() - %s::interval WHERE game_id = %s",
+                    ("1 hour" if person % 2 else "2 days", self.games[game]),
                 )
+            calls = [self.call(act, self.people[person], self.games[game]) for act, person, game in batch]
+            with ThreadPoolExecutor(1) as pool:
+                swept = pool.submit(self.lobby.at_once, sweeps, "galaxy_worker")
+                answers = self.lobby.at_once(calls)
+                assert all(isinstance(count, int) for count in swept.result(30)), swept.result()
+            for answer in answers:
+                assert not isinstance(answer, str) or answer.startswith("GX4"), answer
             self.lobby.check()
 
 
