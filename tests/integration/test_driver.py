@@ -76,24 +76,24 @@ class ProcessHarness:
         return ProcessDriver(self._root, stack)
 
     def crash(self, observed: Observed) -> None:
-        os.kill(self._pids(observed.game_id)[0], signal.SIGKILL)
+        os.kill(self.pids(observed.game_id)[0], signal.SIGKILL)
 
     def freeze(self, observed: Observed) -> None:
-        os.kill(self._pids(observed.game_id)[0], signal.SIGSTOP)
+        os.kill(self.pids(observed.game_id)[0], signal.SIGSTOP)
 
     def running(self, game_id: str) -> int:
-        return len(self._pids(game_id))
+        return len(self.pids(game_id))
 
     def state_files(self, game_id: str) -> set[str]:
         return {path.name for path in (self._root / game_id).iterdir()}
 
     def close(self) -> None:
         for game in self._root.glob("*-*"):
-            for pid in self._pids(game.name):
+            for pid in self.pids(game.name):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
-    def _pids(self, game_id: str) -> list[int]:
+    def pids(self, game_id: str) -> list[int]:
         wanted = f"GALAXY_ENGINE_STATE_DIR={self._root / game_id}".encode()
         found = []
         for process in Path("/proc").iterdir():
@@ -125,6 +125,11 @@ class DockerHarness:
 
     def running(self, game_id: str) -> int:
         return len(self._daemon.client.containers.list(filters={"label": f"galaxy.game_id={game_id}"}))
+
+    def pids(self, game_id: str) -> list[int]:
+        """The process of the engine, on the daemon's machine: ours."""
+        pid = self._daemon.pid(f"galaxy-game-{game_id}")
+        return [pid] if pid else []
 
     def state_files(self, game_id: str) -> set[str]:
         return {path.name for path in (self._root / game_id).iterdir()}

@@ -7,12 +7,16 @@ engine. Which there are, a worker that lives tells: a step that is added to the 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -29,7 +33,7 @@ from tests.services import ADMIN, travel
 from tests.smtp_relay import worker_environment
 from workers.door import Door
 from workers.main import driver_of
-from workers.runtime.driver import Driver
+from workers.runtime.driver import Driver, DriverUnavailable, Observed
 from workers.runtime.engine_client import EngineClient, State
 from workers.tasks.runtime import RuntimeTasks
 
@@ -375,6 +379,98 @@ def test_an_engine_that_hangs_is_replaced(platform: Platform) -> None:
     assert health == ([True, False, True],)
 
 
+def test_an_engine_that_ends_by_itself_with_0_is_started_again(platform: Platform) -> None:
+    game_id = platform.running()
+    [pid] = engine_pids(platform, game_id)
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: pid not in engine_pids(platform, game_id))
+    # Docker has started it again by then, perhaps just now.
+    platform.recover(2)
+    platform.is_well(game_id, current_turn=0)
+
+
+class Garbage(BaseHTTPRequestHandler):
+    """An engine that is well and talks nonsense."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"]")
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+def test_an_engine_that_answers_garbage_is_replaced_once_an_hour(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    game_id = platform.running()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Garbage) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        garbage = f"http://127.0.0.1:{server.server_address[1]}"
+
+        async def passes(tasks: RuntimeTasks, driver: Driver, client: EngineClient) -> None:
+            inspect = driver.inspect
+
+            async def misled(game: str) -> Observed | None:
+                observed = await inspect(game)
+                return None if observed is None else dataclasses.replace(observed, endpoint=garbage)
+
+            monkeypatch.setattr(driver, "inspect", misled)
+            for _ in range(4):
+                travel(platform.db, "5 minutes")
+                await tasks.reconcile()
+                await platform.jobs(tasks)
+
+        platform.use(passes)
+        server.shutdown()
+        thread.join()
+    # Looked at in the second and the fourth pass, replaced in the one only: it was never seen well in between.
+    assert platform.runtime(game_id)["generation"] == 2
+    platform.recover(1)
+    platform.is_well(game_id, generation=2, current_turn=0)
+
+
+def test_what_runs_the_engines_goes_away_and_no_game_is_paused(platform: Platform) -> None:
+    game_id = platform.running()
+    before = platform.runtime(game_id)
+
+    async def passes(tasks: RuntimeTasks, driver: Driver, client: EngineClient) -> None:
+        async def gone(*arguments: Any) -> Any:
+            raise DriverUnavailable("nobody is there")
+
+        for name in ("pull", "start", "stop", "remove", "inspect", "list"):
+            setattr(driver, name, gone)
+        for _ in range(3):
+            travel(platform.db, "10 minutes")
+            await tasks.sweep()
+            await platform.jobs(tasks)
+            await tasks.reconcile()
+
+    platform.use(passes)
+    assert platform.runtime(game_id) == before
+    # Asked for meanwhile: the engine itself is there.
+    call(platform.db, "api.runtime_force_next_turn", ADMIN, game_id)
+    platform.use(passes)
+    assert platform.runtime(game_id)["current_turn"] == 1
+    platform.recover(1)
+    platform.is_well(game_id, current_turn=1)
+
+
+def engine_pids(platform: Platform, game_id: str) -> list[int]:
+    """The engine's processes on this machine."""
+    if isinstance(platform.harness, DockerHarness):
+        return platform.harness.pids(game_id)
+    assert isinstance(platform.harness, ProcessHarness)
+    return platform.harness.pids(game_id)
+
+
+def wait_until(met: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not met():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_a_container_that_vanishes_pauses_its_game_which_can_go_on(platform: Platform) -> None:
     game_id = platform.running()
     platform.use(lambda tasks, driver, client: driver.remove(game_id))
@@ -407,3 +503,53 @@ def test_a_log_is_fetched(platform: Platform) -> None:
     told = json.loads(call(platform.db, "api.runtime_logs_get", ADMIN, game_id))
     assert "listens on" in told["content"]
     assert (told["generation"], told["problem"]) == (1, None)
+
+
+# -- many at once
+
+MANY = 100
+
+
+def test_a_hundred_games_that_are_due_at_one_tick(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By two workers that race for each of them; each turn once, and in what time is printed."""
+    monkeypatch.setenv("GALAXY_ENGINE_LAST_TURN", "9999")
+    where = {"BACKEND_RUNTIME_DRIVER": "process", "BACKEND_GAME_STATE_ROOT": str(tmp_path / "games")}
+    platform = Platform(database, ProcessHarness(tmp_path), where)
+    try:
+        platform.db.execute("UPDATE settings SET default_value = 1000 WHERE setting_name = 'runtime_job_queue_size'")
+        games = [platform.game() for _ in range(MANY)]
+
+        async def at_once(work: Callable[[str], Awaitable[None]], places: int) -> None:
+            free = asyncio.Semaphore(places)
+
+            async def alone(game_id: str) -> None:
+                async with free:
+                    await work(game_id)
+
+            await asyncio.gather(*(alone(game_id) for game_id in games))
+
+        platform.use(lambda tasks, driver, client: at_once(tasks.start, 8))
+        due = platform.db.execute("UPDATE runtime_records SET next_turn_at = backend.now() RETURNING game_id").fetchall()
+        assert len(due) == MANY
+        # Both sweep; which of them puts a game's turn into the queue does not matter.
+        swept = platform.db.execute("SELECT worker.turns_defer(1000), worker.turns_defer(1000)").fetchone()
+        assert swept == (MANY, 0)
+        begin = time.monotonic()
+
+        async def race(tasks: RuntimeTasks, driver: Driver, client: EngineClient) -> None:
+            # As many at once as two workers do by default, and each turn by both.
+            await asyncio.gather(at_once(tasks.turn, 4), at_once(tasks.turn, 4))
+
+        platform.use(race)
+        seconds = time.monotonic() - begin
+        print(f"{MANY} turns that were due at one tick: {seconds:.1f} s")
+        turns = platform.db.execute("SELECT turn, count(*) FROM game_turns GROUP BY turn ORDER BY turn").fetchall()
+        assert turns == [(0, MANY), (1, MANY)]
+        asked = platform.db.execute(
+            "SELECT count(*) FROM runtime_operation_log WHERE operation = 'turn' AND outcome = 'done'"
+        ).fetchone()
+        assert asked == (MANY,)
+        for game_id in games[:: MANY // 10]:
+            platform.is_well(game_id, current_turn=1)
+    finally:
+        platform.close()
