@@ -76,6 +76,7 @@ class DockerDriver(Driver):
         self._start_timeout = start_timeout
         self._closing = threading.Event()
         self._client: docker.DockerClient | None = None
+        self._is_on_the_network = False
         self._connecting = threading.Lock()
 
     async def pull(self, image_ref: str) -> None:

@@ -161,17 +161,18 @@ class RuntimeTasks:
         spec = Spec(game_id, lease["generation"], lease["engine_version"], lease["image_ref"])
         is_asked = False
         try:
-            endpoint, state = await self._status(spec, lease["endpoint"])
-            if state.turn < lease["current_turn"]:
-                raise EngineFailed(f"it is in turn {state.turn}, behind ours, {lease['current_turn']}")
-            if state.turn == lease["current_turn"] and not state.finished and lease["is_outstanding"]:
-                # An earlier attempt may have asked for it, and the engine be at it: to ask again would be another turn.
-                endpoint, state = await self._asked_before(spec)
-            if state.turn == lease["current_turn"] and not state.finished:
-                is_asked = True
-                state = await self._client.turn(endpoint, game_id)
-                if state.turn != lease["current_turn"] + 1:
-                    raise EngineFailed(f"the turn after {lease['current_turn']} cannot be {state.turn}")
+            async with self._held(game_id, lease["lease_number"]):
+                endpoint, state = await self._status(spec, lease["endpoint"])
+                if state.turn < lease["current_turn"]:
+                    raise EngineFailed(f"it is in turn {state.turn}, behind ours, {lease['current_turn']}")
+                if state.turn == lease["current_turn"] and not state.finished and lease["is_outstanding"]:
+                    # An earlier attempt may have asked for it, and the engine be at it: to ask again would be another turn.
+                    endpoint, state = await self._asked_before(spec)
+                if state.turn == lease["current_turn"] and not state.finished:
+                    is_asked = True
+                    state = await self._client.turn(endpoint, game_id)
+                    if state.turn != lease["current_turn"] + 1:
+                        raise EngineFailed(f"the turn after {lease['current_turn']} cannot be {state.turn}")
         except DriverUnavailable as error:
             # It passes: the lease runs out, and the sweep sends another.
             log.warning("turn not computed yet", extra={**fields, "error": _text(error)})
@@ -228,8 +229,9 @@ class RuntimeTasks:
         if not claimed:
             return
         try:
-            await self._driver.stop(game_id, self._config.runtime_stop_grace_period)
-            await self._driver.remove(game_id)
+            async with self._held(game_id, claimed[0]["lease_number"]):
+                await self._driver.stop(game_id, self._config.runtime_stop_grace_period)
+                await self._driver.remove(game_id)
         except DriverError as error:
             # The lease runs out, and the sweep sends another.
             metrics.runtime_container_ops_total.add(1, {"op": "remove", "outcome": "failed"})
