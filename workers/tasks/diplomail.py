@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 
 from psycopg.rows import DictRow
 
@@ -29,7 +30,7 @@ class DiplomailDelivery:
         url, timeout = config.diplomail_translator_url, config.diplomail_translator_timeout
         self._translator = Translator(url, timeout) if url is not None else None
         # Subject and body are two calls; a worker that dies gives its message back after this long.
-        self._lease_seconds = 2 * timeout + 5
+        self._lease_seconds = math.ceil(2 * timeout) + 5
         self._running = asyncio.Lock()
         self._look_again = False
 
