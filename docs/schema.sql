@@ -5569,7 +5569,7 @@ BEGIN
         EXIT WHEN v_text = v_before;
     END LOOP;
     -- Without separators; I, l and 1, of which case folding leaves two, are one; and a dot on a letter that has one is not seen.
-    RETURN regexp_replace(translate(v_text, 'i ''-.', 'l'), '([lj])\u0307+', '\1', 'g');
+    RETURN normalize(regexp_replace(translate(v_text, 'i ''-.', 'l'), '([lj])\u0307+', '\1', 'g'), NFD);
 END;
 $$;
 
@@ -6591,11 +6591,11 @@ DECLARE
     v_count integer;
 BEGIN
     DELETE FROM admin_attempts AS t
-     WHERE t.key_hash IN (
+     WHERE t.key_hash = ANY (ARRAY(
          SELECT o.key_hash FROM admin_attempts AS o
           WHERE o.expires_at <= backend.now()
           ORDER BY o.expires_at LIMIT p_limit
-            FOR UPDATE SKIP LOCKED);
+            FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 END;
@@ -6610,12 +6610,14 @@ CREATE FUNCTION worker.auth_budgets_purge(p_limit integer) RETURNS integer
 DECLARE
     v_count integer;
 BEGIN
-    DELETE FROM auth_budgets AS t
-     WHERE (t.budget, t.key_hash) IN (
+    -- Picked once: as a part of the condition it might be asked more than once, and pick more.
+    WITH old AS MATERIALIZED (
          SELECT o.budget, o.key_hash FROM auth_budgets AS o
           WHERE o.expires_at <= backend.now()
           ORDER BY o.expires_at LIMIT p_limit
-            FOR UPDATE SKIP LOCKED);
+            FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM auth_budgets AS t USING old AS o WHERE t.budget = o.budget AND t.key_hash = o.key_hash;
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 END;
@@ -6713,11 +6715,11 @@ DECLARE
     v_count integer;
 BEGIN
     DELETE FROM auth_challenges AS c
-     WHERE c.challenge_id IN (
+     WHERE c.challenge_id = ANY (ARRAY(
          SELECT o.challenge_id FROM auth_challenges AS o
           WHERE o.expires_at < backend.now() - interval '1 day'
           ORDER BY o.expires_at LIMIT p_limit
-            FOR UPDATE SKIP LOCKED);
+            FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 END;
@@ -6794,12 +6796,14 @@ CREATE FUNCTION worker.idempotency_keys_purge(p_limit integer) RETURNS integer
 DECLARE
     v_count integer;
 BEGIN
-    DELETE FROM idempotency_keys AS k
-     WHERE (k.caller, k.operation, k.request_key) IN (
+    -- Picked once: as a part of the condition it might be asked more than once, and pick more.
+    WITH old AS MATERIALIZED (
          SELECT o.caller, o.operation, o.request_key FROM idempotency_keys AS o
           WHERE o.created_at <= backend.now() - interval '1 day'
           ORDER BY o.created_at LIMIT p_limit
-            FOR UPDATE SKIP LOCKED);
+            FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM idempotency_keys AS k USING old AS o WHERE k.caller = o.caller AND k.operation = o.operation AND k.request_key = o.request_key;
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 END;
@@ -6826,8 +6830,8 @@ DECLARE
     v_count integer;
 BEGIN
     DELETE FROM invite_attempts
-     WHERE user_id IN (SELECT t.user_id FROM invite_attempts AS t
-                        WHERE t.expires_at <= backend.now() ORDER BY t.expires_at LIMIT p_limit FOR UPDATE SKIP LOCKED);
+     WHERE user_id = ANY (ARRAY(SELECT t.user_id FROM invite_attempts AS t
+                        WHERE t.expires_at <= backend.now() ORDER BY t.expires_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 END;
@@ -6843,11 +6847,11 @@ DECLARE
     v_count integer;
 BEGIN
     UPDATE invites SET status = 'expired'
-     WHERE invite_id IN (SELECT i.invite_id FROM invites AS i
+     WHERE invite_id = ANY (ARRAY(SELECT i.invite_id FROM invites AS i
                           WHERE i.status = 'created' AND i.expires_at <= backend.now()
                           ORDER BY i.invite_id
                           LIMIT p_limit
-                            FOR NO KEY UPDATE SKIP LOCKED);
+                            FOR NO KEY UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 END;
@@ -6863,14 +6867,15 @@ DECLARE
     v_count integer;
 BEGIN
     DELETE FROM procrastinate_jobs AS j
-     WHERE j.id IN (
+     -- Picked once: as a part of the condition it might be asked more than once, and pick more.
+     WHERE j.id = ANY (ARRAY(
          SELECT o.id FROM procrastinate_jobs AS o
           WHERE o.status IN ('succeeded', 'failed', 'cancelled', 'aborted')
             AND NOT EXISTS (SELECT FROM procrastinate_events AS e
                              WHERE e.job_id = o.id AND e.at > transaction_timestamp() - interval '1 day')
             AND NOT EXISTS (SELECT FROM procrastinate_periodic_defers AS d WHERE d.job_id = o.id)
           ORDER BY o.id LIMIT p_limit
-            FOR UPDATE SKIP LOCKED);
+            FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 END;
@@ -6930,12 +6935,12 @@ BEGIN
     -- A code that can no longer be confirmed is not sent late. While a worker has it, its lease is let run out first.
     FOR v_expired IN
         UPDATE mail_deliveries AS d SET status = 'expired', lease_until = NULL
-         WHERE d.delivery_id IN (
+         WHERE d.delivery_id = ANY (ARRAY(
              SELECT e.delivery_id FROM mail_deliveries AS e
               WHERE e.status IN ('pending', 'retrying') AND e.expires_at <= backend.now()
                 AND (e.lease_until IS NULL OR is_over(e.lease_until))
               ORDER BY e.expires_at LIMIT greatest(p_limit, 100)
-                FOR NO KEY UPDATE SKIP LOCKED)
+                FOR NO KEY UPDATE SKIP LOCKED))
         RETURNING d.delivery_id
     LOOP
         PERFORM mail_erase(v_expired);
@@ -7072,11 +7077,11 @@ DECLARE
     v_count integer;
 BEGIN
     DELETE FROM notification_malformed_intents AS m
-     WHERE m.malformed_id IN (
+     WHERE m.malformed_id = ANY (ARRAY(
          SELECT o.malformed_id FROM notification_malformed_intents AS o
           WHERE o.created_at <= backend.now() - setting_interval('notification_retention')
           ORDER BY o.created_at LIMIT p_limit
-            FOR UPDATE SKIP LOCKED);
+            FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 END;

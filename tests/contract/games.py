@@ -37,7 +37,16 @@ TURNS = frozenset(o.name for o in document().operations if o.node["tags"] == ["t
 
 # What a function's comment must name, since what it calls can raise it, and what this caller can never bring about: nobody sits,
 # or was blocked, in a game that is just being made, and it has two seats or more.
-UNREACHABLE = frozenset({("game_create", "already_member"), ("game_create", "eligibility_denied"), ("game_create", "game_full")})
+# A seat that is taken ends what was applied for.
+UNREACHABLE = frozenset(
+    {
+        ("game_create", "already_member"),
+        ("game_create", "eligibility_denied"),
+        ("game_create", "game_full"),
+        ("application_approve", "already_member"),
+        ("admin_application_approve", "already_member"),
+    }
+)
 
 FAR = "2100-01-01T00:00:00Z"
 

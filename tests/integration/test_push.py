@@ -316,6 +316,7 @@ def test_every_kind_of_notification_arrives_as_it_was_told(
     user_id = value(connection, "SELECT user_id FROM backend.account_create('email', 'a@b.org', 'a@b.org', 'en', 'UTC', NULL)")
     examples = {
         "uuid": "0198c0de-0000-7000-8000-000000000001",
+        "uuid?": "0198c0de-0000-7000-8000-000000000001",
         "text": "👩‍🚀 שלום " * 100,
         "time": "2026-01-31T12:00:00.5Z",
         "integer": 999_999_999,

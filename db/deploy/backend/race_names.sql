@@ -34,7 +34,7 @@ BEGIN
         EXIT WHEN v_text = v_before;
     END LOOP;
     -- Without separators; I, l and 1, of which case folding leaves two, are one; and a dot on a letter that has one is not seen.
-    RETURN regexp_replace(translate(v_text, 'i ''-.', 'l'), '([lj])\u0307+', '\1', 'g');
+    RETURN normalize(regexp_replace(translate(v_text, 'i ''-.', 'l'), '([lj])\u0307+', '\1', 'g'), NFD);
 END;
 $$;
 COMMENT ON FUNCTION backend.race_name_canonical(text) IS 'What two names that people would take for one have in common; null for null.';

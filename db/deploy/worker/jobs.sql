@@ -54,14 +54,15 @@ DECLARE
     v_count integer;
 BEGIN
     DELETE FROM procrastinate_jobs AS j
-     WHERE j.id IN (
+     -- Picked once: as a part of the condition it might be asked more than once, and pick more.
+     WHERE j.id = ANY (ARRAY(
          SELECT o.id FROM procrastinate_jobs AS o
           WHERE o.status IN ('succeeded', 'failed', 'cancelled', 'aborted')
             AND NOT EXISTS (SELECT FROM procrastinate_events AS e
                              WHERE e.job_id = o.id AND e.at > transaction_timestamp() - interval '1 day')
             AND NOT EXISTS (SELECT FROM procrastinate_periodic_defers AS d WHERE d.job_id = o.id)
           ORDER BY o.id LIMIT p_limit
-            FOR UPDATE SKIP LOCKED);
+            FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 END;

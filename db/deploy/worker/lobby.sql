@@ -50,11 +50,11 @@ DECLARE
     v_count integer;
 BEGIN
     UPDATE invites SET status = 'expired'
-     WHERE invite_id IN (SELECT i.invite_id FROM invites AS i
+     WHERE invite_id = ANY (ARRAY(SELECT i.invite_id FROM invites AS i
                           WHERE i.status = 'created' AND i.expires_at <= backend.now()
                           ORDER BY i.invite_id
                           LIMIT p_limit
-                            FOR NO KEY UPDATE SKIP LOCKED);
+                            FOR NO KEY UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 END;
@@ -81,8 +81,8 @@ DECLARE
     v_count integer;
 BEGIN
     DELETE FROM invite_attempts
-     WHERE user_id IN (SELECT t.user_id FROM invite_attempts AS t
-                        WHERE t.expires_at <= backend.now() ORDER BY t.expires_at LIMIT p_limit FOR UPDATE SKIP LOCKED);
+     WHERE user_id = ANY (ARRAY(SELECT t.user_id FROM invite_attempts AS t
+                        WHERE t.expires_at <= backend.now() ORDER BY t.expires_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 END;

@@ -25,12 +25,12 @@ BEGIN
     -- A code that can no longer be confirmed is not sent late. While a worker has it, its lease is let run out first.
     FOR v_expired IN
         UPDATE mail_deliveries AS d SET status = 'expired', lease_until = NULL
-         WHERE d.delivery_id IN (
+         WHERE d.delivery_id = ANY (ARRAY(
              SELECT e.delivery_id FROM mail_deliveries AS e
               WHERE e.status IN ('pending', 'retrying') AND e.expires_at <= backend.now()
                 AND (e.lease_until IS NULL OR is_over(e.lease_until))
               ORDER BY e.expires_at LIMIT greatest(p_limit, 100)
-                FOR NO KEY UPDATE SKIP LOCKED)
+                FOR NO KEY UPDATE SKIP LOCKED))
         RETURNING d.delivery_id
     LOOP
         PERFORM mail_erase(v_expired);

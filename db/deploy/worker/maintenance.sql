@@ -19,11 +19,11 @@ DECLARE
     v_count integer;
 BEGIN
     DELETE FROM auth_challenges AS c
-     WHERE c.challenge_id IN (
+     WHERE c.challenge_id = ANY (ARRAY(
          SELECT o.challenge_id FROM auth_challenges AS o
           WHERE o.expires_at < backend.now() - interval '1 day'
           ORDER BY o.expires_at LIMIT p_limit
-            FOR UPDATE SKIP LOCKED);
+            FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 END;
@@ -38,12 +38,14 @@ AS $$
 DECLARE
     v_count integer;
 BEGIN
-    DELETE FROM auth_budgets AS t
-     WHERE (t.budget, t.key_hash) IN (
+    -- Picked once: as a part of the condition it might be asked more than once, and pick more.
+    WITH old AS MATERIALIZED (
          SELECT o.budget, o.key_hash FROM auth_budgets AS o
           WHERE o.expires_at <= backend.now()
           ORDER BY o.expires_at LIMIT p_limit
-            FOR UPDATE SKIP LOCKED);
+            FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM auth_budgets AS t USING old AS o WHERE t.budget = o.budget AND t.key_hash = o.key_hash;
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 END;
@@ -59,11 +61,11 @@ DECLARE
     v_count integer;
 BEGIN
     DELETE FROM admin_attempts AS t
-     WHERE t.key_hash IN (
+     WHERE t.key_hash = ANY (ARRAY(
          SELECT o.key_hash FROM admin_attempts AS o
           WHERE o.expires_at <= backend.now()
           ORDER BY o.expires_at LIMIT p_limit
-            FOR UPDATE SKIP LOCKED);
+            FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 END;
@@ -78,12 +80,14 @@ AS $$
 DECLARE
     v_count integer;
 BEGIN
-    DELETE FROM idempotency_keys AS k
-     WHERE (k.caller, k.operation, k.request_key) IN (
+    -- Picked once: as a part of the condition it might be asked more than once, and pick more.
+    WITH old AS MATERIALIZED (
          SELECT o.caller, o.operation, o.request_key FROM idempotency_keys AS o
           WHERE o.created_at <= backend.now() - interval '1 day'
           ORDER BY o.created_at LIMIT p_limit
-            FOR UPDATE SKIP LOCKED);
+            FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM idempotency_keys AS k USING old AS o WHERE k.caller = o.caller AND k.operation = o.operation AND k.request_key = o.request_key;
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 END;

@@ -137,11 +137,11 @@ DECLARE
     v_count integer;
 BEGIN
     DELETE FROM notification_malformed_intents AS m
-     WHERE m.malformed_id IN (
+     WHERE m.malformed_id = ANY (ARRAY(
          SELECT o.malformed_id FROM notification_malformed_intents AS o
           WHERE o.created_at <= backend.now() - setting_interval('notification_retention')
           ORDER BY o.created_at LIMIT p_limit
-            FOR UPDATE SKIP LOCKED);
+            FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 END;
