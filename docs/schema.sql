@@ -5966,7 +5966,8 @@ BEGIN
            max_planets = greatest(m.max_planets, s.planets),
            max_population = greatest(m.max_population, s.population)
       FROM jsonb_to_recordset(p_players) AS s ("raceName" text, planets integer, population numeric)
-     WHERE m.game_id = p_game_id AND m.race_name = s."raceName";
+     -- Not of somebody who had left before the start, under a name that another plays now.
+     WHERE m.game_id = p_game_id AND m.race_name = s."raceName" AND seat_is_played(m);
 END;
 $$;
 
@@ -8681,7 +8682,9 @@ CREATE INDEX notification_routes_due ON backend.notification_routes USING btree 
 
 CREATE INDEX notification_routes_due_in_a_digest ON backend.notification_routes USING btree (next_attempt_at) WHERE ((status = ANY (ARRAY['pending'::text, 'retrying'::text])) AND is_digest);
 
-CREATE INDEX notifications_by_age ON backend.notifications USING btree (kind, created_at);
+CREATE INDEX notifications_by_age ON backend.notifications USING btree (created_at);
+
+CREATE INDEX notifications_by_kind ON backend.notifications USING btree (kind, created_at);
 
 CREATE INDEX notifications_by_user ON backend.notifications USING btree (user_id, notification_id);
 

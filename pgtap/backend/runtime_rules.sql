@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/runtime_rules
 
 BEGIN;
-SELECT plan(20);
+SELECT plan(21);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -69,6 +69,19 @@ SELECT is(
     jsonb_build_object('game_id', :'game', 'wanted', 'running', 'status', 'starting', 'generation', 1, 'engine_version', '1.2.0', 'image_ref', 'galaxy/engine:1.2.0',
                        'container_id', NULL, 'endpoint', NULL, 'current_turn', NULL, 'next_turn_at', NULL, 'skip_next_turn', false, 'started_at', NULL,
                        'last_observed_at', NULL), 'an engine is shown as the contract says');
+
+-- Somebody leaves before the start, and another plays under the name.
+SELECT pg_temp.person('cid') AS cid, pg_temp.person('dan') AS dan \gset
+SELECT pg_temp.game(:'ann', '{"race_name": "Alphas"}') AS left_game \gset
+SELECT pg_temp.join(:'left_game', :'cid', 'Deltas') \g /dev/null
+UPDATE backend.memberships SET status = 'removed', ended_at = backend.now() WHERE game_id = :'left_game' AND user_id = :'cid';
+SELECT backend.race_name_release_unused(:'cid', backend.race_name_canonical('Deltas')) \g /dev/null
+SELECT pg_temp.join(:'left_game', :'dan', 'Deltas') \g /dev/null
+SELECT pg_temp.bring(:'left_game', 'starting') \g /dev/null
+SELECT backend.runtime_snapshot(:'left_game', 0, '[{"raceName": "Deltas", "planets": 3, "population": 9}]', 1) \g /dev/null
+SELECT set_eq(
+    format($$SELECT user_id, planets FROM backend.memberships WHERE game_id = %L AND race_name = 'Deltas'$$, :'left_game'),
+    format('VALUES (%L::uuid, NULL), (%L, 3)', :'cid', :'dan'), 'who had left is not shown how somebody else fares');
 
 SELECT * FROM finish();
 ROLLBACK;

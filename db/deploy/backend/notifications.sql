@@ -81,7 +81,9 @@ CREATE TABLE backend.notifications (
 COMMENT ON TABLE backend.notifications IS 'What somebody is told; user_id is null for administrators.';
 CREATE INDEX notifications_by_user ON backend.notifications (user_id, notification_id);
 -- What retention lets go.
-CREATE INDEX notifications_by_age ON backend.notifications (kind, created_at);
+CREATE INDEX notifications_by_age ON backend.notifications (created_at);
+-- How many of a kind there were lately.
+CREATE INDEX notifications_by_kind ON backend.notifications (kind, created_at);
 
 CREATE TABLE backend.notification_routes (
     route_id uuid PRIMARY KEY DEFAULT backend.uuid_v7(),

@@ -46,7 +46,8 @@ BEGIN
            max_planets = greatest(m.max_planets, s.planets),
            max_population = greatest(m.max_population, s.population)
       FROM jsonb_to_recordset(p_players) AS s ("raceName" text, planets integer, population numeric)
-     WHERE m.game_id = p_game_id AND m.race_name = s."raceName";
+     -- Not of somebody who had left before the start, under a name that another plays now.
+     WHERE m.game_id = p_game_id AND m.race_name = s."raceName" AND seat_is_played(m);
 END;
 $$;
 COMMENT ON FUNCTION backend.runtime_snapshot(uuid, integer, jsonb, bigint) IS
