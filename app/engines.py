@@ -11,7 +11,7 @@ import json
 import logging
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ _UUID, _BOOL = 2950, 16
 ENGINE_ACCESS = Statement("engine_access", "SELECT api.engine_access($1, $2, $3)", (_UUID, _UUID, _BOOL), True)
 
 _LARGEST_ANSWER = 4 << 20
-# How long a request waits for others that wait for engines.
+# How long a request waits, in seconds, for others that ask engines.
 _PATIENCE = 0.5
 
 
@@ -56,11 +56,16 @@ NAMES = tuple(_REQUESTS)
 class Engines:
     """Makes the responders of the engine operations; one per process, with one pool of connections."""
 
-    def __init__(self, services: Services, *, call_timeout: float, probe_timeout: float, at_once: int) -> None:
-        """Timeouts in seconds, each for a whole exchange; at most `at_once` requests wait for engines at the same time."""
+    def __init__(self, services: Services, *, call_timeout: float, probe_timeout: float, threads: int) -> None:
+        """Timeouts in seconds, each for a whole exchange.
+
+        Of so many threads at most half ask engines at the same time, and one is always left for everything else:
+        who waits for a place holds a thread too.
+        """
         self._services = services
         self._timeouts = {True: call_timeout, False: probe_timeout}
-        self._places = threading.BoundedSemaphore(at_once)
+        self._entries = threading.BoundedSemaphore(max(1, threads - 1))
+        self._places = threading.BoundedSemaphore(max(1, threads // 2))
         # A connection for each call: one that is kept may be closed by the engine just when it is used again.
         # A jar would take one engine's cookies to all the others of its host, and one person's to all others.
         self._http = httpx.Client(
@@ -80,12 +85,8 @@ class Engines:
             def respond(req: falcon.Request, resp: falcon.Response, **path: str) -> None:
                 arguments = reader.arguments(req, path)
                 access = self._access(arguments, request.is_command)
-                if not self._places.acquire(timeout=_PATIENCE):
-                    raise unavailable()
-                try:
+                with _held(self._entries, 0), _held(self._places, _PATIENCE):
                     status, content = self._exchange(request, access, arguments)
-                finally:
-                    self._places.release()
                 resp.status = falcon.code_to_http_status(operation.success_status)
                 resp.content_type = falcon.MEDIA_JSON
                 if status == 204:
@@ -144,6 +145,17 @@ class Engines:
         if not is_good:
             raise _failed()
         return answer.status_code, bytes(content)
+
+
+@contextlib.contextmanager
+def _held(places: threading.BoundedSemaphore, patience: float) -> Iterator[None]:
+    """Hold one of the places, after a wait of at most so many seconds. Raises ApiError."""
+    if not places.acquire(timeout=patience):
+        raise unavailable()
+    try:
+        yield
+    finally:
+        places.release()
 
 
 class _Deadline:

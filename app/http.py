@@ -114,8 +114,7 @@ def build(config: Config) -> tuple[falcon.App[falcon.Request, falcon.Response], 
         services,
         call_timeout=min(config.engine_call_timeout, config.http_write_timeout - 1),
         probe_timeout=min(config.engine_probe_timeout, config.http_write_timeout - 1),
-        # Engines that hang must leave threads for everything else.
-        at_once=max(1, config.http_threads // 2),
+        threads=config.http_threads,
     )
     handlers = {**root.handlers(), **game_engines.handlers()}
     app = create_app(preflight.operations, preflight.calls, services, handlers, config.cors_allowed_origins)

@@ -5,7 +5,6 @@ import pwd
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from app import dsn
 from app.supervisor import SqitchError
 from dev.cluster import KILLABLE, THROW_AWAY, Cluster, ClusterError, throw_away
 from tests.postgres import Database
+from tests.services import until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,13 +38,6 @@ def test_held(cluster):
     report.with_suffix(".new").rename(report)
     time.sleep(60)
 """
-
-
-def until(met: Callable[[], Any], timeout: float = 60) -> None:
-    deadline = time.monotonic() + timeout
-    while not met():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def is_alive(pid: int) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +17,11 @@ import pytest
 from tests.contract.games import Game, RudeEngine, always, answer_of, call, engines_in, forget_engine, make_game, silent
 from tests.contract.requests import World
 from tests.postgres import Database
-from tests.services import Api, Person, delete_account, sanction, simultaneously
+from tests.services import Api, Person, delete_account, sanction, simultaneously, until
 
-CALL_TIMEOUT = 1.0
-# What a busy machine may take on top.
-GRACE = 1.5
+CALL_TIMEOUT = 2.0
+# What a busy machine may take on top; less than what an engine takes that nobody breaks off.
+GRACE = 15.0
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -35,14 +37,14 @@ def world(shared_api: Api, shared_database: Database) -> World:
 
 @pytest.fixture(scope="session")
 def hasty(shared_database: Database, session_starter: Any) -> World:
-    """An API of one process and four threads that waits for an engine for a second."""
+    """An API of one process and four threads that waits for an engine for two seconds."""
     api = session_starter(
         "api",
         shared_database,
         BACKEND_HTTP_WORKERS="1",
         BACKEND_HTTP_THREADS="4",
-        BACKEND_ENGINE_CALL_TIMEOUT="1s",
-        BACKEND_ENGINE_PROBE_TIMEOUT="1s",
+        BACKEND_ENGINE_CALL_TIMEOUT="2s",
+        BACKEND_ENGINE_PROBE_TIMEOUT="2s",
     )
     return World(api.wait_ready(), shared_database)
 
@@ -423,47 +425,53 @@ def test_an_answer_that_trickles_is_cut_off_in_time(part: str, hasty: World) -> 
 def test_an_answer_that_pauses_is_cut_off_at_the_deadline_and_no_later(hasty: World) -> None:
     """A part comes just before the limit; the wait for the next one is not a whole one again."""
     engines: list[RudeEngine] = []
+    was_over = []
 
     def answer(connection: socket.socket, _: bytes) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 300\r\n\r\n")
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
         engines[0].released.wait(CALL_TIMEOUT * 0.9)
-        connection.sendall(b" ")
-        engines[0].released.wait()
+        connection.sendall(b"{")
+        # A whole wait again would see the rest of the answer.
+        connection.settimeout(CALL_TIMEOUT * 0.9)
+        with contextlib.suppress(TimeoutError):
+            was_over.append(connection.recv(1) == b"")
+        connection.sendall(b"}")
 
     with RudeEngine(answer) as engine:
         engines.append(engine)
         game = make_game(hasty, status="running", endpoint=engine.url)
-        started = time.monotonic()
         assert refused(report(hasty, game, game.owner)) == (504, "engine_timeout")
-        assert time.monotonic() - started < 1.7 * CALL_TIMEOUT
+    assert was_over == [True]
 
 
 def test_engines_that_hang_leave_everything_else_answering(hasty: World) -> None:
-    """Eight wait for engines, and four threads are all there are: at most half of them are given to engines."""
+    """Twelve ask engines, and four threads are all there are: one of them neither asks an engine nor waits to do so."""
     person = hasty.person()
     path = f"/api/v1/internal/sessions/{person.device_session_id}"
+    given_up = threading.Event()
     with silent() as engine:
-        made = [make_game(hasty, status="running", endpoint=engine.url) for _ in range(8)]
+        made = [make_game(hasty, status="running", endpoint=engine.url) for _ in range(12)]
 
         def play(number: int) -> tuple[int, str]:
             with hasty.api.new_client() as client:
                 answer = client.get(f"/api/v1/user/games/{made[number].game_id}/reports/0", headers=made[number].owner.header)
-                return refused(answer)
+            if answer.status_code == 504:
+                given_up.set()
+            return refused(answer)
 
         with ThreadPoolExecutor(1) as pool, hasty.api.new_client() as client:
-            playing = pool.submit(simultaneously, 8, play)
-            took: list[float] = []
-            while not playing.done():
-                started = time.monotonic()
+            playing = pool.submit(simultaneously, 12, play)
+            until(lambda: len(engine.requests) == 2)
+            answered = 0
+            while not given_up.is_set():
                 assert client.get(path, headers=hasty.api.internal).status_code == 200
-                took.append(time.monotonic() - started)
+                answered += 1
             answers = playing.result()
-    # Who found no place was told at once to come again.
+    # Who found no place was told to come again.
     assert set(answers) <= {(504, "engine_timeout"), (503, "unavailable")}
     assert answers.count((504, "engine_timeout")) >= 2
-    assert len(took) > 10
-    # Nobody waited as long as one who waits for an engine.
-    assert max(took) < CALL_TIMEOUT
+    # All the while that the first ones waited for their engine.
+    assert answered >= 10
 
 
 def test_a_place_is_given_back_whatever_the_engine_does(hasty: World) -> None:

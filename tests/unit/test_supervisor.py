@@ -6,14 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from app.config import load
 from app.supervisor import MARGIN, SqitchError, deploy, programs
+from tests.services import until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -64,13 +64,6 @@ def stays(stop: float = 0.0) -> str:
 
 def exits(code: int) -> str:
     return CHILD + f'say("started")\nsys.exit({code})\n'
-
-
-def until(met: Callable[[], Any], timeout: float = 30) -> None:
-    deadline = time.monotonic() + timeout
-    while not met():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def is_alive(pid: int) -> bool:
