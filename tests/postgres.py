@@ -24,6 +24,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
+from psycopg_pool import ConnectionPool
 
 from dev.cluster import Cluster
 
@@ -79,6 +81,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(run.directory, ignore_errors=True)
 
 
+def _as_new(connection: psycopg.Connection[Any]) -> None:
+    connection.autocommit = True
+    connection.execute("RESET ALL")
+
+
 @dataclass
 class Database:
     """A database of one test's own; `cluster` has what is not here."""
@@ -86,6 +93,7 @@ class Database:
     cluster: Cluster
     name: str
     _opened: list[psycopg.Connection[Any]] = field(default_factory=list)
+    _lent: ConnectionPool | None = None
 
     def dsn(self, login: str) -> str:
         """Return the connection string for a program of ours, as BACKEND_POSTGRES_DSN_… takes it."""
@@ -97,7 +105,28 @@ class Database:
         self._opened.append(connection)
         return connection
 
+    def borrow(self) -> contextlib.AbstractContextManager[psycopg.Connection[Any]]:
+        """Lend such a connection for a block; it is kept for the next one, with what it has compiled and planned."""
+        if self._lent is None:
+            self._lent = ConnectionPool(
+                make_conninfo(
+                    host=str(self.cluster.socket_directory),
+                    port=self.cluster.port,
+                    user="postgres",
+                    dbname=self.name,
+                    options="-csearch_path=backend",
+                ),
+                kwargs={"autocommit": True},
+                min_size=0,
+                max_size=64,
+                open=True,
+                reset=_as_new,
+            )
+        return self._lent.connection()
+
     def drop(self) -> None:
+        if self._lent is not None:
+            self._lent.close()
         for connection in self._opened:
             connection.close()
         self.cluster.drop_database(self.name)

@@ -60,8 +60,8 @@ class World:
         self.api = api
         self.database = database
 
-    def connect(self) -> psycopg.Connection[Any]:
-        return self.database.cluster.connect(self.database.name, options="-csearch_path=backend")
+    def connect(self) -> contextlib.AbstractContextManager[psycopg.Connection[Any]]:
+        return self.database.borrow()
 
     def person(self) -> Person:
         """Somebody who is signed in, without having asked the API."""

@@ -354,33 +354,33 @@ def test_an_id_may_be_written_in_either_case(world: World) -> None:
     assert answer.json()["device_session_id"] == person.device_session_id
 
 
-@pytest.mark.parametrize("operation", LISTS, ids=str)
-@pytest.mark.parametrize(
-    "limit",
-    [
-        "0",
-        "-1",
-        "201",
-        "1000000000000000000000",
-        "1.0",
-        "1e1",
-        "",
-        "a",
-        "0x10",
-        "+5",
-        "%2B5",
-        "1_0",
-        "%D9%A3",
-        "%00",
-        "true",
-        "null",
-        "%EF%BC%91",
-    ],
+NO_LIMITS = (
+    "0",
+    "-1",
+    "201",
+    "1000000000000000000000",
+    "1.0",
+    "1e1",
+    "",
+    "a",
+    "0x10",
+    "+5",
+    "%2B5",
+    "1_0",
+    "%D9%A3",
+    "%00",
+    "true",
+    "null",
+    "%EF%BC%91",
 )
-def test_a_limit_out_of_range_is_refused_and_not_clamped(operation: Operation, limit: str, world: World) -> None:
+
+
+@pytest.mark.parametrize("operation", LISTS, ids=str)
+def test_a_limit_out_of_range_is_refused_and_not_clamped(operation: Operation, world: World) -> None:
     request = right(world, operation)
-    answer = world.api.client.get(f"{request.path}?limit={limit}", headers=request.headers)
-    assert {p["path"] for p in problems(answer)} == {"limit"}
+    for limit in NO_LIMITS:
+        answer = world.api.client.get(f"{request.path}?limit={limit}", headers=request.headers)
+        assert {p["path"] for p in problems(answer)} == {"limit"}, limit
 
 
 @pytest.mark.parametrize("operation", LISTS, ids=str)
