@@ -2118,7 +2118,7 @@ BEGIN
     END IF;
     DELETE FROM notification_dead_letters WHERE route_id = p_route_id;
     UPDATE notification_routes SET status = 'pending', attempts = 0, next_attempt_at = backend.now() WHERE route_id = p_route_id;
-    PERFORM job_defer('notifications', 'notification_deliver');
+    PERFORM job_defer_once('notifications', 'notification_deliver');
     PERFORM audit(p_admin, 'notification_dead_letter_retry', 'notification_route', p_route_id::text, NULL);
     SELECT * INTO STRICT v_notification FROM notifications WHERE notification_id = v_route.notification_id;
     RETURN notification_with_routes_json(v_notification)::text;
@@ -4756,6 +4756,23 @@ $$;
 
 COMMENT ON FUNCTION backend.job_defer(p_queue text, p_task text, p_args jsonb, p_lock text, p_priority integer) IS 'Puts a job in the queue, in this transaction, with the request''s context in its argument "context"; returns the job''s id.';
 
+CREATE FUNCTION backend.job_defer_once(p_queue text, p_task text, p_priority integer DEFAULT 0) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_setting text := 'backend.deferred_' || p_task;
+BEGIN
+    IF nullif(current_setting(v_setting, true), '')::integer >= p_priority THEN
+        RETURN;
+    END IF;
+    PERFORM job_defer(p_queue, p_task, '{}', NULL, p_priority);
+    PERFORM set_config(v_setting, p_priority::text, true);
+END;
+$$;
+
+COMMENT ON FUNCTION backend.job_defer_once(p_queue text, p_task text, p_priority integer) IS 'Puts a job in the queue that does whatever is waiting, unless this transaction has done so with that priority or a higher one.';
+
 CREATE TABLE backend.limit_records (
     limit_record_id uuid DEFAULT backend.uuid_v7() NOT NULL,
     user_id uuid NOT NULL,
@@ -4923,7 +4940,7 @@ BEGIN
         RETURN v_delivery_id;
     END IF;
     INSERT INTO mail_recipients (delivery_id, address) SELECT v_delivery_id, a FROM unnest(p_recipients) AS a;
-    PERFORM job_defer('mail', 'mail_deliver', '{}', NULL, v_template.priority);
+    PERFORM job_defer_once('mail', 'mail_deliver', v_template.priority);
     RETURN v_delivery_id;
 END;
 $$;
@@ -5054,7 +5071,7 @@ BEGIN
     UPDATE mail_deliveries SET status = 'pending', attempts = 0, next_attempt_at = backend.now()
      WHERE delivery_id = p_delivery_id
     RETURNING * INTO v_delivery;
-    PERFORM job_defer('mail', 'mail_deliver', '{}', NULL, v_delivery.priority);
+    PERFORM job_defer_once('mail', 'mail_deliver', v_delivery.priority);
     RETURN v_delivery;
 END;
 $$;
@@ -5442,7 +5459,7 @@ BEGIN
                 PERFORM notification_route_settle(v_route_id, 'skipped', 'they had such a mail today');
             WHEN v_kind.is_for_administrators THEN
                 -- Where they are reached only the worker knows.
-                PERFORM job_defer('notifications', 'notification_deliver');
+                PERFORM job_defer_once('notifications', 'notification_deliver');
             ELSE
                 PERFORM notification_mail(p_kind, ARRAY[v_route_id], v_account.email, p_payload, p_user_id);
         END CASE;
@@ -5553,6 +5570,12 @@ END;
 $$;
 
 COMMENT ON FUNCTION backend.push_wake() IS 'Wakes the sequencer if it sleeps.';
+
+CREATE FUNCTION backend.queue_awake_key() RETURNS bigint
+    LANGUAGE sql IMMUTABLE
+    RETURN ('01101010000110100000000000000011'::"bit")::bigint;
+
+COMMENT ON FUNCTION backend.queue_awake_key() IS 'Advisory lock: held exclusively by the worker that looks for new jobs, so that who defers them need not notify.';
 
 CREATE FUNCTION backend.race_name_canonical(p_race_name text) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -6294,6 +6317,18 @@ $$;
 
 COMMENT ON FUNCTION backend.tg_memberships__store_canonical() IS 'Before insert or update of a seat: stores the canonical form of its race name.';
 
+CREATE FUNCTION backend.tg_procrastinate_jobs__wake() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM wake(queue_awake_key(), 'galaxy_queue_pending');
+    RETURN NULL;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.tg_procrastinate_jobs__wake() IS 'Wakes a worker for new jobs, if none is awake.';
+
 CREATE FUNCTION backend.tg_race_name__store() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -6418,6 +6453,20 @@ END;
 $$;
 
 COMMENT ON FUNCTION backend.user_name_random() IS 'player- and eight random characters of Crockford''s base 32, lowercase.';
+
+CREATE FUNCTION backend.wake(p_awake_key bigint, p_channel text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF pg_try_advisory_lock_shared(p_awake_key) THEN
+        PERFORM pg_advisory_unlock_shared(p_awake_key);
+        PERFORM pg_notify(p_channel, '');
+    END IF;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.wake(p_awake_key bigint, p_channel text) IS 'Notifies the channel when this transaction commits, unless somebody holds the key: they look by themselves.';
 
 CREATE FUNCTION backend.ways_in_lock(p_user_id uuid) RETURNS void
     LANGUAGE plpgsql
@@ -7179,6 +7228,49 @@ END;
 $$;
 
 COMMENT ON FUNCTION worker.push_events_purge(p_limit integer) IS 'Deletes at most so many of the oldest events that have left the window and a minute; returns how many. Raises nothing of its own.';
+
+CREATE FUNCTION worker.queue_announce(p_seen jsonb) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_waiting jsonb;
+    v_queue text;
+BEGIN
+    SELECT coalesce(jsonb_object_agg(q.queue_name, jsonb_build_array(q.newest, q.count)), '{}') INTO v_waiting
+      FROM (SELECT j.queue_name, max(j.id) AS newest, count(*) AS count
+              FROM procrastinate_jobs AS j WHERE j.status = 'todo' GROUP BY j.queue_name) AS q;
+    FOR v_queue IN SELECT w.key FROM jsonb_each(v_waiting) AS w WHERE w.value IS DISTINCT FROM p_seen -> w.key LOOP
+        -- What Procrastinate's workers listen to.
+        PERFORM pg_notify('procrastinate_queue_v1#' || v_queue, '{"type": "job_inserted"}');
+    END LOOP;
+    RETURN v_waiting;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.queue_announce(p_seen jsonb) IS 'Notifies the workers of each queue whose waiting jobs are others than those seen; returns the newest and the number of each queue''s, to be seen next time. Raises nothing of its own.';
+
+CREATE FUNCTION worker.queue_sleep() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM pg_advisory_unlock(queue_awake_key());
+END;
+$$;
+
+COMMENT ON FUNCTION worker.queue_sleep() IS 'From now on who defers a job notifies again. Announce once more after it, before sleeping. Raises nothing of its own.';
+
+CREATE FUNCTION worker.queue_wake() RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN pg_try_advisory_lock(queue_awake_key());
+END;
+$$;
+
+COMMENT ON FUNCTION worker.queue_wake() IS 'Makes this connection the one that looks for new jobs, so that who defers them need not notify; false where another one is. Raises nothing of its own.';
 
 CREATE FUNCTION worker.race_names_expire(p_limit integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -9520,6 +9612,8 @@ REVOKE ALL ON FUNCTION backend.is_time(p_text text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.job_defer(p_queue text, p_task text, p_args jsonb, p_lock text, p_priority integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.job_defer_once(p_queue text, p_task text, p_priority integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.limit_apply(p_user_id uuid, p_code text, p_value integer, p_reason text, p_actor text, p_expires_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.limit_clear(p_user_id uuid, p_code text, p_reason text, p_actor text) FROM PUBLIC;
@@ -9589,6 +9683,8 @@ REVOKE ALL ON FUNCTION backend.push_sequencer_key() FROM PUBLIC;
 REVOKE ALL ON FUNCTION backend.push_session_invalidation(p_user_id uuid, p_device_session_id uuid, p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.push_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.queue_awake_key() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.race_name_canonical(p_race_name text) FROM PUBLIC;
 
@@ -9678,6 +9774,8 @@ REVOKE ALL ON FUNCTION backend.tg_memberships__note_end() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.tg_memberships__store_canonical() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.tg_procrastinate_jobs__wake() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.tg_race_name__store() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.tg_row__touch() FROM PUBLIC;
@@ -9693,6 +9791,8 @@ REVOKE ALL ON FUNCTION backend.turn_reminders_reschedule(p_user_id uuid) FROM PU
 REVOKE ALL ON FUNCTION backend.url_segment(p_text text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.user_name_random() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.wake(p_awake_key bigint, p_channel text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.ways_in_lock(p_user_id uuid) FROM PUBLIC;
 
@@ -9788,6 +9888,15 @@ GRANT ALL ON FUNCTION worker.notifications_purge(p_limit integer) TO backend_wor
 
 REVOKE ALL ON FUNCTION worker.push_events_purge(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.push_events_purge(p_limit integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.queue_announce(p_seen jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.queue_announce(p_seen jsonb) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.queue_sleep() FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.queue_sleep() TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.queue_wake() FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.queue_wake() TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.race_names_expire(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.race_names_expire(p_limit integer) TO backend_worker;

@@ -16,6 +16,8 @@ from app.schema import EX_CONFIG, Refused, check_deployed, check_login, deployed
 from workers import lobby, maintenance
 from workers.door import Door, conninfo
 from workers.loops import every
+from workers.push.database import Database, Watch
+from workers.push.listener import Listener
 from workers.queue import ENGINE_QUEUES, QUICK_AT_ONCE, QUICK_QUEUES, job_app, run_queue
 from workers.runtime.driver import Driver
 from workers.runtime.engine_client import EngineClient
@@ -23,6 +25,7 @@ from workers.runtime.process_driver import ProcessDriver
 from workers.tasks.mail import MailDelivery
 from workers.tasks.notifications import NotificationDelivery
 from workers.tasks.runtime import RuntimeTasks
+from workers.waker import BACKSTOP, CHANNEL, Waker
 
 log = logging.getLogger("galaxy.worker")
 
@@ -65,7 +68,16 @@ async def _serve(config: Config, driver: Driver) -> None:
     notifications = NotificationDelivery(config, door)
     client = EngineClient(config.engine_call_timeout, config.engine_probe_timeout)
     runtime = RuntimeTasks(config, door, driver, client)
+    wake_connection = Database(
+        conninfo(config, "galaxy-worker-waker"),
+        timeout=config.postgres_operation_timeout,
+        lifetime=config.postgres_conn_max_lifetime,
+    )
+    waker = Watch("waker", Waker(wake_connection).look, BACKSTOP, lambda: None)
+    listener = Listener(conninfo(config, "galaxy-worker-listener"), wake_connection, {CHANNEL: waker.wake})
     tasks: list[asyncio.Task[None]] = [
+        asyncio.create_task(waker.run(), name="waker"),
+        asyncio.create_task(listener.run(), name="listener"),
         *(
             # Each with an application of its own: who is to end must be told so directly, again if need be.
             asyncio.create_task(
@@ -112,6 +124,7 @@ async def _serve(config: Config, driver: Driver) -> None:
             break
     if unfinished or not idle.done():
         log.warning("stopped with work unfinished; its leases give it back")
+    await wake_connection.close()
     await client.close()
     await driver.close()
     await door.close()

@@ -85,6 +85,8 @@ EXCEPTION WHEN SQLSTATE 'GX404' OR SQLSTATE 'GX409' THEN
     RETURN SQLERRM;
 END;
 $$;
+-- As in a transaction that has not woken a worker yet.
+SELECT set_config('backend.deferred_mail_deliver', '', true) \g /dev/null
 SELECT count(*) AS jobs FROM procrastinate.procrastinate_jobs \gset
 SELECT is(pg_temp.resend(:'two'), 'pending', 'a dead letter is sent again');
 SELECT results_eq(

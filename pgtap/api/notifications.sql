@@ -67,6 +67,8 @@ SELECT is(
                                          'reason', '22023 a mail needs the value nothing', 'dead_lettered_at', backend.ts(backend.now()))), 'what was given up is listed, and why');
 SELECT is(api.notification_dead_letter_list('root', 'game.started', 50, NULL)::jsonb -> 'items', '[]', 'by kind');
 SELECT throws_ok(format($$SELECT api.notification_dead_letter_list('root', NULL, 2, %L)$$, :'cursor'), 'GX400', 'invalid_cursor', 'with cursors of its own');
+-- As in a transaction that has not woken a worker yet.
+SELECT set_config('backend.deferred_notification_deliver', '', true) \g /dev/null
 SELECT count(*) AS jobs FROM procrastinate.procrastinate_jobs \gset
 SELECT is(
     (SELECT jsonb_agg(r -> 'status' ORDER BY r ->> 'channel') FROM jsonb_array_elements(api.notification_dead_letter_retry('root', :'dead')::jsonb -> 'routes') AS r),

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:worker/jobs
 
 BEGIN;
-SELECT plan(28);
+SELECT plan(55);
 
 -- Attributes and privileges.
 CREATE TEMPORARY TABLE functions (name text, result text);
@@ -79,6 +79,32 @@ SELECT is_empty(
     'SELECT FROM procrastinate.procrastinate_events AS e WHERE NOT EXISTS (SELECT FROM procrastinate.procrastinate_jobs AS j WHERE j.id = e.job_id)',
     'a job''s events go with it');
 SELECT lives_ok('DELETE FROM procrastinate.procrastinate_jobs', 'nothing else holds a job back');
+
+-- Looking for new jobs.
+DELETE FROM procrastinate.procrastinate_jobs;
+CREATE TEMPORARY TABLE doors (name text, arguments text[], result text);
+INSERT INTO doors VALUES ('queue_wake', '{}', 'boolean'), ('queue_sleep', '{}', 'void'), ('queue_announce', '{jsonb}', 'jsonb');
+SELECT function_returns('worker', name, arguments, result, format('%s() is %s', name, result)) FROM doors;
+SELECT volatility_is('worker', name, arguments, 'volatile', format('%s() is VOLATILE', name)) FROM doors;
+SELECT is_definer('worker', name, arguments, format('%s() has its owner''s rights', name)) FROM doors;
+SELECT function_privs_are('worker', name, arguments, 'backend_worker', ARRAY['EXECUTE'], format('backend_worker may execute %s()', name)) FROM doors;
+SELECT function_privs_are('worker', name, arguments, r, '{}'::name[], format('%s may not execute %s()', r, name))
+  FROM doors, unnest(ARRAY['backend_api', 'backend_push']) AS r;
+
+CREATE FUNCTION pg_temp.announced(p_seen jsonb DEFAULT '{}') RETURNS text LANGUAGE sql
+RETURN (SELECT coalesce(string_agg(concat_ws(' ', w.key, w.value ->> 1), ', ' ORDER BY w.key), 'none') FROM jsonb_each(worker.queue_announce(p_seen)) AS w);
+SELECT is(pg_temp.announced(), 'none', 'no queue has a job that waits');
+SELECT backend.job_defer('one', 'a'), backend.job_defer('one', 'b'), backend.job_defer('two', 'a') \g /dev/null
+SELECT pg_temp.job('of-alive', 'alive') \g /dev/null
+SELECT is(pg_temp.announced(), 'one 2, two 1', 'each queue has its number; what is done already does not wait');
+SELECT worker.queue_announce('{}') AS seen \gset
+SELECT is(:'seen'::jsonb -> 'two' -> 0, (SELECT to_jsonb(max(id)) FROM procrastinate.procrastinate_jobs WHERE queue_name = 'two'), 'and its newest job');
+SELECT is(worker.queue_announce(:'seen'), :'seen'::jsonb, 'seen once more it is the same');
+SELECT is(worker.queue_announce(NULL), :'seen'::jsonb, 'seen for the first time too');
+SELECT is(worker.queue_wake(), true, 'one becomes awake');
+SELECT is((SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND mode = 'ExclusiveLock'), 1::bigint, 'and says so with a lock');
+SELECT lives_ok('SELECT worker.queue_sleep()', 'it sleeps again');
+SELECT is((SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()), 0::bigint, 'and gives the lock back');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -13,7 +13,7 @@ import pytest
 
 from tests.postgres import Database
 from tests.services import Program, StartProgram, simultaneously, travel, until
-from tests.smtp_relay import FaultyRelay, Trouble, delivery, enqueue, enqueue_many, worker_environment
+from tests.smtp_relay import FaultyRelay, Trouble, delivery, enqueue, worker_environment
 from workers.tasks.mail import LEASE_SECONDS
 
 # The job program itself, except that every sweep comes round ten times a second.
@@ -218,8 +218,7 @@ def test_the_program_purges_by_itself(
 
 def test_a_purge_goes_on_until_nothing_is_left(connection: psycopg.Connection[Any], hasty: Callable[[], Program]) -> None:
     """More than one batch."""
-    enqueue_many(connection, 1100)
-    connection.execute("UPDATE backend.mail_deliveries SET status = 'cancelled'")
+    connection.execute("SELECT backend.job_defer('mail', 'mail_deliver') FROM generate_series(1, 1100)")
     connection.execute("UPDATE procrastinate_jobs SET status = 'doing'")
     connection.execute("UPDATE procrastinate_jobs SET status = 'succeeded'")
     connection.execute("UPDATE procrastinate_events SET at = at - interval '25 hours'")

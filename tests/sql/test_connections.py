@@ -246,6 +246,34 @@ def test_writers_notify_only_while_the_sequencer_sleeps(event: str, database: Da
     assert notified(listener) == ["galaxy_push_pending"]
 
 
+def test_who_defers_jobs_notifies_only_while_no_worker_is_awake(database: Database) -> None:
+    writer, worker, listener = database.connect(), database.connect("galaxy_worker"), database.connect("galaxy_worker")
+    listener.execute("LISTEN galaxy_queue_pending")
+    listener.execute('LISTEN "procrastinate_queue_v1#mail"')
+    listener.execute("LISTEN procrastinate_any_queue_v1")
+    defer = "SELECT job_defer('mail', 'mail_deliver') FROM generate_series(1, 3)"
+    told = 'procrastinate_queue_v1#mail {"type": "job_inserted"}'
+
+    writer.execute(defer)
+    assert notified(listener) == ["galaxy_queue_pending"], "once, however many"
+    assert one(worker, "SELECT worker.queue_wake()") is True
+    assert one(listener, "SELECT worker.queue_wake()") is False, "one worker is awake"
+    writer.execute(defer)
+    assert notified(listener) == []
+    worker.execute("SELECT worker.queue_announce('{}')")
+    assert notified(listener) == [told], "Procrastinate's workers are told in its own words"
+    seen = one(worker, "SELECT worker.queue_announce('{}')")
+    assert notified(listener) == [told]
+    worker.execute("SELECT worker.queue_announce(%s)", [Jsonb(seen)])
+    assert notified(listener) == [], "nothing new is no news"
+    worker.execute("SELECT worker.queue_sleep()")
+    with writer.transaction(force_rollback=True):
+        writer.execute(defer)
+    assert notified(listener) == [], "what is rolled back wakes nobody"
+    writer.execute(defer)
+    assert notified(listener) == ["galaxy_queue_pending"]
+
+
 def test_streamers_are_notified_of_what_has_its_place(database: Database) -> None:
     writer, streamer, listener = database.connect(), database.connect("galaxy_push"), database.connect("galaxy_push")
     listener.execute("LISTEN galaxy_push_events")

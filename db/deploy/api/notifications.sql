@@ -97,7 +97,7 @@ BEGIN
     END IF;
     DELETE FROM notification_dead_letters WHERE route_id = p_route_id;
     UPDATE notification_routes SET status = 'pending', attempts = 0, next_attempt_at = backend.now() WHERE route_id = p_route_id;
-    PERFORM job_defer('notifications', 'notification_deliver');
+    PERFORM job_defer_once('notifications', 'notification_deliver');
     PERFORM audit(p_admin, 'notification_dead_letter_retry', 'notification_route', p_route_id::text, NULL);
     SELECT * INTO STRICT v_notification FROM notifications WHERE notification_id = v_route.notification_id;
     RETURN notification_with_routes_json(v_notification)::text;

@@ -1,7 +1,7 @@
 -- Deploy galaxy-backend:backend/mail to pg
 -- requires: backend/accounts
 -- requires: backend/states
--- requires: backend/jobs
+-- requires: backend/queue_wake
 
 -- Why: the outbox. A mail is rendered and stored in the transaction of what causes it, and sent by a worker under a lease.
 
@@ -213,7 +213,7 @@ BEGIN
         RETURN v_delivery_id;
     END IF;
     INSERT INTO mail_recipients (delivery_id, address) SELECT v_delivery_id, a FROM unnest(p_recipients) AS a;
-    PERFORM job_defer('mail', 'mail_deliver', '{}', NULL, v_template.priority);
+    PERFORM job_defer_once('mail', 'mail_deliver', v_template.priority);
     RETURN v_delivery_id;
 END;
 $$;

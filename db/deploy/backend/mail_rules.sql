@@ -55,7 +55,7 @@ BEGIN
     UPDATE mail_deliveries SET status = 'pending', attempts = 0, next_attempt_at = backend.now()
      WHERE delivery_id = p_delivery_id
     RETURNING * INTO v_delivery;
-    PERFORM job_defer('mail', 'mail_deliver', '{}', NULL, v_delivery.priority);
+    PERFORM job_defer_once('mail', 'mail_deliver', v_delivery.priority);
     RETURN v_delivery;
 END;
 $$;

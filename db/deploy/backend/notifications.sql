@@ -348,7 +348,7 @@ BEGIN
                 PERFORM notification_route_settle(v_route_id, 'skipped', 'they had such a mail today');
             WHEN v_kind.is_for_administrators THEN
                 -- Where they are reached only the worker knows.
-                PERFORM job_defer('notifications', 'notification_deliver');
+                PERFORM job_defer_once('notifications', 'notification_deliver');
             ELSE
                 PERFORM notification_mail(p_kind, ARRAY[v_route_id], v_account.email, p_payload, p_user_id);
         END CASE;

@@ -1,5 +1,5 @@
 -- Deploy galaxy-backend:worker/jobs to pg
--- requires: backend/jobs
+-- requires: backend/queue_wake
 
 -- Why: Procrastinate leaves two things to us: the jobs of a worker that died, which stay "doing" for ever, and those that are
 -- done with. Its times are the server's own, so these functions do not ask backend.now().
@@ -69,5 +69,49 @@ END;
 $$;
 COMMENT ON FUNCTION worker.jobs_purge(integer) IS
     'Deletes at most so many jobs that ended over a day ago; returns how many. Raises nothing of its own.';
+
+CREATE FUNCTION worker.queue_wake() RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN pg_try_advisory_lock(queue_awake_key());
+END;
+$$;
+COMMENT ON FUNCTION worker.queue_wake() IS
+    'Makes this connection the one that looks for new jobs, so that who defers them need not notify; false where another one is. Raises nothing of its own.';
+
+CREATE FUNCTION worker.queue_sleep() RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM pg_advisory_unlock(queue_awake_key());
+END;
+$$;
+COMMENT ON FUNCTION worker.queue_sleep() IS
+    'From now on who defers a job notifies again. Announce once more after it, before sleeping. Raises nothing of its own.';
+
+-- Why the numbers are compared and not only the newest: a job that commits late has a lower number than others before it.
+CREATE FUNCTION worker.queue_announce(p_seen jsonb) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, procrastinate, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_waiting jsonb;
+    v_queue text;
+BEGIN
+    SELECT coalesce(jsonb_object_agg(q.queue_name, jsonb_build_array(q.newest, q.count)), '{}') INTO v_waiting
+      FROM (SELECT j.queue_name, max(j.id) AS newest, count(*) AS count
+              FROM procrastinate_jobs AS j WHERE j.status = 'todo' GROUP BY j.queue_name) AS q;
+    FOR v_queue IN SELECT w.key FROM jsonb_each(v_waiting) AS w WHERE w.value IS DISTINCT FROM p_seen -> w.key LOOP
+        -- What Procrastinate's workers listen to.
+        PERFORM pg_notify('procrastinate_queue_v1#' || v_queue, '{"type": "job_inserted"}');
+    END LOOP;
+    RETURN v_waiting;
+END;
+$$;
+COMMENT ON FUNCTION worker.queue_announce(jsonb) IS
+    'Notifies the workers of each queue whose waiting jobs are others than those seen; returns the newest and the number of each queue''s, to be seen next time. Raises nothing of its own.';
 
 COMMIT;

@@ -8,7 +8,10 @@ DECLARE
 BEGIN
     FOREACH v_signature IN ARRAY ARRAY[
         'worker.jobs_rescue(integer)',
-        'worker.jobs_purge(integer)'
+        'worker.jobs_purge(integer)',
+        'worker.queue_announce(jsonb)',
+        'worker.queue_sleep()',
+        'worker.queue_wake()'
     ] LOOP
         ASSERT (SELECT p.prosecdef AND p.proowner = 'backend_owner'::regrole
                        AND p.proconfig[1] ~ '^search_path=backend, (procrastinate, )?pg_catalog, pg_temp$'
