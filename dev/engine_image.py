@@ -1,7 +1,7 @@
-"""Build the image of the development engine, `dev-engine:<version>`:
+"""Build the image of the development engine, `dev-engine:<version>`, by dev/engine/Dockerfile:
 
-    python -m dev.engine_image                      # by dev/engine/Dockerfile
-    python -m dev.engine_image --without-registry   # of this machine's own Python: nothing is downloaded
+    python -m dev.engine_image                      # on the Python that the Dockerfile names
+    python -m dev.engine_image --without-registry   # on this machine's own Python: nothing is downloaded
 
 The daemon is the one of DOCKER_HOST, else of this machine.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import io
 import os
 import re
@@ -21,15 +22,63 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import docker
-from docker.errors import APIError, DockerException
+import requests
+from docker.errors import APIError, BuildError, DockerException, ImageNotFound
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGE = "dev-engine"
 VERSION = "1.0.0"
-_HOME = "/opt/galaxy"
-_USER = "65532:65532"
+BASE = "dev-engine-python"
+_DOCKERFILE = "dev/engine/Dockerfile"
+_PYTHON = "/usr/local/bin/python"
 # Of the standard library, what no server needs.
-_LEFT_OUT = {"test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "site-packages", "dist-packages"}
+_LEFT_OUT = re.compile(
+    r"test|tests|idlelib|tkinter|turtledemo|ensurepip|lib2to3|distutils|pydoc_data|site-packages|dist-packages|config-.*"
+    r"|.*\.opt-[12]\.pyc|(_tkinter|_sqlite3|_test.*|_ctypes_test|_xx.*|xx.*|_curses.*|readline|_?gdbm|_dbm|nis)\..*\.so"
+)
+
+
+class _Tree:
+    """A tar that grows file by file, each with the directories that it is in; the same files make the same bytes."""
+
+    def __init__(self) -> None:
+        self._content = io.BytesIO()
+        self._tar = tarfile.open(fileobj=self._content, mode="w")  # noqa: SIM115  # closed by bytes()
+        self._added: set[str] = set()
+
+    def directory(self, path: Path) -> None:
+        if str(path) in ("/", ".") or str(path) in self._added:
+            return
+        self.directory(path.parent)
+        entry = self._entry(path)
+        # Whoever it belongs to on this machine, here everybody may read it.
+        entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+        self._tar.addfile(entry)
+
+    def file(self, source: Path, target: Path) -> None:
+        if str(target) in self._added:
+            return
+        self.directory(target.parent)
+        entry = self._entry(target)
+        found = source.stat()
+        # Python believes what it has compiled while the time of the source is the same.
+        entry.size, entry.mtime, entry.mode = found.st_size, int(found.st_mtime), 0o755
+        with source.open("rb") as opened:
+            self._tar.addfile(entry, opened)
+
+    def link(self, path: Path, target: Path) -> None:
+        self.directory(path.parent)
+        entry = self._entry(path)
+        entry.type, entry.linkname = tarfile.SYMTYPE, str(target)
+        self._tar.addfile(entry)
+
+    def bytes(self) -> bytes:
+        self._tar.close()
+        return self._content.getvalue()
+
+    def _entry(self, path: Path) -> tarfile.TarInfo:
+        self._added.add(str(path))
+        return tarfile.TarInfo(str(path).lstrip("/"))
 
 
 def _libraries(*programs: Path) -> Iterator[Path]:
@@ -38,83 +87,82 @@ def _libraries(*programs: Path) -> Iterator[Path]:
     yield from (Path(path) for path in sorted(set(re.findall(r"(/\S+) \(0x", told))))
 
 
-def _python_files(interpreter: Path) -> Iterator[Path]:
-    library = Path(sysconfig.get_paths()["stdlib"])
-    extensions = sorted((library / "lib-dynload").glob("*.so"))
-    yield interpreter
-    yield from _libraries(interpreter, *extensions)
-    for directory, names, files in os.walk(library):
-        names[:] = sorted(name for name in names if name not in _LEFT_OUT and not name.startswith("config-"))
-        yield from (Path(directory) / name for name in sorted(files))
-
-
-def _root_file_system(interpreter: Path) -> bytes:
-    """Return a tar of all that the engine needs to run: Python where it is on this machine, and the engine."""
-    content = io.BytesIO()
-    added: set[str] = set()
-    with tarfile.open(fileobj=content, mode="w") as tar:
-
-        def directory(path: Path) -> None:
-            if str(path) == "/" or str(path) in added:
-                return
-            directory(path.parent)
-            added.add(str(path))
-            entry = tarfile.TarInfo(str(path).lstrip("/"))
-            # Whoever it belongs to on this machine, here everybody may read it.
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-            tar.addfile(entry)
-
-        def file(source: Path, target: Path) -> None:
-            if str(target) in added:
-                return
-            directory(target.parent)
-            added.add(str(target))
-            entry = tarfile.TarInfo(str(target).lstrip("/"))
-            found = source.stat()
-            entry.size, entry.mtime, entry.mode = found.st_size, int(found.st_mtime), 0o755
-            with source.open("rb") as opened:
-                tar.addfile(entry, opened)
-
-        for path in _python_files(interpreter):
-            file(path, path)
-        file(ROOT / "dev" / "__init__.py", Path(_HOME) / "dev" / "__init__.py")
-        for path in sorted((ROOT / "dev" / "engine").glob("*.py")):
-            file(path, Path(_HOME) / "dev" / "engine" / path.name)
-        directory(Path("/tmp"))  # noqa: S108  # of the container
-    return content.getvalue()
-
-
-def make_without_registry(client: docker.DockerClient, version: str = VERSION) -> str:
-    """Make the image of this machine's Python and return its reference. Raises docker.errors.DockerException."""
+def _python() -> bytes:
+    """Return a tar of this machine's Python, where it is here and by the name that the Dockerfile calls it."""
     interpreter = Path(sys.executable).resolve()
-    command = f'["{interpreter}", "-m", "dev.engine"]'
-    changes = [f"CMD {command}", f"WORKDIR {_HOME}", f"USER {_USER}", "ENV PYTHONUNBUFFERED=1", "EXPOSE 8080"]
+    library = Path(sysconfig.get_paths()["stdlib"])
+    tree = _Tree()
+    tree.file(interpreter, interpreter)
+    extensions = []
+    for parent, directories, files in os.walk(library):
+        directories[:] = sorted(name for name in directories if not _LEFT_OUT.fullmatch(name))
+        for path in (Path(parent) / name for name in sorted(files) if not _LEFT_OUT.fullmatch(name)):
+            tree.file(path, path)
+            if path.suffix == ".so":
+                extensions.append(path)
+    for path in _libraries(interpreter, *extensions):
+        tree.file(path, path)
+    if str(interpreter) != _PYTHON:
+        tree.link(Path(_PYTHON), interpreter)
+    tree.directory(Path("/tmp"))  # noqa: S108  # of the container
+    return tree.bytes()
+
+
+def _base(client: docker.DockerClient) -> str:
+    """Return the reference of an image of this machine's Python; it is made where there is none of the same files."""
+    content = _python()
+    tag = hashlib.sha256(content).hexdigest()[:16]
+    try:
+        client.images.get(f"{BASE}:{tag}")
+    except ImageNotFound:
+        path = f"ENV PATH={Path(_PYTHON).parent}:/usr/bin:/bin"
+        client.api.import_image_from_data(content, repository=BASE, tag=tag, changes=[path])
+    return f"{BASE}:{tag}"
+
+
+def build(client: docker.DockerClient, version: str = VERSION, *, without_registry: bool = False) -> str:
+    """Build the image, or find that it is there, and return its reference. Raises docker.errors.DockerException."""
+    context = _Tree()
+    sources = [ROOT / "dev" / "__init__.py", *sorted((ROOT / "dev" / "engine").glob("*.py"))]
+    for path in (ROOT / _DOCKERFILE, *sources):
+        context.file(path, path.relative_to(ROOT))
     reference = f"{IMAGE}:{version}"
-    former = {image.id or "" for image in client.images.list(name=reference)}
-    client.api.import_image_from_data(_root_file_system(interpreter), repository=IMAGE, tag=version, changes=changes)
-    for image_id in former - {client.images.get(reference).id}:
-        # It has no name any more; one that a container was made of is kept.
-        with contextlib.suppress(APIError):
-            client.images.remove(image_id)
+    base = _base(client) if without_registry else None
+    former = [*client.images.list(name=reference), *client.images.list(name=BASE)]
+    image, _ = client.images.build(
+        fileobj=io.BytesIO(context.bytes()),
+        custom_context=True,
+        dockerfile=_DOCKERFILE,
+        buildargs={} if base is None else {"BASE": base},
+        tag=reference,
+        rm=True,
+        forcerm=True,
+    )
+    for other in former:
+        # What another has taken the place of; one that a container was made of is kept.
+        if other.id != image.id and base not in other.tags:
+            with contextlib.suppress(APIError):
+                client.images.remove(other.id or "")
     return reference
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Build the image of the development engine.")
     parser.add_argument("--version", default=VERSION, help=f"its tag ({VERSION})")
-    parser.add_argument("--without-registry", action="store_true", help="of this machine's Python, instead of the Dockerfile")
+    parser.add_argument("--without-registry", action="store_true", help="on this machine's Python, instead of a downloaded one")
     given = parser.parse_args()
-    if not given.without_registry:
-        command = ["docker", "build", "--tag", f"{IMAGE}:{given.version}", "--file", "dev/engine/Dockerfile", "."]
-        return subprocess.run(command, cwd=ROOT, check=False).returncode
     try:
         client = docker.from_env()
         try:
-            print(f"made: {make_without_registry(client, given.version)}")
+            print(f"built: {build(client, given.version, without_registry=given.without_registry)}")
         finally:
             client.close()
-    except DockerException as error:
-        print(f"not made: {error}", file=sys.stderr)
+    except BuildError as error:
+        said = "".join(str(step.get("stream") or step.get("error") or "") for step in error.build_log)
+        print(f"{said}not built: {error}", file=sys.stderr)
+        return 1
+    except (DockerException, requests.RequestException) as error:
+        print(f"not built: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -6021,6 +6021,23 @@ CREATE FUNCTION backend.retry_after(p_attempts integer) RETURNS interval
 
 COMMENT ON FUNCTION backend.retry_after(p_attempts integer) IS 'How long to wait after so many attempts that failed: 5 s, 20 s, 80 s, … to an hour, and up to half less.';
 
+CREATE FUNCTION backend.runtime_failure_tell(p_runtime backend.runtime_records, p_kind text, p_error text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM notification_submit(
+        'runtime.' || p_kind, p_runtime.game_id || ':' || p_runtime.generation, NULL,
+        jsonb_build_object('game_id', p_runtime.game_id) || CASE p_kind
+            WHEN 'image_pull_failed' THEN jsonb_build_object('image_ref', p_runtime.image_ref)
+            WHEN 'start_config_invalid' THEN jsonb_build_object('reason', coalesce(nullif(left(p_error, 500), ''), 'not told'))
+            ELSE '{}'
+        END);
+END;
+$$;
+
+COMMENT ON FUNCTION backend.runtime_failure_tell(p_runtime backend.runtime_records, p_kind text, p_error text) IS 'Tells the administrators, once for each generation, that an engine could not be started; p_kind: image_pull_failed, container_start_failed, start_config_invalid.';
+
 CREATE FUNCTION backend.runtime_health_note(p_game_id uuid, p_is_healthy boolean, p_details text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -6136,15 +6153,24 @@ COMMENT ON TABLE backend.runtime_operation_log IS 'Everything that was done to a
 CREATE FUNCTION backend.runtime_operation_done(p_runtime backend.runtime_records, p_operation text, p_error text DEFAULT NULL::text) RETURNS void
     LANGUAGE sql
     BEGIN ATOMIC
- INSERT INTO backend.runtime_operation_log (game_id, operation, generation, lease_number, finished_at, outcome, error)
-   VALUES ((runtime_operation_done.p_runtime).game_id, runtime_operation_done.p_operation, (runtime_operation_done.p_runtime).generation, (runtime_operation_done.p_runtime).lease_number, backend.now(),
-         CASE
-             WHEN (runtime_operation_done.p_error IS NULL) THEN 'done'::text
-             ELSE 'failed'::text
-         END, "left"(runtime_operation_done.p_error, 1000));
+ INSERT INTO backend.runtime_operation_log (game_id, operation, generation, lease_number, finished_at, outcome, error)  SELECT (runtime_operation_done.p_runtime).game_id AS game_id,
+             runtime_operation_done.p_operation AS p_operation,
+             (runtime_operation_done.p_runtime).generation AS generation,
+             (runtime_operation_done.p_runtime).lease_number AS lease_number,
+             backend.now() AS now,
+                 CASE
+                     WHEN (runtime_operation_done.p_error IS NULL) THEN 'done'::text
+                     ELSE 'failed'::text
+                 END AS "case",
+             "left"(runtime_operation_done.p_error, 1000) AS "left"
+           WHERE ((runtime_operation_done.p_error IS NULL) OR (ROW(runtime_operation_done.p_operation, (runtime_operation_done.p_runtime).generation, "left"(runtime_operation_done.p_error, 1000)) IS DISTINCT FROM ( SELECT ROW(l.operation, l.generation, l.error) AS "row"
+                    FROM backend.runtime_operation_log l
+                   WHERE (l.game_id = (runtime_operation_done.p_runtime).game_id)
+                   ORDER BY l.operation_id DESC
+                  LIMIT 1)));
 END;
 
-COMMENT ON FUNCTION backend.runtime_operation_done(p_runtime backend.runtime_records, p_operation text, p_error text) IS 'Something was done to an engine without a lease; p_error is why it failed, null if it did not.';
+COMMENT ON FUNCTION backend.runtime_operation_done(p_runtime backend.runtime_records, p_operation text, p_error text) IS 'Something was done to an engine at once; p_error is why it failed, null if it did not. What fails again and again in the same way is written down once.';
 
 CREATE FUNCTION backend.runtime_operation_end(p_game_id uuid, p_lease_number bigint, p_outcome text, p_error text) RETURNS void
     LANGUAGE sql
@@ -7446,12 +7472,12 @@ DECLARE
 BEGIN
     -- How an engine answered last is kept, however long ago that was.
     DELETE FROM runtime_health_snapshots AS h
-     WHERE h.snapshot_id IN (
+     WHERE h.snapshot_id = ANY (ARRAY(
          SELECT o.snapshot_id FROM runtime_health_snapshots AS o
           WHERE o.created_at <= backend.now() - interval '30 days'
             AND EXISTS (SELECT FROM runtime_health_snapshots AS n WHERE n.game_id = o.game_id AND n.snapshot_id > o.snapshot_id)
           ORDER BY o.created_at LIMIT p_limit
-            FOR UPDATE SKIP LOCKED);
+            FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 END;
@@ -7533,18 +7559,25 @@ $$;
 
 COMMENT ON FUNCTION worker.runtime_logs_store(p_game_id uuid, p_content text, p_error text) IS 'The tail of an engine''s log, or why there is none: then what was stored before is kept. False when nobody asked for it. Raises nothing of its own.';
 
-CREATE FUNCTION worker.runtime_moved(p_game_id uuid, p_generation integer, p_endpoint text) RETURNS boolean
+CREATE FUNCTION worker.runtime_moved(p_game_id uuid, p_lease_number bigint, p_container_id text, p_endpoint text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
+DECLARE
+    v_runtime runtime_records%ROWTYPE := runtime_held(p_game_id, p_lease_number);
 BEGIN
-    UPDATE runtime_records AS r SET endpoint = p_endpoint, last_observed_at = backend.now()
-     WHERE r.game_id = p_game_id AND r.generation = p_generation AND r.wanted = 'running';
-    RETURN FOUND;
+    IF v_runtime.game_id IS NULL OR v_runtime.wanted <> 'running' THEN
+        RETURN false;
+    END IF;
+    UPDATE runtime_records
+       SET container_id = p_container_id, endpoint = p_endpoint, started_at = backend.now(), last_observed_at = backend.now()
+     WHERE game_id = p_game_id;
+    PERFORM runtime_operation_done(v_runtime, 'start');
+    RETURN true;
 END;
 $$;
 
-COMMENT ON FUNCTION worker.runtime_moved(p_game_id uuid, p_generation integer, p_endpoint text) IS 'The engine of a generation is reached there now. False when it is not the one that is wanted. Raises nothing of its own.';
+COMMENT ON FUNCTION worker.runtime_moved(p_game_id uuid, p_lease_number bigint, p_container_id text, p_endpoint text) IS 'Whoever has the lease has started the engine again over its state, and reaches it there now. False when the lease is not the newest. Raises nothing of its own.';
 
 CREATE FUNCTION worker.runtime_observed(p_game_id uuid, p_generation integer, p_container_id text, p_endpoint text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -7625,7 +7658,7 @@ BEGIN
     UPDATE runtime_records AS r
        SET lease_number = r.lease_number + 1, lease_until = backend.now() + make_interval(secs => p_lease_seconds),
            next_attempt_at = backend.now() + make_interval(secs => p_lease_seconds)
-     WHERE r.game_id = p_game_id AND v_game.status IN ('starting', 'running', 'paused') AND r.wanted = 'running' AND r.status = 'starting'
+     WHERE r.game_id = p_game_id AND v_game.status IN ('starting', 'running', 'paused', 'finished') AND r.wanted = 'running' AND r.status = 'starting'
        AND (r.lease_until IS NULL OR is_over(r.lease_until))
     RETURNING * INTO v_runtime;
     IF v_runtime.game_id IS NULL THEN
@@ -7651,7 +7684,6 @@ CREATE FUNCTION worker.runtime_start_failed(p_game_id uuid, p_lease_number bigin
 DECLARE
     v_runtime runtime_records%ROWTYPE := runtime_held(p_game_id, p_lease_number);
     v_game games%ROWTYPE;
-    v_payload jsonb;
 BEGIN
     SELECT * INTO v_game FROM games WHERE game_id = p_game_id;
     IF v_runtime.game_id IS NULL OR v_runtime.status <> 'starting' OR v_runtime.wanted <> 'running' THEN
@@ -7673,12 +7705,7 @@ BEGIN
             PERFORM game_transition(v_game, 'engine-unreachable', 'job', p_lease_number::text, 'engine_unreachable');
         END IF;
     END IF;
-    v_payload := jsonb_build_object('game_id', p_game_id) || CASE p_kind
-        WHEN 'image_pull_failed' THEN jsonb_build_object('image_ref', v_runtime.image_ref)
-        WHEN 'start_config_invalid' THEN jsonb_build_object('reason', coalesce(nullif(left(p_error, 500), ''), 'not told'))
-        ELSE '{}'
-    END;
-    PERFORM notification_submit('runtime.' || p_kind, p_game_id || ':' || v_runtime.generation, NULL, v_payload);
+    PERFORM runtime_failure_tell(v_runtime, p_kind, p_error);
     RETURN true;
 END;
 $$;
@@ -7747,17 +7774,15 @@ BEGIN
     END IF;
     PERFORM runtime_health_note(p_game_id, false, coalesce(p_error, p_kind));
     IF p_kind = 'does_not_answer' THEN
-        -- Once may be chance. Twice, it is replaced; if that does not help, not again for an hour.
-        IF v_runtime.unwell_since + make_interval(secs => p_patience_seconds) <= backend.now()
-           AND (v_runtime.replaced_at IS NULL OR is_over(v_runtime.replaced_at + interval '1 hour'))
-           AND v_game.status IN ('running', 'paused')
-        THEN
+        -- Once may be chance. Twice, it is replaced; if that does not help, the game pauses, and it is replaced again each hour.
+        IF v_runtime.unwell_since IS NULL OR NOT is_over(v_runtime.unwell_since + make_interval(secs => p_patience_seconds)) THEN
+            UPDATE runtime_records SET unwell_since = coalesce(unwell_since, backend.now()) WHERE game_id = p_game_id;
+            RETURN 'noted';
+        ELSIF v_runtime.replaced_at IS NULL OR is_over(v_runtime.replaced_at + interval '1 hour') THEN
             UPDATE runtime_records SET replaced_at = backend.now(), unwell_since = NULL WHERE game_id = p_game_id;
             PERFORM runtime_restart(p_game_id, 'restart');
             RETURN 'replaced';
         END IF;
-        UPDATE runtime_records SET unwell_since = coalesce(unwell_since, backend.now()) WHERE game_id = p_game_id;
-        RETURN 'noted';
     END IF;
     UPDATE runtime_records
        SET status = CASE WHEN p_kind = 'is_gone' THEN 'stopped' WHEN status IN ('running', 'generating') THEN 'engine_unreachable' ELSE status END,
@@ -7769,16 +7794,15 @@ BEGIN
             v_game, CASE p_kind WHEN 'is_gone' THEN 'container-gone' ELSE 'engine-unreachable' END, 'job', NULL,
             CASE p_kind WHEN 'is_gone' THEN 'container_gone' ELSE 'engine_unreachable' END);
     END IF;
-    IF p_kind = 'does_not_start' THEN
-        PERFORM runtime_operation_done(v_runtime, 'start', p_error);
-        PERFORM notification_submit(
-            'runtime.container_start_failed', p_game_id || ':' || v_runtime.generation, NULL, jsonb_build_object('game_id', p_game_id));
+    IF p_kind NOT IN ('does_not_answer', 'is_gone') THEN
+        PERFORM runtime_operation_done(v_runtime, 'start', concat_ws(': ', p_kind, p_error));
+        PERFORM runtime_failure_tell(v_runtime, p_kind, p_error);
     END IF;
     RETURN 'paused';
 END;
 $$;
 
-COMMENT ON FUNCTION worker.runtime_unwell(p_game_id uuid, p_generation integer, p_kind text, p_error text, p_patience_seconds double precision) IS 'The engine of a generation is not as it should be. p_kind: does_not_answer (noted, and replaced if that is so again after p_patience_seconds), does_not_start, is_gone (the game pauses). Returns what was done; superseded where it is not the one that is wanted, or somebody works on it. Raises nothing of its own.';
+COMMENT ON FUNCTION worker.runtime_unwell(p_game_id uuid, p_generation integer, p_kind text, p_error text, p_patience_seconds double precision) IS 'The engine of a generation is not as it should be. p_kind: does_not_answer (noted; replaced if that is so again after p_patience_seconds; if that has not helped, the game pauses), is_gone, or why it cannot be started, as with runtime_start_failed (the game pauses). Returns what was done; superseded where it is not the one that is wanted, or somebody works on it. Raises nothing of its own.';
 
 CREATE FUNCTION worker.runtime_was_started(p_game_id uuid, p_generation integer) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -7801,7 +7825,7 @@ $$;
 
 COMMENT ON FUNCTION worker.runtime_was_started(p_game_id uuid, p_generation integer) IS 'The reconciler found that the engine had ended, and started it. False when it is not of that generation, or somebody works on it. Raises nothing of its own.';
 
-CREATE FUNCTION worker.runtimes_list() RETURNS TABLE(game_id uuid, wanted text, status text, generation integer, engine_version text, image_ref text, container_id text, endpoint text, is_leased boolean)
+CREATE FUNCTION worker.runtimes_list(p_game_id uuid) RETURNS TABLE(game_id uuid, wanted text, status text, generation integer, engine_version text, image_ref text, container_id text, endpoint text, is_leased boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
@@ -7809,11 +7833,11 @@ BEGIN
     RETURN QUERY
     SELECT r.game_id, r.wanted, r.status, r.generation, r.engine_version, r.image_ref, r.container_id, r.endpoint,
            r.lease_until IS NOT NULL AND NOT is_over(r.lease_until)
-      FROM runtime_records AS r WHERE r.status <> 'removed' ORDER BY r.game_id;
+      FROM runtime_records AS r WHERE r.status <> 'removed' AND (p_game_id IS NULL OR r.game_id = p_game_id) ORDER BY r.game_id;
 END;
 $$;
 
-COMMENT ON FUNCTION worker.runtimes_list() IS 'Every engine that is recorded, for the reconciler. Raises nothing of its own.';
+COMMENT ON FUNCTION worker.runtimes_list(p_game_id uuid) IS 'Every engine that is recorded, or a game''s, for the reconciler. Raises nothing of its own.';
 
 CREATE FUNCTION worker.runtimes_unsettled_defer(p_limit integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -10091,6 +10115,8 @@ REVOKE ALL ON FUNCTION backend.request_id() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.retry_after(p_attempts integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.runtime_failure_tell(p_runtime backend.runtime_records, p_kind text, p_error text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.runtime_health_note(p_game_id uuid, p_is_healthy boolean, p_details text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.runtime_held(p_game_id uuid, p_lease_number bigint) FROM PUBLIC;
@@ -10284,8 +10310,8 @@ GRANT ALL ON FUNCTION worker.runtime_logs_defer(p_limit integer) TO backend_work
 REVOKE ALL ON FUNCTION worker.runtime_logs_store(p_game_id uuid, p_content text, p_error text) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.runtime_logs_store(p_game_id uuid, p_content text, p_error text) TO backend_worker;
 
-REVOKE ALL ON FUNCTION worker.runtime_moved(p_game_id uuid, p_generation integer, p_endpoint text) FROM PUBLIC;
-GRANT ALL ON FUNCTION worker.runtime_moved(p_game_id uuid, p_generation integer, p_endpoint text) TO backend_worker;
+REVOKE ALL ON FUNCTION worker.runtime_moved(p_game_id uuid, p_lease_number bigint, p_container_id text, p_endpoint text) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.runtime_moved(p_game_id uuid, p_lease_number bigint, p_container_id text, p_endpoint text) TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.runtime_observed(p_game_id uuid, p_generation integer, p_container_id text, p_endpoint text) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.runtime_observed(p_game_id uuid, p_generation integer, p_container_id text, p_endpoint text) TO backend_worker;
@@ -10311,8 +10337,8 @@ GRANT ALL ON FUNCTION worker.runtime_unwell(p_game_id uuid, p_generation integer
 REVOKE ALL ON FUNCTION worker.runtime_was_started(p_game_id uuid, p_generation integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.runtime_was_started(p_game_id uuid, p_generation integer) TO backend_worker;
 
-REVOKE ALL ON FUNCTION worker.runtimes_list() FROM PUBLIC;
-GRANT ALL ON FUNCTION worker.runtimes_list() TO backend_worker;
+REVOKE ALL ON FUNCTION worker.runtimes_list(p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.runtimes_list(p_game_id uuid) TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.runtimes_unsettled_defer(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.runtimes_unsettled_defer(p_limit integer) TO backend_worker;

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:worker/runtime
 
 BEGIN;
-SELECT plan(364);
+SELECT plan(368);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -14,8 +14,8 @@ INSERT INTO functions VALUES
     ('turns_defer', ARRAY['integer'], 'integer', 'volatile'), ('turn_claim', ARRAY['uuid', 'integer'], 'setof record', 'volatile'),
     ('turn_report', ARRAY['uuid', 'bigint', 'integer', 'boolean', 'jsonb'], 'text', 'volatile'), ('turn_failed', ARRAY['uuid', 'bigint', 'text', 'text', 'boolean', 'boolean'], 'text', 'volatile'),
     ('runtimes_unsettled_defer', ARRAY['integer'], 'integer', 'volatile'), ('runtime_remove_claim', ARRAY['uuid', 'integer'], 'setof bigint', 'volatile'),
-    ('runtime_removed', ARRAY['uuid', 'bigint'], 'boolean', 'volatile'), ('runtimes_list', '{}', 'setof record', 'stable'), ('runtime_is_wanted', ARRAY['uuid', 'integer'], 'boolean', 'stable'),
-    ('runtime_moved', ARRAY['uuid', 'integer', 'text'], 'boolean', 'volatile'), ('runtime_observed', ARRAY['uuid', 'integer', 'text', 'text'], 'boolean', 'volatile'),
+    ('runtime_removed', ARRAY['uuid', 'bigint'], 'boolean', 'volatile'), ('runtimes_list', ARRAY['uuid'], 'setof record', 'stable'), ('runtime_is_wanted', ARRAY['uuid', 'integer'], 'boolean', 'stable'),
+    ('runtime_moved', ARRAY['uuid', 'bigint', 'text', 'text'], 'boolean', 'volatile'), ('runtime_observed', ARRAY['uuid', 'integer', 'text', 'text'], 'boolean', 'volatile'),
     ('runtime_unwell', ARRAY['uuid', 'integer', 'text', 'text', 'double precision'], 'text', 'volatile'),
     ('runtime_was_started', ARRAY['uuid', 'integer'], 'boolean', 'volatile'), ('runtime_lease_renew', ARRAY['uuid', 'bigint', 'integer'], 'boolean', 'volatile'),
     ('runtime_logs_defer', ARRAY['integer'], 'integer', 'volatile'), ('runtime_logs_store', ARRAY['uuid', 'text', 'text'], 'boolean', 'volatile'),
@@ -332,17 +332,16 @@ SELECT worker.runtime_observed(:'game', 1, 'c1', 'http://e1:8080'), api.game_res
 -- What the reconciler sees.
 SET LOCAL ROLE backend_worker;
 SELECT set_has(
-    'SELECT game_id, wanted, status, generation, engine_version, image_ref, container_id, endpoint FROM worker.runtimes_list()',
+    'SELECT game_id, wanted, status, generation, engine_version, image_ref, container_id, endpoint FROM worker.runtimes_list(NULL)',
     format($$VALUES (%L::uuid, 'running', 'running', 1, '1.2.0', 'galaxy/engine:1.2.0', 'c1', 'http://e1:8080')$$, :'game'), 'it gets every engine that is recorded');
-SELECT is((SELECT count(*) FROM worker.runtimes_list()), 4::bigint, 'those that are stopped too');
+SELECT is((SELECT count(*) FROM worker.runtimes_list(NULL)), 4::bigint, 'those that are stopped too');
+SELECT is((SELECT count(*) FROM worker.runtimes_list(:'game')), 1::bigint, 'or one game''s');
 SELECT is(worker.runtime_is_wanted(:'game', g), w, d)
   FROM (VALUES (1, true, 'an engine that is wanted is told of'), (NULL, true, 'of any generation'), (2, false, 'and not one of another')) AS t(g, w, d);
 SELECT is(worker.runtime_is_wanted(:'nowhere', NULL), false, 'nor of no game');
-SELECT is(worker.runtime_moved(:'game', 1, 'http://e2:8080'), true, 'an engine may be reached elsewhere');
-SELECT is(worker.runtime_moved(:'game', 2, 'http://e3:8080'), false, 'but not one of another generation');
-SELECT is(worker.runtime_moved(:'nowhere', 1, 'http://e3:8080'), false, 'nor of no game');
+SELECT is(worker.runtime_moved(g::uuid, 1, 'c2', 'http://e2:8080'), false, d)
+  FROM (VALUES (:'game', 'who has no lease has started nothing again'), (:'nowhere', 'nor of no game')) AS t(g, d);
 RESET ROLE;
-SELECT is((pg_temp.runtime(:'game')).endpoint, 'http://e2:8080', 'there it is');
 SELECT is(worker.runtime_observed(:'game', 1, 'c9', 'http://e9:8080'), true, 'one that is seen well is written down');
 SELECT results_eq(
     format('SELECT status, container_id, endpoint, last_observed_at FROM pg_temp.runtime(%L)', :'game'), $$VALUES ('running', 'c9', 'http://e9:8080', backend.now())$$, 'as it is');
@@ -390,7 +389,7 @@ SELECT is(worker.runtime_removed(:'starting', :lease), false, 'nor has it remove
 SELECT is(worker.runtime_started(:'starting', :lease + 1, 'x', 'http://x', 0, pg_temp.players(:'starting')), false, 'what is cancelled does not start, whoever says so');
 SELECT is(pg_temp.everything(:'starting'), :'before', 'nothing has changed');
 SELECT is(worker.runtime_observed(:'starting', 1, 'x', 'http://x'), false, 'it is not seen well');
-SELECT is(worker.runtime_moved(:'starting', 1, 'http://x'), false, 'nor anywhere');
+SELECT is(worker.runtime_moved(:'starting', :lease + 1, 'x', 'http://x'), false, 'nor started again');
 SELECT is(pg_temp.start_claim(:'starting'), NULL, 'nor started');
 SELECT is(pg_temp.turn_claim(:'starting'), NULL, 'nor does it compute');
 SELECT pg_temp.advance('60 seconds') \g /dev/null
@@ -400,7 +399,7 @@ SELECT is((SELECT array_agg(DISTINCT priority) FROM procrastinate.procrastinate_
 SELECT pg_temp.remove_claim(:'starting') AS lease \gset
 SET LOCAL ROLE backend_worker;
 SELECT is(worker.runtime_removed(:'starting', :lease), true, 'it is gone');
-SELECT is((SELECT count(*) FROM worker.runtimes_list() WHERE game_id = :'starting'), 0::bigint, 'and not looked for any more');
+SELECT is((SELECT count(*) FROM worker.runtimes_list(:'starting')), 0::bigint, 'and not looked for any more');
 RESET ROLE;
 SELECT results_eq(
     format('SELECT status, container_id, endpoint, lease_until FROM pg_temp.runtime(%L)', :'starting'), $$VALUES ('removed', NULL, NULL, NULL::timestamptz)$$, 'with all that was known of it');
@@ -488,6 +487,11 @@ LANGUAGE sql
 RETURN (SELECT r.lease_number FROM backend.runtime_records AS r WHERE r.game_id = p_game_id);
 SELECT is(pg_temp.asked(:'long'), false, 'the first time nobody has asked before');
 SELECT is(pg_temp.asked(:'long'), true, 'after a worker that died somebody may have');
+SELECT is(worker.runtime_moved(:'long', pg_temp.lease(:'long') - 1, 'c2', 'http://e2:8080'), false, 'who has the lease no more has started nothing again');
+SELECT is(worker.runtime_moved(:'long', pg_temp.lease(:'long'), 'c2', 'http://e2:8080'), true, 'who has it may have');
+SELECT results_eq(
+    format('SELECT container_id, endpoint, status FROM pg_temp.runtime(%L)', :'long'), $$VALUES ('c2', 'http://e2:8080', 'generating')$$, 'there it is, at the same turn');
+SELECT is((SELECT operation FROM backend.runtime_operation_log WHERE game_id = :'long' ORDER BY operation_id DESC LIMIT 1), 'start', 'as is written down');
 SELECT worker.turn_report(:'long', pg_temp.lease(:'long'), 1, false, pg_temp.players(:'long')) \g /dev/null
 SELECT is(pg_temp.asked(:'long'), false, 'a report ends that');
 SELECT worker.turn_failed(:'long', pg_temp.lease(:'long'), 'engine_unreachable', 'x', true) \g /dev/null
@@ -527,7 +531,10 @@ SELECT is(worker.runtime_started(:'long', pg_temp.lease(:'long'), 'c2', 'http://
 SELECT results_eq(
     format('SELECT status, container_id, current_turn, lease_until FROM pg_temp.runtime(%L)', :'long'), $$VALUES ('running', 'c2', 2, NULL::timestamptz)$$, 'and runs');
 SELECT worker.runtime_unwell(:'long', 2, 'does_not_answer', 'silence', 30), pg_temp.advance('30 seconds') \g /dev/null
-SELECT is(worker.runtime_unwell(:'long', 2, 'does_not_answer', 'silence', 30), 'noted', 'one that was never seen well since is not replaced again');
+SELECT is(worker.runtime_unwell(:'long', 2, 'does_not_answer', 'silence', 30), 'paused', 'one that was never seen well since pauses the game');
+SELECT results_eq(
+    format('SELECT g.status, g.status_reason, r.status, r.generation FROM backend.games AS g JOIN backend.runtime_records AS r USING (game_id) WHERE game_id = %L', :'long'),
+    $$VALUES ('paused', 'engine_unreachable', 'engine_unreachable', 2)$$, 'and is not replaced again');
 SELECT pg_temp.advance('1 hour') \g /dev/null
 SELECT is(worker.runtime_unwell(:'long', 2, 'does_not_answer', 'silence', 30), 'replaced', 'for an hour');
 SELECT pg_temp.start_claim(:'long') \g /dev/null
@@ -536,7 +543,7 @@ SELECT results_eq(
     format('SELECT g.status, g.status_reason, r.wanted, r.status FROM backend.games AS g JOIN backend.runtime_records AS r USING (game_id) WHERE game_id = %L', :'long'),
     $$VALUES ('paused', 'engine_unreachable', 'running', 'engine_unreachable')$$, 'pauses the game; another is still wanted');
 SELECT is((SELECT count(*) FROM backend.notifications WHERE kind = 'runtime.container_start_failed' AND payload ->> 'game_id' = :'long'), 1::bigint, 'administrators are told');
-SELECT is(worker.runtime_unwell(:'long', 3, 'does_not_start', 'no room', 30), 'paused', 'one that cannot be started');
+SELECT is(worker.runtime_unwell(:'long', 3, 'container_start_failed', 'no room', 30), 'paused', 'one that cannot be started');
 SELECT is((pg_temp.runtime(:'long')).status, 'engine_unreachable', 'stays so');
 SELECT is((SELECT count(*) FROM backend.notifications WHERE kind = 'runtime.container_start_failed' AND payload ->> 'game_id' = :'long'), 1::bigint, 'of which nobody is told twice');
 SELECT is(worker.runtime_was_started(:'long', 3), true, 'it is started after all');

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
+import json
 import os
 import signal
 import socket
@@ -277,8 +277,6 @@ class Gate:
             target.shutdown(socket.SHUT_RDWR)
 
 
-# docker-py forgets the sockets whose connection is refused.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.skipif(not HOST.startswith("unix://"), reason="the daemon has no socket of this machine")
 def test_a_daemon_that_goes_away_and_comes_back(world: World, game: str, tmp_path: Path) -> None:
     gate = Gate(Path(os.path.relpath(tmp_path)) / "gate" if len(str(tmp_path)) > 90 else tmp_path / "gate")
@@ -311,23 +309,32 @@ def test_a_daemon_that_goes_away_and_comes_back(world: World, game: str, tmp_pat
             await driver.close()
 
     asyncio.run(scenario())
-    gc.collect()
 
 
 # -- workers that die
 
-_WORKER = """
-import asyncio, os, signal, sys
+# It imports once, and for each line forks workers: each does one thing, and dies after so many requests to the daemon.
+_WORKERS = """
+import asyncio, json, os, signal, sys
 import requests
 from app import config
 from workers.runtime.docker_driver import DockerDriver
 from workers.runtime.driver import Spec
 
-game, what, generation, image_ref, left = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5])
-send = requests.Session.send
+async def work(game, what, generation, image_ref):
+    driver = DockerDriver(config.load(os.environ))
+    if what == "start":
+        await driver.start(Spec(game, generation, "1.0.0", image_ref))
+    elif what == "stop":
+        await driver.stop(game, 5)
+    else:
+        await driver.remove(game)
+    await driver.close()
 
-# What is asked of the daemon: it dies after each request that changes something, and after the first of each kind of look.
+# It dies after each request that changes something, and after the first of each kind of look.
+left = 0
 seen = set()
+send = requests.Session.send
 def counted(self, request, **more):
     global left
     answer = send(self, request, **more)
@@ -338,41 +345,66 @@ def counted(self, request, **more):
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
     return answer
-
 requests.Session.send = counted
 
-async def main():
-    driver = DockerDriver(config.load(os.environ))
-    if what == "start":
-        await driver.start(Spec(game, generation, "1.0.0", image_ref))
-    elif what == "stop":
-        await driver.stop(game, 5)
-    else:
-        await driver.remove(game)
-    await driver.close()
-
-asyncio.run(main())
+for line in sys.stdin:
+    children = []
+    for *task, die_at in json.loads(line):
+        children.append(os.fork())
+        if children[-1] == 0:
+            left = die_at
+            asyncio.run(work(*task))
+            os._exit(0)
+    print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]), flush=True)
 """
 
 
-def worker(world: World, game: str, what: str, generation: int, die_at: int) -> bool:
-    """Have a worker do something and die at a step; return whether it came so far."""
-    environment = {
-        "BACKEND_POSTGRES_DSN": "postgresql:///?search_path=backend",
-        "BACKEND_SMTP_HOST": "127.0.0.1",
-        "BACKEND_SMTP_FROM": "noreply@galaxy.example",
-        "BACKEND_GEOIP_DB_PATH": "/nonexistent/geo.mmdb",
-        **world.daemon.environment(world.root, world.stack),
-    }
-    command = [sys.executable, "-c", _WORKER, game, what, str(generation), world.daemon.image_ref, str(die_at)]
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("BACKEND_")}
-    code = subprocess.run(command, cwd=ROOT, env=clean | environment, timeout=120, check=False).returncode
-    assert code in (0, -signal.SIGKILL)
-    return code != 0
+class Workers:
+    """Workers of a platform, in processes of their own."""
+
+    def __init__(self, world: World) -> None:
+        self._image_ref = world.daemon.image_ref
+        environment = {
+            "BACKEND_POSTGRES_DSN": "postgresql:///?search_path=backend",
+            "BACKEND_SMTP_HOST": "127.0.0.1",
+            "BACKEND_SMTP_FROM": "noreply@galaxy.example",
+            "BACKEND_GEOIP_DB_PATH": "/nonexistent/geo.mmdb",
+            **world.daemon.environment(world.root, world.stack),
+        }
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("BACKEND_")}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _WORKERS],
+            cwd=ROOT,
+            env=clean | environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def close(self) -> None:
+        self._process.communicate(timeout=60)
+
+    def do(self, game: str, what: str, generation: int, die_at: int, workers: int = 1) -> bool:
+        """Have workers do something at once, and each die at a step; return whether they came so far."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps([[game, what, generation, self._image_ref, die_at]] * workers) + "\n")
+        self._process.stdin.flush()
+        [code] = set(json.loads(self._process.stdout.readline()))
+        assert code in (0, -signal.SIGKILL)
+        return bool(code)
+
+
+@pytest.fixture
+def workers(world: World) -> Iterator[Workers]:
+    with contextlib.closing(Workers(world)) as made:
+        yield made
 
 
 @pytest.mark.parametrize("what", ["start", "replace", "start again", "stop", "remove"])
-def test_a_worker_that_dies_at_any_request_leaves_what_the_next_one_can_go_on_from(world: World, what: str) -> None:
+def test_a_worker_that_dies_at_any_request_leaves_what_the_next_one_can_go_on_from(
+    world: World, workers: Workers, what: str
+) -> None:
     step = 0
     has_died = True
     while has_died:
@@ -383,7 +415,7 @@ def test_a_worker_that_dies_at_any_request_leaves_what_the_next_one_can_go_on_fr
             world.start(game)
         if what == "start again":
             world.run(lambda driver, game=game: driver.stop(game, 0))  # type: ignore[misc]
-        has_died = worker(world, game, what if what in ("stop", "remove") else "start", generation, step)
+        has_died = workers.do(game, what if what in ("stop", "remove") else "start", generation, step)
         assert len(world.daemon.client.containers.list(all=True, filters={"label": f"galaxy.game_id={game}"})) <= 1
         if what == "stop":
             world.run(lambda driver, game=game: driver.stop(game, 0))  # type: ignore[misc]
@@ -402,14 +434,31 @@ def test_a_worker_that_dies_at_any_request_leaves_what_the_next_one_can_go_on_fr
     assert step > {"start": 7, "replace": 9, "start again": 4, "stop": 3, "remove": 3}[what]
 
 
-def test_workers_that_start_one_game_at_the_same_time_make_one_container(world: World, game: str) -> None:
-    threads = [threading.Thread(target=worker, args=(world, game, "start", 1, 0)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+def test_workers_that_start_one_game_at_the_same_time_make_one_container(world: World, workers: Workers, game: str) -> None:
+    assert not workers.do(game, "start", 1, 0, workers=4)
     assert len(world.daemon.client.containers.list(all=True, filters={"label": f"galaxy.game_id={game}"})) == 1
     assert healthy(world.inspect(game))
+
+
+def test_a_container_whose_network_was_made_anew_is_made_anew(world: World, game: str) -> None:
+    network = f"galaxy-test-{uuid.uuid4().hex[:12]}"
+
+    def start() -> Observed:
+        return world.start(game, BACKEND_DOCKER_NETWORK=network)
+
+    made = world.daemon.client.networks.create(network)
+    try:
+        first = start()
+        world.run(lambda driver: driver.stop(game, 1))
+        # What is stopped keeps no network; by its name there is another.
+        made.remove()
+        made = world.daemon.client.networks.create(network)
+        second = start()
+        assert healthy(second)
+        assert second.container_id != first.container_id
+    finally:
+        world.daemon.remove_containers(world.root)
+        made.remove()
 
 
 def test_closing_a_driver_ends_its_waiting_and_leaves_the_engine(world: World, game: str) -> None:

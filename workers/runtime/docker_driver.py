@@ -28,8 +28,10 @@ from urllib.parse import urlsplit
 import docker
 import requests
 import urllib3
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, DockerException, ImageNotFound, InvalidRepository, NotFound
 from docker.models.containers import Container
+from docker.models.images import Image
+from docker.transport import unixconn
 from docker.types import LogConfig, Mount
 from docker.utils import parse_repository_tag
 
@@ -61,6 +63,23 @@ _CONNECT_TIMEOUT = 1.0
 _TRIES = 8
 _ENGINE_PREFIX = "GALAXY_ENGINE_"
 _RESTART_POLICY: Any = {"Name": "unless-stopped"}
+
+
+class _Connection(unixconn.UnixHTTPConnection):
+    """docker-py's, but for the socket that it leaves open where nobody listens: a daemon may be away for long."""
+
+    def connect(self) -> None:
+        connecting = socket.socket(socket.AF_UNIX)
+        try:
+            connecting.settimeout(self.timeout)
+            connecting.connect(self.unix_socket)
+        except BaseException:
+            connecting.close()
+            raise
+        self.sock = connecting
+
+
+unixconn.UnixHTTPConnection = _Connection  # type: ignore[misc]
 
 
 class DockerDriver(Driver):
@@ -113,8 +132,7 @@ class DockerDriver(Driver):
     def _pull(self, image_ref: str) -> None:
         with self._daemon() as client:
             if self._config.runtime_image_pull_policy != "always":
-                with contextlib.suppress(ImageNotFound):
-                    client.images.get(image_ref)
+                if _image(client, image_ref) is not None:
                     return
                 if self._config.runtime_image_pull_policy == "never":
                     raise ImagePullFailed(f"{image_ref[:200]!r} is not there, and is not to be pulled")
@@ -126,7 +144,7 @@ class DockerDriver(Driver):
                         raise ImagePullFailed(f"{image_ref[:200]!r}: {str(step['error'])[:300]}")
                     if time.monotonic() > until or self._closing.is_set():
                         raise DriverUnavailable(f"{image_ref[:200]!r} is still being pulled")
-            except APIError as error:
+            except (APIError, InvalidRepository) as error:
                 raise ImagePullFailed(f"{image_ref[:200]!r}: {_said(error)}") from error
 
     def _start(self, spec: Spec) -> Observed:
@@ -158,10 +176,11 @@ class DockerDriver(Driver):
         if container is not None and not container.attrs["State"]["Running"]:
             try:
                 container.start()
-            except NotFound:
-                raise
             except APIError as error:
+                # Removed meanwhile, or made for what is not there any more, such as a network: then another is made.
                 self._discard(container)
+                if isinstance(error, NotFound):
+                    return None
                 raise StartFailed(f"the container cannot be started: {_said(error)}") from error
             log.info("engine started", extra={"game_id": spec.game_id, "generation": spec.generation})
         return container
@@ -169,10 +188,9 @@ class DockerDriver(Driver):
     def _create(self, client: docker.DockerClient, spec: Spec) -> Container | None:
         """Return a new container that has not been started; None if another has its name meanwhile."""
         config = self._config
-        try:
-            image = client.images.get(spec.image_ref)
-        except ImageNotFound:
-            raise ImagePullFailed(f"{spec.image_ref[:200]!r} is not there") from None
+        image = _image(client, spec.image_ref)
+        if image is None:
+            raise ImagePullFailed(f"{spec.image_ref[:200]!r} is not there")
         try:
             client.networks.get(self._network)
         except NotFound:
@@ -226,7 +244,8 @@ class DockerDriver(Driver):
         except APIError as error:
             if error.status_code == requests.codes.conflict:
                 return None
-            raise ConfigInvalid(f"there can be no such container: {_said(error)}") from error
+            kind = ConfigInvalid if error.is_client_error() else StartFailed
+            raise kind(f"there can be no such container: {_said(error)}") from error
 
     def _make_state_directory(self, game_id: str, uid: int, gid: int) -> Path:
         directory = self._config.game_state_root / game_id
@@ -386,6 +405,18 @@ def _is_on(client: docker.DockerClient, network: str) -> bool:
     return any(f"/containers/{container_id}/" in mounts for container_id in attached)
 
 
+def _image(client: docker.DockerClient, image_ref: str) -> Image | None:
+    """Return an image that is there; raises ImagePullFailed for a reference that there can be no image of."""
+    try:
+        return client.images.get(image_ref)
+    except ImageNotFound:
+        return None
+    except APIError as error:
+        if not error.is_client_error():
+            raise
+        raise ImagePullFailed(f"{image_ref[:200]!r}: {_said(error)}") from error
+
+
 def _container_name(game_id: str) -> str:
     return f"galaxy-game-{game_id}"
 
@@ -439,6 +470,6 @@ def _listens(endpoint: str) -> bool:
         return False
 
 
-def _said(error: APIError) -> str:
-    told: Any = error.explanation or error
+def _said(error: DockerException) -> str:
+    told: Any = getattr(error, "explanation", None) or error
     return str(told)[:300]

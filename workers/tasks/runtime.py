@@ -51,36 +51,60 @@ _LOG_LINES = 2000
 _LARGEST_LOG = 256 * 1024
 
 
-class RuntimeTasks:
-    """What the job program does with engines, over one driver and one client."""
+class LeaseLost(Exception):
+    """Somebody else works on the engine by now, or may: nothing more is to be done to it."""
 
-    def __init__(self, config: Config, door: Door, driver: Driver, client: EngineClient) -> None:
+
+class RuntimeTasks:
+    """What the job program does with engines, over one driver and one client.
+
+    A lease is for `lease_seconds`; by default it outlasts the two calls that a turn may take, and is taken over no sooner.
+    """
+
+    def __init__(
+        self, config: Config, door: Door, driver: Driver, client: EngineClient, *, lease_seconds: int | None = None
+    ) -> None:
         self._config = config
         self._door = door
         self._driver = driver
         self._client = client
-        # A lease outlasts the two calls that a turn may take, or a start: taken over no sooner than both are over.
-        self._lease_seconds = round(2 * config.engine_call_timeout + config.engine_probe_timeout + 10)
+        self._lease_seconds = lease_seconds or round(2 * config.engine_call_timeout + config.engine_probe_timeout + 10)
 
     @contextlib.asynccontextmanager
     async def _held(self, game_id: str, lease_number: int) -> AsyncIterator[None]:
-        """Keep a lease while something goes on that may take longer, such as the pulling of an image."""
+        """Keep a lease while something goes on that may take longer than it, such as the pulling of an image.
+
+        What goes on is ended by LeaseLost once the lease is another's, or could not be renewed while it lasted.
+        """
+        limit = asyncio.timeout(self._lease_seconds)
 
         async def renew() -> None:
             while True:
                 await asyncio.sleep(self._lease_seconds / 3)
+                asked = asyncio.get_running_loop().time()
                 with contextlib.suppress(psycopg.Error, PoolTimeout):
-                    await self._door.call(
-                        "runtime_lease_renew", game_id=game_id, lease_number=lease_number, lease_seconds=self._lease_seconds
-                    )
+                    is_ours = await self._renewed(game_id, lease_number)
+                    limit.reschedule(asked + self._lease_seconds if is_ours else asked)
 
-        renewing = asyncio.create_task(renew())
         try:
-            yield
-        finally:
-            renewing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await renewing
+            async with limit:
+                renewing = asyncio.create_task(renew())
+                try:
+                    yield
+                finally:
+                    renewing.cancel()
+                    await asyncio.wait([renewing])
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise LeaseLost("the lease is over") from None
+
+    async def _renewed(self, game_id: str, lease_number: int) -> bool:
+        """Renew a lease; return whether it is still ours."""
+        found = await self._door.call(
+            "runtime_lease_renew", game_id=game_id, lease_number=lease_number, lease_seconds=self._lease_seconds
+        )
+        return bool(found[0]["runtime_lease_renew"])
 
     async def start(self, game_id: str) -> None:
         """Start a game's engine and tell it the races, or start it anew over its state.
@@ -94,30 +118,37 @@ class RuntimeTasks:
         spec = Spec(game_id, lease["generation"], lease["engine_version"], lease["image_ref"])
         operation = lease["operation"]
         fields = {"game_id": game_id, "operation": operation, "generation": spec.generation, "lease": lease["lease_number"]}
+        failure: DriverError | EngineError | None = None
         try:
             async with self._held(game_id, lease["lease_number"]):
-                await self._driver.pull(spec.image_ref)
-                observed = await self._driver.start(spec)
-                endpoint = await self._healthy(observed)
-                if operation == "start":
-                    state = await self._initialise(endpoint, game_id, lease["races"])
-                else:
-                    state = await self._client.status(endpoint, game_id)
-        except DriverUnavailable as error:
+                try:
+                    observed = await self._run(spec)
+                    endpoint = await self._healthy(observed)
+                    if operation == "start":
+                        state = await self._initialise(endpoint, game_id, lease["races"])
+                    else:
+                        state = await self._client.status(endpoint, game_id)
+                except DriverUnavailable:
+                    raise
+                except (DriverError, EngineError) as error:
+                    failure = error
+                    # While nobody else can have started another.
+                    if not await self._renewed(game_id, lease["lease_number"]):
+                        raise LeaseLost("the lease is another's") from error
+                    await self._take_away(game_id)
+        except (DriverUnavailable, LeaseLost) as error:
             # It passes: the lease runs out, and the sweep sends another.
             log.warning("engine not started yet", extra={**fields, "error": _text(error)})
             return
-        except (DriverError, EngineError) as error:
+        if failure is not None:
             metrics.runtime_container_ops_total.add(1, {"op": operation, "outcome": "failed"})
-            log.error("engine not started", extra={**fields, "error": _text(error)})
-            # While the lease is ours: after it, somebody may try again.
-            await self._take_away(game_id)
+            log.error("engine not started", extra={**fields, "error": _text(failure)})
             await self._door.call(
                 "runtime_start_failed",
                 game_id=game_id,
                 lease_number=lease["lease_number"],
-                kind=_start_failure(error),
-                error=_text(error),
+                kind=_start_failure(failure),
+                error=_text(failure),
             )
             return
         metrics.runtime_container_ops_total.add(1, {"op": operation, "outcome": "done"})
@@ -131,6 +162,21 @@ class RuntimeTasks:
             players=_players(state),
         )
         log.info("engine started", extra=fields)
+
+    async def _run(self, spec: Spec) -> Observed:
+        """Have an engine run, of an image that is got where there is no container of this generation yet."""
+        observed = await self._driver.inspect(spec.game_id)
+        if (
+            observed is not None
+            and observed.generation > spec.generation
+            and await self._is_wanted(spec.game_id, spec.generation)
+        ):
+            # Whoever started it, the database has forgotten them: it has lost its last commits.
+            await self._take_away(spec.game_id)
+            observed = None
+        if observed is None or observed.generation != spec.generation:
+            await self._driver.pull(spec.image_ref)
+        return await self._driver.start(spec)
 
     async def _healthy(self, observed: Observed) -> str:
         """Wait until an engine that was started says that it is well, and return where it is."""
@@ -162,18 +208,19 @@ class RuntimeTasks:
         is_asked = False
         try:
             async with self._held(game_id, lease["lease_number"]):
-                endpoint, state = await self._status(spec, lease["endpoint"])
+                endpoint, state = await self._status(spec, lease)
                 if state.turn < lease["current_turn"]:
                     raise EngineFailed(f"it is in turn {state.turn}, behind ours, {lease['current_turn']}")
                 if state.turn == lease["current_turn"] and not state.finished and lease["is_outstanding"]:
                     # An earlier attempt may have asked for it, and the engine be at it: to ask again would be another turn.
-                    endpoint, state = await self._asked_before(spec)
+                    await self._driver.stop(game_id, self._config.runtime_stop_grace_period)
+                    endpoint, state = await self._again(spec, lease["lease_number"])
                 if state.turn == lease["current_turn"] and not state.finished:
                     is_asked = True
                     state = await self._client.turn(endpoint, game_id)
                     if state.turn != lease["current_turn"] + 1:
                         raise EngineFailed(f"the turn after {lease['current_turn']} cannot be {state.turn}")
-        except DriverUnavailable as error:
+        except (DriverUnavailable, LeaseLost) as error:
             # It passes: the lease runs out, and the sweep sends another.
             log.warning("turn not computed yet", extra={**fields, "error": _text(error)})
             return
@@ -202,26 +249,29 @@ class RuntimeTasks:
         )
         log.info("turn computed", extra={**fields, "turn": state.turn, "outcome": reported[0]["turn_report"]})
 
-    async def _asked_before(self, spec: Spec) -> tuple[str, State]:
-        """Stop an engine that may be computing, start it again over its state, and return where it is and its state."""
-        await self._driver.stop(spec.game_id, self._config.runtime_stop_grace_period)
-        observed = await self._driver.start(spec)
-        log.warning("engine started again: it may have been asked before", extra={"game_id": spec.game_id})
-        endpoint = await self._healthy(observed)
-        await self._door.call("runtime_moved", game_id=spec.game_id, generation=spec.generation, endpoint=endpoint)
-        return endpoint, await self._client.status(endpoint, spec.game_id)
-
-    async def _status(self, spec: Spec, endpoint: str) -> tuple[str, State]:
-        """Return where the engine is, and its state; one that is not there is started again over its state, once."""
+    async def _status(self, spec: Spec, lease: dict[str, Any]) -> tuple[str, State]:
+        """Return where the engine is, and its state; one that is not there is started again, once."""
         try:
-            return endpoint, await self._client.status(endpoint, spec.game_id)
+            return lease["endpoint"], await self._client.status(lease["endpoint"], spec.game_id)
         except (EngineUnreachable, EngineOfAnotherGame):
             # Gone, or where it was is another's place now.
-            observed = await self._driver.start(spec)
-            log.warning("engine started again", extra={"game_id": spec.game_id})
-        assert observed.endpoint is not None
-        await self._door.call("runtime_moved", game_id=spec.game_id, generation=spec.generation, endpoint=observed.endpoint)
-        return observed.endpoint, await self._client.status(observed.endpoint, spec.game_id)
+            return await self._again(spec, lease["lease_number"])
+
+    async def _again(self, spec: Spec, lease_number: int) -> tuple[str, State]:
+        """Start an engine again over its state, and return where it is, and its state."""
+        observed = await self._run(spec)
+        endpoint = await self._healthy(observed)
+        log.warning("engine started again", extra={"game_id": spec.game_id, "lease": lease_number})
+        moved = await self._door.call(
+            "runtime_moved",
+            game_id=spec.game_id,
+            lease_number=lease_number,
+            container_id=observed.container_id,
+            endpoint=endpoint,
+        )
+        if not moved[0]["runtime_moved"]:
+            raise LeaseLost("the lease is another's")
+        return endpoint, await self._client.status(endpoint, spec.game_id)
 
     async def banish(self, game_id: str) -> None:
         """Tell a game's engine which races are out of play. Raises psycopg.Error; the sweep comes back."""
@@ -235,11 +285,11 @@ class RuntimeTasks:
         trouble: str | None = None
         try:
             async with self._held(game_id, lease["lease_number"]):
-                endpoint, _ = await self._status(spec, lease["endpoint"])
+                endpoint, _ = await self._status(spec, lease)
                 for race in lease["races"]:
                     await self._banish_one(endpoint, race)
                     banished.append(race)
-        except (DriverError, EngineError) as error:
+        except (DriverError, EngineError, LeaseLost) as error:
             trouble = _text(error)
         await self._door.call("banish_report", game_id=game_id, lease_number=lease["lease_number"], races=banished, error=trouble)
         if trouble is not None:
@@ -264,7 +314,7 @@ class RuntimeTasks:
             async with self._held(game_id, claimed[0]["lease_number"]):
                 await self._driver.stop(game_id, self._config.runtime_stop_grace_period)
                 await self._driver.remove(game_id)
-        except DriverError as error:
+        except (DriverError, LeaseLost) as error:
             # The lease runs out, and the sweep sends another.
             metrics.runtime_container_ops_total.add(1, {"op": "remove", "outcome": "failed"})
             log.error("engine not removed", extra={"game_id": game_id, "error": _text(error)})
@@ -292,7 +342,7 @@ class RuntimeTasks:
         except DriverError as error:
             log.warning("engines not listed", extra={"error": _text(error)})
             there = []
-        records = {str(record["game_id"]): record for record in await self._door.call("runtimes_list")}
+        records = {str(record["game_id"]): record for record in await self._door.call("runtimes_list", game_id=None)}
         left = {observed.game_id for observed in there} - {
             game_id for game_id, record in records.items() if (record["wanted"], record["status"]) != ("stopped", "stopped")
         }
@@ -330,8 +380,8 @@ class RuntimeTasks:
 
     async def check(self, game_id: str) -> None:
         """Look at one game's engine as the reconciler does. Raises psycopg.Error; the reconciler comes by."""
-        for record in await self._door.call("runtimes_list"):
-            if str(record["game_id"]) == game_id and _is_to_be_there(record):
+        for record in await self._door.call("runtimes_list", game_id=game_id):
+            if _is_to_be_there(record):
                 await self._reconcile_one(record)
 
     async def logs(self, game_id: str) -> None:
@@ -360,8 +410,7 @@ class RuntimeTasks:
                     return
                 if observed is None and record["status"] in ("running", "generating", "generation_failed"):
                     await self._unwell(spec, "is_gone", "its container is gone")
-                await self._driver.pull(spec.image_ref)
-                observed = await self._driver.start(spec)
+                observed = await self._run(spec)
                 await self._door.call("runtime_was_started", game_id=game_id, generation=spec.generation)
                 metrics.runtime_container_ops_total.add(1, {"op": "start", "outcome": "done"})
                 log.warning("engine started again", extra={"game_id": game_id})
@@ -372,7 +421,9 @@ class RuntimeTasks:
             return
         except DriverError as error:
             metrics.runtime_container_ops_total.add(1, {"op": "start", "outcome": "failed"})
-            await self._unwell(spec, "does_not_start", _text(error))
+            if await self._unwell(spec, _start_failure(error), _text(error)) != "superseded":
+                # The next pass makes it anew: what it was made for may not be there any more.
+                await self._take_away(game_id)
             return
         try:
             assert observed.endpoint is not None
@@ -392,7 +443,7 @@ class RuntimeTasks:
         if not seen[0]["runtime_observed"]:
             await self._take_away_unwanted(game_id)
 
-    async def _unwell(self, spec: Spec, kind: str, error: str) -> None:
+    async def _unwell(self, spec: Spec, kind: str, error: str) -> str:
         metrics.runtime_health_probes_total.add(1, {"outcome": kind})
         told = await self._door.call(
             "runtime_unwell",
@@ -403,8 +454,9 @@ class RuntimeTasks:
             # Less than from one pass to the next, and more than between two workers' passes at one time.
             patience_seconds=self._config.runtime_reconcile_interval / 2,
         )
-        fields = {"game_id": spec.game_id, "kind": kind, "error": error, "outcome": told[0]["runtime_unwell"]}
-        log.warning("engine not well", extra=fields)
+        outcome = str(told[0]["runtime_unwell"])
+        log.warning("engine not well", extra={"game_id": spec.game_id, "kind": kind, "error": error, "outcome": outcome})
+        return outcome
 
     async def _is_wanted(self, game_id: str, generation: int | None = None) -> bool:
         found = await self._door.call("runtime_is_wanted", game_id=game_id, generation=generation)

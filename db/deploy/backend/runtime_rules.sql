@@ -50,11 +50,31 @@ CREATE FUNCTION backend.runtime_operation_done(p_runtime backend.runtime_records
 LANGUAGE sql VOLATILE SECURITY INVOKER
 BEGIN ATOMIC
     INSERT INTO backend.runtime_operation_log (game_id, operation, generation, lease_number, finished_at, outcome, error)
-    VALUES (p_runtime.game_id, p_operation, p_runtime.generation, p_runtime.lease_number, backend.now(),
-            CASE WHEN p_error IS NULL THEN 'done' ELSE 'failed' END, left(p_error, 1000));
+    SELECT p_runtime.game_id, p_operation, p_runtime.generation, p_runtime.lease_number, backend.now(),
+           CASE WHEN p_error IS NULL THEN 'done' ELSE 'failed' END, left(p_error, 1000)
+     WHERE p_error IS NULL OR (p_operation, p_runtime.generation, left(p_error, 1000)) IS DISTINCT FROM (
+        SELECT ROW(l.operation, l.generation, l.error) FROM backend.runtime_operation_log AS l
+         WHERE l.game_id = p_runtime.game_id ORDER BY l.operation_id DESC LIMIT 1);
 END;
 COMMENT ON FUNCTION backend.runtime_operation_done(backend.runtime_records, text, text) IS
-    'Something was done to an engine without a lease; p_error is why it failed, null if it did not.';
+    'Something was done to an engine at once; p_error is why it failed, null if it did not. What fails again and again in the same way is written down once.';
+
+CREATE FUNCTION backend.runtime_failure_tell(p_runtime backend.runtime_records, p_kind text, p_error text) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, procrastinate, pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM notification_submit(
+        'runtime.' || p_kind, p_runtime.game_id || ':' || p_runtime.generation, NULL,
+        jsonb_build_object('game_id', p_runtime.game_id) || CASE p_kind
+            WHEN 'image_pull_failed' THEN jsonb_build_object('image_ref', p_runtime.image_ref)
+            WHEN 'start_config_invalid' THEN jsonb_build_object('reason', coalesce(nullif(left(p_error, 500), ''), 'not told'))
+            ELSE '{}'
+        END);
+END;
+$$;
+COMMENT ON FUNCTION backend.runtime_failure_tell(backend.runtime_records, text, text) IS
+    'Tells the administrators, once for each generation, that an engine could not be started; p_kind: image_pull_failed, container_start_failed, start_config_invalid.';
 
 CREATE FUNCTION backend.runtime_health_note(p_game_id uuid, p_is_healthy boolean, p_details text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER

@@ -20,7 +20,7 @@ BEGIN
     UPDATE runtime_records AS r
        SET lease_number = r.lease_number + 1, lease_until = backend.now() + make_interval(secs => p_lease_seconds),
            next_attempt_at = backend.now() + make_interval(secs => p_lease_seconds)
-     WHERE r.game_id = p_game_id AND v_game.status IN ('starting', 'running', 'paused') AND r.wanted = 'running' AND r.status = 'starting'
+     WHERE r.game_id = p_game_id AND v_game.status IN ('starting', 'running', 'paused', 'finished') AND r.wanted = 'running' AND r.status = 'starting'
        AND (r.lease_until IS NULL OR is_over(r.lease_until))
     RETURNING * INTO v_runtime;
     IF v_runtime.game_id IS NULL THEN
@@ -92,7 +92,6 @@ AS $$
 DECLARE
     v_runtime runtime_records%ROWTYPE := runtime_held(p_game_id, p_lease_number);
     v_game games%ROWTYPE;
-    v_payload jsonb;
 BEGIN
     SELECT * INTO v_game FROM games WHERE game_id = p_game_id;
     IF v_runtime.game_id IS NULL OR v_runtime.status <> 'starting' OR v_runtime.wanted <> 'running' THEN
@@ -114,12 +113,7 @@ BEGIN
             PERFORM game_transition(v_game, 'engine-unreachable', 'job', p_lease_number::text, 'engine_unreachable');
         END IF;
     END IF;
-    v_payload := jsonb_build_object('game_id', p_game_id) || CASE p_kind
-        WHEN 'image_pull_failed' THEN jsonb_build_object('image_ref', v_runtime.image_ref)
-        WHEN 'start_config_invalid' THEN jsonb_build_object('reason', coalesce(nullif(left(p_error, 500), ''), 'not told'))
-        ELSE '{}'
-    END;
-    PERFORM notification_submit('runtime.' || p_kind, p_game_id || ':' || v_runtime.generation, NULL, v_payload);
+    PERFORM runtime_failure_tell(v_runtime, p_kind, p_error);
     RETURN true;
 END;
 $$;
@@ -431,7 +425,7 @@ $$;
 COMMENT ON FUNCTION worker.banishes_defer(integer) IS
     'Puts what engines are still to be told of races out of play into the queue again, where a job was lost or failed; returns how many. Raises nothing of its own.';
 
-CREATE FUNCTION worker.runtimes_list() RETURNS TABLE (
+CREATE FUNCTION worker.runtimes_list(p_game_id uuid) RETURNS TABLE (
     game_id uuid, wanted text, status text, generation integer, engine_version text, image_ref text, container_id text, endpoint text,
     is_leased boolean
 )
@@ -442,10 +436,10 @@ BEGIN
     RETURN QUERY
     SELECT r.game_id, r.wanted, r.status, r.generation, r.engine_version, r.image_ref, r.container_id, r.endpoint,
            r.lease_until IS NOT NULL AND NOT is_over(r.lease_until)
-      FROM runtime_records AS r WHERE r.status <> 'removed' ORDER BY r.game_id;
+      FROM runtime_records AS r WHERE r.status <> 'removed' AND (p_game_id IS NULL OR r.game_id = p_game_id) ORDER BY r.game_id;
 END;
 $$;
-COMMENT ON FUNCTION worker.runtimes_list() IS 'Every engine that is recorded, for the reconciler. Raises nothing of its own.';
+COMMENT ON FUNCTION worker.runtimes_list(uuid) IS 'Every engine that is recorded, or a game''s, for the reconciler. Raises nothing of its own.';
 
 CREATE FUNCTION worker.runtime_is_wanted(p_game_id uuid, p_generation integer) RETURNS boolean
 LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -457,18 +451,25 @@ END;
 $$;
 COMMENT ON FUNCTION worker.runtime_is_wanted(uuid, integer) IS 'Whether this generation of a game''s engine is to run; null for any. Raises nothing of its own.';
 
-CREATE FUNCTION worker.runtime_moved(p_game_id uuid, p_generation integer, p_endpoint text) RETURNS boolean
+CREATE FUNCTION worker.runtime_moved(p_game_id uuid, p_lease_number bigint, p_container_id text, p_endpoint text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = backend, pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_runtime runtime_records%ROWTYPE := runtime_held(p_game_id, p_lease_number);
 BEGIN
-    UPDATE runtime_records AS r SET endpoint = p_endpoint, last_observed_at = backend.now()
-     WHERE r.game_id = p_game_id AND r.generation = p_generation AND r.wanted = 'running';
-    RETURN FOUND;
+    IF v_runtime.game_id IS NULL OR v_runtime.wanted <> 'running' THEN
+        RETURN false;
+    END IF;
+    UPDATE runtime_records
+       SET container_id = p_container_id, endpoint = p_endpoint, started_at = backend.now(), last_observed_at = backend.now()
+     WHERE game_id = p_game_id;
+    PERFORM runtime_operation_done(v_runtime, 'start');
+    RETURN true;
 END;
 $$;
-COMMENT ON FUNCTION worker.runtime_moved(uuid, integer, text) IS
-    'The engine of a generation is reached there now. False when it is not the one that is wanted. Raises nothing of its own.';
+COMMENT ON FUNCTION worker.runtime_moved(uuid, bigint, text, text) IS
+    'Whoever has the lease has started the engine again over its state, and reaches it there now. False when the lease is not the newest. Raises nothing of its own.';
 
 CREATE FUNCTION worker.runtime_observed(p_game_id uuid, p_generation integer, p_container_id text, p_endpoint text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -511,17 +512,15 @@ BEGIN
     END IF;
     PERFORM runtime_health_note(p_game_id, false, coalesce(p_error, p_kind));
     IF p_kind = 'does_not_answer' THEN
-        -- Once may be chance. Twice, it is replaced; if that does not help, not again for an hour.
-        IF v_runtime.unwell_since + make_interval(secs => p_patience_seconds) <= backend.now()
-           AND (v_runtime.replaced_at IS NULL OR is_over(v_runtime.replaced_at + interval '1 hour'))
-           AND v_game.status IN ('running', 'paused')
-        THEN
+        -- Once may be chance. Twice, it is replaced; if that does not help, the game pauses, and it is replaced again each hour.
+        IF v_runtime.unwell_since IS NULL OR NOT is_over(v_runtime.unwell_since + make_interval(secs => p_patience_seconds)) THEN
+            UPDATE runtime_records SET unwell_since = coalesce(unwell_since, backend.now()) WHERE game_id = p_game_id;
+            RETURN 'noted';
+        ELSIF v_runtime.replaced_at IS NULL OR is_over(v_runtime.replaced_at + interval '1 hour') THEN
             UPDATE runtime_records SET replaced_at = backend.now(), unwell_since = NULL WHERE game_id = p_game_id;
             PERFORM runtime_restart(p_game_id, 'restart');
             RETURN 'replaced';
         END IF;
-        UPDATE runtime_records SET unwell_since = coalesce(unwell_since, backend.now()) WHERE game_id = p_game_id;
-        RETURN 'noted';
     END IF;
     UPDATE runtime_records
        SET status = CASE WHEN p_kind = 'is_gone' THEN 'stopped' WHEN status IN ('running', 'generating') THEN 'engine_unreachable' ELSE status END,
@@ -533,16 +532,15 @@ BEGIN
             v_game, CASE p_kind WHEN 'is_gone' THEN 'container-gone' ELSE 'engine-unreachable' END, 'job', NULL,
             CASE p_kind WHEN 'is_gone' THEN 'container_gone' ELSE 'engine_unreachable' END);
     END IF;
-    IF p_kind = 'does_not_start' THEN
-        PERFORM runtime_operation_done(v_runtime, 'start', p_error);
-        PERFORM notification_submit(
-            'runtime.container_start_failed', p_game_id || ':' || v_runtime.generation, NULL, jsonb_build_object('game_id', p_game_id));
+    IF p_kind NOT IN ('does_not_answer', 'is_gone') THEN
+        PERFORM runtime_operation_done(v_runtime, 'start', concat_ws(': ', p_kind, p_error));
+        PERFORM runtime_failure_tell(v_runtime, p_kind, p_error);
     END IF;
     RETURN 'paused';
 END;
 $$;
 COMMENT ON FUNCTION worker.runtime_unwell(uuid, integer, text, text, double precision) IS
-    'The engine of a generation is not as it should be. p_kind: does_not_answer (noted, and replaced if that is so again after p_patience_seconds), does_not_start, is_gone (the game pauses). Returns what was done; superseded where it is not the one that is wanted, or somebody works on it. Raises nothing of its own.';
+    'The engine of a generation is not as it should be. p_kind: does_not_answer (noted; replaced if that is so again after p_patience_seconds; if that has not helped, the game pauses), is_gone, or why it cannot be started, as with runtime_start_failed (the game pauses). Returns what was done; superseded where it is not the one that is wanted, or somebody works on it. Raises nothing of its own.';
 
 CREATE FUNCTION worker.runtime_was_started(p_game_id uuid, p_generation integer) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -637,12 +635,12 @@ DECLARE
 BEGIN
     -- How an engine answered last is kept, however long ago that was.
     DELETE FROM runtime_health_snapshots AS h
-     WHERE h.snapshot_id IN (
+     WHERE h.snapshot_id = ANY (ARRAY(
          SELECT o.snapshot_id FROM runtime_health_snapshots AS o
           WHERE o.created_at <= backend.now() - interval '30 days'
             AND EXISTS (SELECT FROM runtime_health_snapshots AS n WHERE n.game_id = o.game_id AND n.snapshot_id > o.snapshot_id)
           ORDER BY o.created_at LIMIT p_limit
-            FOR UPDATE SKIP LOCKED);
+            FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 END;

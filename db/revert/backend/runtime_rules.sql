@@ -10,6 +10,7 @@ DROP FUNCTION backend.runtime_queue_require();
 DROP FUNCTION backend.runtime_snapshot(uuid, integer, jsonb, bigint);
 DROP FUNCTION backend.runtime_restart(uuid, text, text);
 DROP FUNCTION backend.runtime_health_note(uuid, boolean, text);
+DROP FUNCTION backend.runtime_failure_tell(backend.runtime_records, text, text);
 DROP FUNCTION backend.runtime_operation_done(backend.runtime_records, text, text);
 DROP FUNCTION backend.runtime_operation_begin(backend.runtime_records, text);
 DROP FUNCTION backend.runtime_operation_end(uuid, bigint, text, text);

@@ -12,6 +12,7 @@ BEGIN
         'backend.runtime_operation_end(uuid, bigint, text, text)',
         'backend.runtime_operation_begin(backend.runtime_records, text)',
         'backend.runtime_operation_done(backend.runtime_records, text, text)',
+        'backend.runtime_failure_tell(backend.runtime_records, text, text)',
         'backend.runtime_health_note(uuid, boolean, text)',
         'backend.runtime_restart(uuid, text, text)',
         'backend.runtime_snapshot(uuid, integer, jsonb, bigint)',
