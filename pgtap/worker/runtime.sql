@@ -1,7 +1,7 @@
 -- Test galaxy-backend:worker/runtime
 
 BEGIN;
-SELECT plan(368);
+SELECT plan(372);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -555,6 +555,17 @@ SELECT is(worker.runtime_unwell(:'long', 3, 'is_gone', 'gone', 30), 'paused', 'a
 SELECT results_eq(
     format('SELECT g.status, g.status_reason, r.wanted, r.status, r.container_id FROM backend.games AS g JOIN backend.runtime_records AS r USING (game_id) WHERE game_id = %L', :'long'),
     $$VALUES ('paused', 'container_gone', 'running', 'stopped', NULL)$$, 'is marked, and its game paused');
+
+-- A game that is over keeps its engine, for its reports.
+SELECT pg_temp.made(:'ann', :'bob', 'running') AS over \gset
+UPDATE backend.runtime_records SET turn_requested_at = backend.now() WHERE game_id = :'over';
+SELECT is(worker.turn_report(:'over', pg_temp.turn_claim(:'over'), 1, true, pg_temp.players(:'over')), 'finished', 'a game is over');
+SELECT worker.runtime_unwell(:'over', 1, 'does_not_answer', 'silence', 30), pg_temp.advance('30 seconds') \g /dev/null
+SELECT is(worker.runtime_unwell(:'over', 1, 'does_not_answer', 'silence', 30), 'replaced', 'its engine is replaced like others');
+SELECT is(worker.runtime_started(:'over', pg_temp.start_claim(:'over'), 'c2', 'http://e2:8080', 1, pg_temp.players(:'over')), true, 'and runs again');
+SELECT results_eq(
+    format('SELECT g.status, r.status, r.next_turn_at FROM backend.games AS g JOIN backend.runtime_records AS r USING (game_id) WHERE game_id = %L', :'over'),
+    $$VALUES ('finished', 'running', NULL::timestamptz)$$, 'without turns');
 
 -- Logs.
 SELECT is(worker.runtime_logs_store(:'long', 'x', NULL), false, 'a log that nobody asked for is not stored');
