@@ -124,10 +124,8 @@ class SlowTurn:
         self._connection.close()
 
 
-@pytest.mark.parametrize("is_late", [False, True])
-def test_a_turn_that_outlasts_its_lease_is_computed_once(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch, is_late: bool
-) -> None:
+@pytest.mark.parametrize("ends", ["in time", "late", "late, and answers nothing meanwhile"])
+def test_a_turn_that_outlasts_its_lease_is_computed_once(platform: Platform, monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
     game_id = platform.running()
     owner = platform.db.execute("SELECT owner_user_id::text FROM games WHERE game_id = %s", [game_id]).fetchone()
     assert owner is not None
@@ -151,13 +149,28 @@ def test_a_turn_that_outlasts_its_lease_is_computed_once(
     assert platform.runtime(game_id) == paused
     with pytest.raises(psycopg.Error, match="engine_not_healthy"):
         call(platform.db, "api.game_resume", owner[0], game_id)
-    if not is_late:
+    if ends == "in time":
         begun[0].end()
     platform.recover(1)
     call(platform.db, "api.game_resume", owner[0], game_id)
     call(platform.db, "api.runtime_force_next_turn", ADMIN, game_id)
+    if "nothing" in ends:
+
+        async def deaf(tasks: RuntimeTasks, driver: Driver, client: EngineClient) -> None:
+            async def status(endpoint: str, game: str) -> State:
+                raise EngineTimeout("no answer within 2 s")
+
+            monkeypatch.setattr(client, "status", status)
+            await tasks.turn(game_id)
+
+        platform.forget_jobs()
+        platform.use(deaf)
+        assert platform.runtime(game_id)["game"] == "paused"
+        platform.recover(1)
+        call(platform.db, "api.game_resume", owner[0], game_id)
+        call(platform.db, "api.runtime_force_next_turn", ADMIN, game_id)
     platform.recover(1)
-    if is_late:
+    if ends != "in time":
         begun[0].end()
     platform.is_well(game_id, current_turn=1)
     stored = platform.db.execute("SELECT array_agg(turn ORDER BY turn) FROM game_turns WHERE game_id = %s", [game_id]).fetchone()

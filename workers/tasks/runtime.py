@@ -84,7 +84,8 @@ class RuntimeTasks:
                 asked = asyncio.get_running_loop().time()
                 with contextlib.suppress(psycopg.Error, PoolTimeout):
                     is_ours = await self._renewed(game_id, lease_number)
-                    limit.reschedule(asked + self._lease_seconds if is_ours else asked)
+                    if not limit.expired():
+                        limit.reschedule(asked + self._lease_seconds if is_ours else asked)
 
         try:
             async with limit:
@@ -206,17 +207,19 @@ class RuntimeTasks:
         fields = {"game_id": game_id, "lease": lease["lease_number"]}
         spec = Spec(game_id, lease["generation"], lease["engine_version"], lease["image_ref"])
         is_asked = False
+        # It may be at this turn still, for an earlier attempt: to ask again would be another turn.
+        is_outstanding = bool(lease["is_outstanding"])
         try:
             async with self._held(game_id, lease["lease_number"]):
                 endpoint, state = await self._status(spec, lease)
                 if state.turn < lease["current_turn"]:
                     raise EngineFailed(f"it is in turn {state.turn}, behind ours, {lease['current_turn']}")
-                if state.turn == lease["current_turn"] and not state.finished and lease["is_outstanding"]:
-                    # An earlier attempt may have asked for it, and the engine be at it: to ask again would be another turn.
+                if state.turn == lease["current_turn"] and not state.finished and is_outstanding:
                     await self._driver.stop(game_id, self._config.runtime_stop_grace_period)
+                    is_outstanding = False
                     endpoint, state = await self._again(spec, lease["lease_number"])
                 if state.turn == lease["current_turn"] and not state.finished:
-                    is_asked = True
+                    is_asked = is_outstanding = True
                     state = await self._client.turn(endpoint, game_id)
                     if state.turn != lease["current_turn"] + 1:
                         raise EngineFailed(f"the turn after {lease['current_turn']} cannot be {state.turn}")
@@ -236,7 +239,7 @@ class RuntimeTasks:
                 error=_text(error),
                 # It may be at it still: it is left its time, and stopped before it is asked again.
                 keeps_lease=is_asked and isinstance(error, EngineTimeout),
-                is_outstanding=is_asked and not isinstance(error, EngineRejected),
+                is_outstanding=is_outstanding and not (is_asked and isinstance(error, EngineRejected)),
             )
             return
         reported = await self._door.call(
