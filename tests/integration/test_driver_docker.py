@@ -192,7 +192,9 @@ def test_an_engine_that_ends_at_once_is_no_start_and_is_left_stopped(world: Worl
         world.start(game, image_ref=image_ref)
     observed = world.inspect(game)
     assert observed is not None
-    assert (observed.is_running, observed.exit_code) == (False, code)
+    assert not observed.is_running
+    # Where the daemon had started it again by then, it was killed.
+    assert observed.exit_code in (code, 128 + signal.SIGKILL)
 
 
 def test_an_engine_that_takes_too_much_memory_is_no_start(world: World, game: str) -> None:
