@@ -158,6 +158,9 @@ class OwnDaemon:
             for container in client.containers.list(all=True):
                 container.remove(force=True)
         self.stop()
+        # One that was killed has left its data mounted over themselves, once for each time.
+        while subprocess.run(["umount", "--lazy", self._root / "data"], stderr=subprocess.DEVNULL, check=False).returncode == 0:
+            pass
         shutil.rmtree(self._root, ignore_errors=True)
 
     def _end(self, number: signal.Signals) -> None:
