@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup run test demo reset lock lint format typecheck proto schema config mails bench pgtap
+.PHONY: help setup run test demo reset image lock lint format typecheck proto schema config mails bench pgtap
 
 PY := .venv/bin/python
 # The same on every machine: no address of a package index and no path gets into a lock file.
@@ -23,6 +23,9 @@ run: setup ## Run the whole platform here, with embedded defaults; Ctrl-C stops 
 
 demo: setup ## Play a whole story against what `make run` runs
 	@$(PY) -m dev.demo
+
+image: setup ## Build the image of the development engine; REGISTRY=none makes it of this machine's Python
+	@$(PY) -m dev.engine_image $(if $(filter none,$(REGISTRY)),--without-registry)
 
 reset: setup ## Stop what `make run` runs and forget its data
 	@$(PY) -m dev.run reset

@@ -60,6 +60,8 @@ missing_packages() {
     command -v setpriv >/dev/null || echo util-linux
     command -v git >/dev/null || echo git
     command -v make >/dev/null || echo make
+    # Elsewhere than on CI, what needs a Docker daemon runs where there is one.
+    [ -z "${CI:-}" ] || command -v dockerd >/dev/null || echo docker.io
 }
 
 refuse() { # refuse WHY PACKAGES…
@@ -79,6 +81,7 @@ refuse() { # refuse WHY PACKAGES…
             flatbuffers-compiler) say "  $package: flatc, the compiler of FlatBuffers" ;;
             python3*) say "  $package: Python 3.11 or newer with venv and ensurepip" ;;
             util-linux) say "  $package: setpriv" ;;
+            docker.io) say "  $package: dockerd" ;;
             *) say "  $package" ;;
         esac
     done

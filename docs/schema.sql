@@ -182,7 +182,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION api.admin_game_force_start(p_admin text, p_game_id uuid) IS 'Starts a game with enough members, also out of open enrolment; a job does it. GX401 unauthorized, GX404 game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members.';
+COMMENT ON FUNCTION api.admin_game_force_start(p_admin text, p_game_id uuid) IS 'Starts a game with enough members, also out of open enrolment; a job does it. GX401 unauthorized, GX404 game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members, GX503 runtime_busy.';
 
 CREATE FUNCTION api.admin_game_force_stop(p_admin text, p_game_id uuid) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -303,7 +303,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION api.admin_game_retry_start(p_admin text, p_game_id uuid) IS 'Tries once more to start a game. GX401 unauthorized, GX404 game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members.';
+COMMENT ON FUNCTION api.admin_game_retry_start(p_admin text, p_game_id uuid) IS 'Tries once more to start a game. GX401 unauthorized, GX404 game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members, GX503 runtime_busy.';
 
 CREATE FUNCTION api.admin_game_start(p_admin text, p_game_id uuid) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -314,7 +314,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION api.admin_game_start(p_admin text, p_game_id uuid) IS 'Starts a game; a job does it. GX401 unauthorized, GX404 game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members.';
+COMMENT ON FUNCTION api.admin_game_start(p_admin text, p_game_id uuid) IS 'Starts a game; a job does it. GX401 unauthorized, GX404 game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members, GX503 runtime_busy.';
 
 CREATE FUNCTION api.admin_game_update(p_admin text, p_game_id uuid, p_body jsonb) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1255,7 +1255,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION api.game_retry_start(p_user_id uuid, p_game_id uuid) IS 'Tries once more to start a game. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members.';
+COMMENT ON FUNCTION api.game_retry_start(p_user_id uuid, p_game_id uuid) IS 'Tries once more to start a game. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members, GX503 runtime_busy.';
 
 CREATE FUNCTION api.game_start(p_user_id uuid, p_game_id uuid) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1266,7 +1266,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION api.game_start(p_user_id uuid, p_game_id uuid) IS 'Starts a game; a job does it. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members.';
+COMMENT ON FUNCTION api.game_start(p_user_id uuid, p_game_id uuid) IS 'Starts a game; a job does it. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members, GX503 runtime_busy.';
 
 CREATE FUNCTION api.game_update(p_user_id uuid, p_game_id uuid, p_body jsonb) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2321,6 +2321,9 @@ BEGIN
     IF v_runtime.turn_requested_at IS NOT NULL AND NOT v_runtime.skip_next_turn THEN
         PERFORM fail(409, 'turn_in_progress', 'A turn that was due is being computed.');
     END IF;
+    IF v_runtime.turn_requested_at IS NULL THEN
+        PERFORM runtime_queue_require();
+    END IF;
     -- The next scheduled one is skipped. Forced twice before it runs, it is one turn.
     UPDATE runtime_records
        SET turn_requested_at = backend.now(), skip_next_turn = true, next_attempt_at = backend.now() + interval '30 seconds'
@@ -2333,7 +2336,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION api.runtime_force_next_turn(p_admin text, p_game_id uuid) IS 'Computes a turn now and skips the next scheduled one; a job does it. GX401 unauthorized, GX404 game_not_found, GX409 game_not_running, turn_in_progress.';
+COMMENT ON FUNCTION api.runtime_force_next_turn(p_admin text, p_game_id uuid) IS 'Computes a turn now and skips the next scheduled one; a job does it. GX401 unauthorized, GX404 game_not_found, GX409 game_not_running, turn_in_progress, GX503 runtime_busy.';
 
 CREATE FUNCTION api.runtime_get(p_admin text, p_game_id uuid) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -2381,6 +2384,104 @@ END;
 $$;
 
 COMMENT ON FUNCTION api.runtime_list(p_admin text, p_limit integer, p_cursor text) IS 'The engines of all games, newest game first. GX400 invalid_cursor, GX401 unauthorized.';
+
+CREATE FUNCTION api.runtime_logs_get(p_admin text, p_game_id uuid) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_logs runtime_logs%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    SELECT * INTO v_logs FROM runtime_logs WHERE game_id = p_game_id;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'runtime_logs_not_found', 'The log of this engine was not asked for.');
+    END IF;
+    RETURN runtime_logs_json(v_logs)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.runtime_logs_get(p_admin text, p_game_id uuid) IS 'The tail of an engine''s log as it was last fetched. GX401 unauthorized, GX404 runtime_logs_not_found.';
+
+CREATE FUNCTION api.runtime_logs_take(p_admin text, p_game_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_logs runtime_logs%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    -- One asks at a time.
+    PERFORM game_lock(p_game_id);
+    IF NOT EXISTS (SELECT FROM runtime_records AS r WHERE r.game_id = p_game_id) THEN
+        PERFORM fail(404, 'runtime_not_found', 'This game has no engine.');
+    END IF;
+    SELECT * INTO v_logs FROM runtime_logs WHERE game_id = p_game_id;
+    -- Asked again before they have come, it is the same request.
+    IF v_logs.game_id IS NULL OR v_logs.taken_at >= v_logs.requested_at THEN
+        PERFORM runtime_queue_require();
+        INSERT INTO runtime_logs (game_id) VALUES (p_game_id)
+        ON CONFLICT (game_id) DO UPDATE SET requested_at = greatest(backend.now(), runtime_logs.taken_at + interval '1 microsecond')
+        RETURNING * INTO v_logs;
+        PERFORM job_defer('runtime', 'runtime_logs', jsonb_build_object('game_id', p_game_id));
+    END IF;
+    PERFORM audit(p_admin, 'runtime_logs_take', 'game', p_game_id::text, NULL);
+    RETURN runtime_logs_json(v_logs)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.runtime_logs_take(p_admin text, p_game_id uuid) IS 'Asks for the tail of an engine''s log; a job fetches and stores it. GX401 unauthorized, GX404 runtime_not_found, GX503 runtime_busy.';
+
+CREATE FUNCTION api.runtime_patch(p_admin text, p_game_id uuid, p_body jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE;
+    v_runtime runtime_records%ROWTYPE;
+    v_version engine_versions%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    v_game := game_lock(p_game_id);
+    v_runtime := runtime_of_running_game(v_game);
+    -- Held until the engine has it: it is not disabled meanwhile.
+    SELECT * INTO v_version FROM engine_versions WHERE version = p_body ->> 'version' FOR SHARE;
+    IF v_version.version IS NULL THEN
+        PERFORM fail(422, 'engine_version_unavailable', 'There is no such engine version.');
+    ELSIF NOT v_version.enabled THEN
+        PERFORM fail(422, 'engine_version_unavailable', 'This engine version is not enabled.');
+    ELSIF version_series(v_version.version) <> version_series(v_runtime.engine_version) THEN
+        PERFORM fail(422, 'engine_version_incompatible', 'A game that runs stays with its major and minor version.',
+                     jsonb_build_object('engine_version', v_runtime.engine_version));
+    END IF;
+    PERFORM runtime_queue_require();
+    PERFORM runtime_restart(p_game_id, 'patch', v_version.version);
+    UPDATE games SET target_engine_version = v_version.version WHERE game_id = p_game_id RETURNING * INTO v_game;
+    PERFORM audit(p_admin, 'runtime_patch', 'game', p_game_id::text, p_body);
+    RETURN game_json(v_game)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.runtime_patch(p_admin text, p_game_id uuid, p_body jsonb) IS 'Replaces a game''s engine by one of another version of the same major and minor, over the same state; a job does it. GX401 unauthorized, GX404 game_not_found, GX409 game_not_running, invalid_transition, GX422 engine_version_incompatible, engine_version_unavailable, GX503 runtime_busy.';
+
+CREATE FUNCTION api.runtime_restart(p_admin text, p_game_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    v_game := game_lock(p_game_id);
+    PERFORM runtime_of_running_game(v_game);
+    PERFORM runtime_queue_require();
+    PERFORM runtime_restart(p_game_id, 'restart');
+    PERFORM audit(p_admin, 'runtime_restart', 'game', p_game_id::text, NULL);
+    RETURN game_json(v_game)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.runtime_restart(p_admin text, p_game_id uuid) IS 'Replaces a game''s engine by another over the same state; a job does it. GX401 unauthorized, GX404 game_not_found, GX409 game_not_running, invalid_transition, GX503 runtime_busy.';
 
 CREATE FUNCTION api.schema_changes() RETURNS SETOF text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -3862,7 +3963,7 @@ CREATE TABLE backend.engine_versions (
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     CONSTRAINT engine_versions_image_ref_is_plain CHECK ((image_ref ~ '^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}$'::text)),
-    CONSTRAINT engine_versions_version_is_semantic CHECK (((version ~ '^(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$'::text) AND (length(version) <= 64)))
+    CONSTRAINT engine_versions_version_is_semantic CHECK (((version ~ '^(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})(-(0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*)(\.(0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*))*)?$'::text) AND (length(version) <= 64)))
 );
 
 COMMENT ON TABLE backend.engine_versions IS 'Semantic versions of the game engine and the image of each.';
@@ -3875,15 +3976,15 @@ COMMENT ON FUNCTION backend.engine_version_json(p_version backend.engine_version
 
 CREATE FUNCTION backend.version_key(p_version text) RETURNS text
     LANGUAGE sql IMMUTABLE
-    RETURN (((lpad(split_part(split_part(p_version, '-'::text, 1), '.'::text, 1), 9, '0'::text) || lpad(split_part(split_part(p_version, '-'::text, 1), '.'::text, 2), 9, '0'::text)) || lpad(split_part(split_part(p_version, '-'::text, 1), '.'::text, 3), 9, '0'::text)) || CASE WHEN (strpos(p_version, '-'::text) = 0) THEN '~'::text ELSE substr(p_version, (strpos(p_version, '-'::text) + 1)) END);
+    RETURN (((lpad(split_part(split_part(p_version, '-'::text, 1), '.'::text, 1), 9, '0'::text) || lpad(split_part(split_part(p_version, '-'::text, 1), '.'::text, 2), 9, '0'::text)) || lpad(split_part(split_part(p_version, '-'::text, 1), '.'::text, 3), 9, '0'::text)) || CASE WHEN (strpos(p_version, '-'::text) = 0) THEN '~'::text ELSE (SELECT string_agg(((CASE WHEN (i.identifier ~ '^[0-9]+$'::text) THEN ('0'::text || lpad((length(i.identifier))::text, 2, '0'::text)) ELSE '1'::text END || i.identifier) || '!'::text), ''::text ORDER BY i.place) AS string_agg FROM regexp_split_to_table(substr(version_key.p_version, (strpos(version_key.p_version, '-'::text) + 1)), '\.'::text) WITH ORDINALITY i(identifier, place)) END);
 
 COMMENT ON FUNCTION backend.version_key(p_version text) IS 'A text that sorts, in the C collation, as semantic versions do.';
 
 CREATE FUNCTION backend.engine_version_newest() RETURNS text
     LANGUAGE sql STABLE
-    RETURN (SELECT v.version FROM backend.engine_versions v WHERE v.enabled ORDER BY (backend.version_key(v.version) COLLATE "C") DESC LIMIT 1);
+    RETURN (SELECT v.version FROM backend.engine_versions v WHERE (v.enabled AND (strpos(v.version, '-'::text) = 0)) ORDER BY (backend.version_key(v.version) COLLATE "C") DESC LIMIT 1);
 
-COMMENT ON FUNCTION backend.engine_version_newest() IS 'The newest enabled version; null for none.';
+COMMENT ON FUNCTION backend.engine_version_newest() IS 'The newest enabled version that is no pre-release, which one has to ask for; null for none.';
 
 CREATE TABLE backend.entitlement_tiers (
     tier text NOT NULL,
@@ -4055,9 +4156,13 @@ BEGIN
                    jsonb_build_object('members', game_member_count(p_game.game_id), 'min_players', p_game.min_players))::reason;
     END IF;
     IF p_action = 'resume'
-       AND NOT EXISTS (SELECT FROM runtime_records AS r WHERE r.game_id = p_game.game_id AND r.status = 'running' AND r.wanted = 'running')
+       AND NOT EXISTS (SELECT FROM runtime_records AS r
+                        WHERE r.game_id = p_game.game_id AND r.status = 'running' AND r.wanted = 'running' AND r.unwell_since IS NULL)
     THEN
         RETURN ROW(422, 'engine_not_healthy', 'The engine of this game is not well.', NULL)::reason;
+    END IF;
+    IF p_action IN ('start', 'retry-start', 'force-start') AND runtime_queue_is_full() THEN
+        RETURN ROW(503, 'runtime_busy', 'Too many engines wait to be started; try again.', NULL)::reason;
     END IF;
     RETURN NULL;
 END;
@@ -4347,6 +4452,10 @@ CREATE TABLE backend.runtime_records (
     next_turn_at timestamp with time zone,
     skip_next_turn boolean DEFAULT false NOT NULL,
     turn_requested_at timestamp with time zone,
+    turn_is_outstanding boolean DEFAULT false NOT NULL,
+    start_operation text DEFAULT 'start'::text NOT NULL,
+    unwell_since timestamp with time zone,
+    replaced_at timestamp with time zone,
     lease_number bigint DEFAULT 0 NOT NULL,
     lease_until timestamp with time zone,
     next_attempt_at timestamp with time zone DEFAULT backend.now() NOT NULL,
@@ -4354,6 +4463,7 @@ CREATE TABLE backend.runtime_records (
     last_observed_at timestamp with time zone,
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT runtime_records_start_operation_is_known CHECK ((start_operation = ANY (ARRAY['start'::text, 'restart'::text, 'patch'::text]))),
     CONSTRAINT runtime_records_wanted_is_known CHECK ((wanted = ANY (ARRAY['running'::text, 'stopped'::text, 'removed'::text])))
 );
 
@@ -4362,6 +4472,14 @@ COMMENT ON TABLE backend.runtime_records IS 'The engine of a game: what is wante
 COMMENT ON COLUMN backend.runtime_records.generation IS 'Rises each time that another engine is wanted.';
 
 COMMENT ON COLUMN backend.runtime_records.turn_requested_at IS 'A turn is to be computed, by schedule or by force.';
+
+COMMENT ON COLUMN backend.runtime_records.turn_is_outstanding IS 'The engine may have been asked for a turn whose answer nobody got: it is not asked again before it was stopped.';
+
+COMMENT ON COLUMN backend.runtime_records.start_operation IS 'Why it is starting.';
+
+COMMENT ON COLUMN backend.runtime_records.unwell_since IS 'It runs and does not answer as it should, since then; null while it is well.';
+
+COMMENT ON COLUMN backend.runtime_records.replaced_at IS 'When it was last replaced because it was unwell, until it is seen well.';
 
 COMMENT ON COLUMN backend.runtime_records.lease_number IS 'The fence: rises with each attempt to do something with the engine.';
 
@@ -4453,6 +4571,8 @@ BEGIN
             -- What it was paused over is not caught up with; what was skipped stays so.
             UPDATE runtime_records SET next_turn_at = cron_next(v_game.turn_schedule, backend.now())
              WHERE game_id = v_game.game_id AND next_turn_at <= backend.now();
+            -- That the engine is well is what was last seen: it is looked at now.
+            PERFORM job_defer('runtime', 'runtime_check', jsonb_build_object('game_id', v_game.game_id), 'game:' || v_game.game_id);
         WHEN v_to = 'paused' THEN
             PERFORM game_notify(
                 v_game.game_id, 'game.paused',
@@ -4478,7 +4598,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION backend.game_transition(p_game backend.games, p_action text, p_actor_type text, p_actor_id text, p_reason text) IS 'Takes an edge of the game machine with all that follows from it; the game is locked by the caller. GX403 forbidden, sanctioned, GX409 invalid_transition, GX422 engine_version_unavailable, enrollment_ended, not_enough_members, engine_not_healthy.';
+COMMENT ON FUNCTION backend.game_transition(p_game backend.games, p_action text, p_actor_type text, p_actor_id text, p_reason text) IS 'Takes an edge of the game machine with all that follows from it; the game is locked by the caller. GX403 forbidden, sanctioned, GX409 invalid_transition, GX422 engine_version_unavailable, enrollment_ended, not_enough_members, engine_not_healthy, GX503 runtime_busy.';
 
 CREATE TABLE backend.case_foldings (
     codepoint integer NOT NULL,
@@ -5924,6 +6044,37 @@ CREATE FUNCTION backend.retry_after(p_attempts integer) RETURNS interval
 
 COMMENT ON FUNCTION backend.retry_after(p_attempts integer) IS 'How long to wait after so many attempts that failed: 5 s, 20 s, 80 s, … to an hour, and up to half less.';
 
+CREATE FUNCTION backend.runtime_failure_tell(p_runtime backend.runtime_records, p_kind text, p_error text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM notification_submit(
+        'runtime.' || p_kind, p_runtime.game_id || ':' || p_runtime.generation, NULL,
+        jsonb_build_object('game_id', p_runtime.game_id) || CASE p_kind
+            WHEN 'image_pull_failed' THEN jsonb_build_object('image_ref', p_runtime.image_ref)
+            WHEN 'start_config_invalid' THEN jsonb_build_object('reason', coalesce(nullif(left(p_error, 500), ''), 'not told'))
+            ELSE '{}'
+        END);
+END;
+$$;
+
+COMMENT ON FUNCTION backend.runtime_failure_tell(p_runtime backend.runtime_records, p_kind text, p_error text) IS 'Tells the administrators, once for each generation, that an engine could not be started; p_kind: image_pull_failed, container_start_failed, start_config_invalid.';
+
+CREATE FUNCTION backend.runtime_health_note(p_game_id uuid, p_is_healthy boolean, p_details text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    INSERT INTO runtime_health_snapshots (game_id, is_healthy, details)
+    SELECT p_game_id, p_is_healthy, left(p_details, 500)
+     WHERE (p_is_healthy, left(p_details, 500)) IS DISTINCT FROM (
+        SELECT ROW(h.is_healthy, h.details) FROM runtime_health_snapshots AS h WHERE h.game_id = p_game_id ORDER BY h.snapshot_id DESC LIMIT 1);
+END;
+$$;
+
+COMMENT ON FUNCTION backend.runtime_health_note(p_game_id uuid, p_is_healthy boolean, p_details text) IS 'How an engine answered, stored where that is another than the last; the game is locked by the caller.';
+
 CREATE FUNCTION backend.runtime_held(p_game_id uuid, p_lease_number bigint) RETURNS backend.runtime_records
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -5948,6 +6099,62 @@ CREATE FUNCTION backend.runtime_json(p_runtime backend.runtime_records) RETURNS 
 
 COMMENT ON FUNCTION backend.runtime_json(p_runtime backend.runtime_records) IS 'The runtime object of the contract, without its operations and health.';
 
+CREATE TABLE backend.runtime_logs (
+    game_id uuid NOT NULL,
+    requested_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    taken_at timestamp with time zone,
+    generation integer,
+    content text,
+    error text,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT runtime_logs_content_is_short CHECK ((octet_length(content) <= 262144))
+);
+
+COMMENT ON TABLE backend.runtime_logs IS 'The tail of an engine''s log, as it was last asked for; taken_at is before requested_at while the job is still to come.';
+
+CREATE FUNCTION backend.runtime_logs_json(p_logs backend.runtime_logs) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('game_id', (p_logs).game_id, 'requested_at', backend.ts((p_logs).requested_at), 'taken_at', backend.ts((p_logs).taken_at), 'generation', (p_logs).generation, 'content', (p_logs).content, 'problem', (p_logs).error);
+
+COMMENT ON FUNCTION backend.runtime_logs_json(p_logs backend.runtime_logs) IS 'The log of an engine, for administrators.';
+
+CREATE FUNCTION backend.runtime_of_running_game(p_game backend.games) RETURNS backend.runtime_records
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_runtime runtime_records%ROWTYPE;
+BEGIN
+    IF p_game.game_id IS NULL THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    ELSIF p_game.status NOT IN ('running', 'paused') THEN
+        PERFORM fail(409, 'game_not_running', 'This game does not run.', jsonb_build_object('status', p_game.status));
+    END IF;
+    SELECT * INTO v_runtime FROM runtime_records WHERE game_id = p_game.game_id FOR NO KEY UPDATE;
+    IF v_runtime.status = 'starting' THEN
+        PERFORM fail(409, 'invalid_transition', 'Its engine is being started already.', jsonb_build_object('from', v_runtime.status));
+    END IF;
+    RETURN v_runtime;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.runtime_of_running_game(p_game backend.games) IS 'The engine of a game that runs or is paused, to be replaced; both are locked. GX404 game_not_found, GX409 game_not_running, invalid_transition.';
+
+CREATE FUNCTION backend.runtime_operation_begin(p_runtime backend.runtime_records, p_operation text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    UPDATE runtime_operation_log SET finished_at = backend.now(), outcome = 'failed', error = 'nobody has told what came of it'
+     WHERE game_id = p_runtime.game_id AND lease_number < p_runtime.lease_number AND finished_at IS NULL;
+    INSERT INTO runtime_operation_log (game_id, operation, generation, lease_number)
+    VALUES (p_runtime.game_id, p_operation, p_runtime.generation, p_runtime.lease_number);
+END;
+$$;
+
+COMMENT ON FUNCTION backend.runtime_operation_begin(p_runtime backend.runtime_records, p_operation text) IS 'Something is about to be done to an engine under its newest lease; what was begun under an older one is over.';
+
 CREATE TABLE backend.runtime_operation_log (
     operation_id uuid DEFAULT backend.uuid_v7() NOT NULL,
     game_id uuid NOT NULL,
@@ -5966,6 +6173,28 @@ CREATE TABLE backend.runtime_operation_log (
 
 COMMENT ON TABLE backend.runtime_operation_log IS 'Everything that was done to an engine; without an outcome it goes on, or its worker died.';
 
+CREATE FUNCTION backend.runtime_operation_done(p_runtime backend.runtime_records, p_operation text, p_error text DEFAULT NULL::text) RETURNS void
+    LANGUAGE sql
+    BEGIN ATOMIC
+ INSERT INTO backend.runtime_operation_log (game_id, operation, generation, lease_number, finished_at, outcome, error)  SELECT (runtime_operation_done.p_runtime).game_id AS game_id,
+             runtime_operation_done.p_operation AS p_operation,
+             (runtime_operation_done.p_runtime).generation AS generation,
+             (runtime_operation_done.p_runtime).lease_number AS lease_number,
+             backend.now() AS now,
+                 CASE
+                     WHEN (runtime_operation_done.p_error IS NULL) THEN 'done'::text
+                     ELSE 'failed'::text
+                 END AS "case",
+             "left"(runtime_operation_done.p_error, 1000) AS "left"
+           WHERE ((runtime_operation_done.p_error IS NULL) OR (ROW(runtime_operation_done.p_operation, (runtime_operation_done.p_runtime).generation, "left"(runtime_operation_done.p_error, 1000)) IS DISTINCT FROM ( SELECT ROW(l.operation, l.generation, l.error) AS "row"
+                    FROM backend.runtime_operation_log l
+                   WHERE (l.game_id = (runtime_operation_done.p_runtime).game_id)
+                   ORDER BY l.operation_id DESC
+                  LIMIT 1)));
+END;
+
+COMMENT ON FUNCTION backend.runtime_operation_done(p_runtime backend.runtime_records, p_operation text, p_error text) IS 'Something was done to an engine at once; p_error is why it failed, null if it did not. What fails again and again in the same way is written down once.';
+
 CREATE FUNCTION backend.runtime_operation_end(p_game_id uuid, p_lease_number bigint, p_outcome text, p_error text) RETURNS void
     LANGUAGE sql
     BEGIN ATOMIC
@@ -5974,6 +6203,61 @@ CREATE FUNCTION backend.runtime_operation_end(p_game_id uuid, p_lease_number big
 END;
 
 COMMENT ON FUNCTION backend.runtime_operation_end(p_game_id uuid, p_lease_number bigint, p_outcome text, p_error text) IS 'What came of the operation of a lease.';
+
+CREATE FUNCTION backend.setting(p_name text) RETURNS numeric
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+    v_setting settings%ROWTYPE;
+    v_given text := current_setting('backend.' || p_name, true);
+BEGIN
+    SELECT * INTO STRICT v_setting FROM settings WHERE setting_name = p_name;
+    IF v_given IS NULL OR v_given !~ '^[0-9]{1,15}(\.[0-9]{1,6})?$' THEN
+        RETURN v_setting.default_value;
+    END IF;
+    RETURN least(greatest(v_given::numeric, v_setting.min_value), v_setting.max_value);
+END;
+$_$;
+
+COMMENT ON FUNCTION backend.setting(p_name text) IS 'What the connection set, clamped to the bounds of backend.settings, else the default. NO_DATA_FOUND for a name that is not there.';
+
+CREATE FUNCTION backend.runtime_queue_is_full() RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN (((((SELECT count(*) AS count FROM backend.runtime_records r WHERE ((r.status = 'starting'::text) AND ((r.lease_until IS NULL) OR backend.is_over(r.lease_until)))) + (SELECT count(*) AS count FROM backend.runtime_records r WHERE ((r.turn_requested_at IS NOT NULL) AND r.skip_next_turn AND (r.status <> 'generating'::text)))) + (SELECT count(*) AS count FROM backend.runtime_logs l WHERE ((l.taken_at IS NULL) OR (l.taken_at < l.requested_at)))))::numeric >= backend.setting('runtime_job_queue_size'::text));
+
+COMMENT ON FUNCTION backend.runtime_queue_is_full() IS 'Whether as many commands to engines wait (starts, turns by force, logs) as may; those that come at the same moment may be as many more.';
+
+CREATE FUNCTION backend.runtime_queue_require() RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF runtime_queue_is_full() THEN
+        PERFORM fail(503, 'runtime_busy', 'Too many commands to engines wait; try again.');
+    END IF;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.runtime_queue_require() IS 'Refuses where no more commands to engines may wait. GX503 runtime_busy.';
+
+CREATE FUNCTION backend.runtime_restart(p_game_id uuid, p_operation text, p_version text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    -- Whoever has a lease works on an engine that is not wanted any more: what they report counts for nothing.
+    UPDATE runtime_records AS r
+       SET status = 'starting', generation = r.generation + 1, start_operation = p_operation, lease_until = NULL,
+           next_attempt_at = backend.now() + interval '30 seconds',
+           engine_version = coalesce(p_version, r.engine_version),
+           image_ref = coalesce((SELECT v.image_ref FROM engine_versions AS v WHERE v.version = p_version), r.image_ref)
+     WHERE r.game_id = p_game_id;
+    PERFORM job_defer('runtime', 'runtime_start', jsonb_build_object('game_id', p_game_id), 'game:' || p_game_id, 5);
+END;
+$$;
+
+COMMENT ON FUNCTION backend.runtime_restart(p_game_id uuid, p_operation text, p_version text) IS 'Another engine is wanted over the same state, of another version if one is told; p_operation: restart, patch. The game is locked by the caller.';
 
 CREATE FUNCTION backend.runtime_snapshot(p_game_id uuid, p_turn integer, p_players jsonb, p_lease_number bigint) RETURNS void
     LANGUAGE plpgsql
@@ -6021,7 +6305,8 @@ BEGIN
     SELECT p_game.game_id, v.version, v.image_ref FROM engine_versions AS v WHERE v.version = p_game.target_engine_version
     ON CONFLICT (game_id) DO UPDATE
         SET wanted = 'running', status = 'starting', generation = r.generation + 1, engine_version = excluded.engine_version,
-            image_ref = excluded.image_ref, lease_until = NULL, turn_requested_at = NULL, next_attempt_at = backend.now();
+            image_ref = excluded.image_ref, lease_until = NULL, turn_requested_at = NULL, next_attempt_at = backend.now(),
+            start_operation = 'start', turn_is_outstanding = false, unwell_since = NULL, replaced_at = NULL;
     PERFORM job_defer('runtime', 'runtime_start', jsonb_build_object('game_id', p_game.game_id), 'game:' || p_game.game_id);
 END;
 $$;
@@ -6215,24 +6500,6 @@ END;
 $$;
 
 COMMENT ON FUNCTION backend.session_revoke_all(p_user_id uuid, p_reason text) IS 'Revokes every active session of a person with one invalidation, none for none; returns how many.';
-
-CREATE FUNCTION backend.setting(p_name text) RETURNS numeric
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
-    AS $_$
-DECLARE
-    v_setting settings%ROWTYPE;
-    v_given text := current_setting('backend.' || p_name, true);
-BEGIN
-    SELECT * INTO STRICT v_setting FROM settings WHERE setting_name = p_name;
-    IF v_given IS NULL OR v_given !~ '^[0-9]{1,15}(\.[0-9]{1,6})?$' THEN
-        RETURN v_setting.default_value;
-    END IF;
-    RETURN least(greatest(v_given::numeric, v_setting.min_value), v_setting.max_value);
-END;
-$_$;
-
-COMMENT ON FUNCTION backend.setting(p_name text) IS 'What the connection set, clamped to the bounds of backend.settings, else the default. NO_DATA_FOUND for a name that is not there.';
 
 CREATE FUNCTION backend.setting_interval(p_name text) RETURNS interval
     LANGUAGE sql STABLE
@@ -6453,6 +6720,12 @@ END;
 $$;
 
 COMMENT ON FUNCTION backend.user_name_random() IS 'player- and eight random characters of Crockford''s base 32, lowercase.';
+
+CREATE FUNCTION backend.version_series(p_version text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    RETURN ((split_part(p_version, '.'::text, 1) || '.'::text) || split_part(p_version, '.'::text, 2));
+
+COMMENT ON FUNCTION backend.version_series(p_version text) IS 'Major and minor of a semantic version: a running game stays with them.';
 
 CREATE FUNCTION backend.wake(p_awake_key bigint, p_channel text) RETURNS void
     LANGUAGE plpgsql
@@ -6696,8 +6969,7 @@ BEGIN
     IF v_runtime.game_id IS NULL THEN
         RETURN;
     END IF;
-    INSERT INTO runtime_operation_log (game_id, operation, generation, lease_number)
-    VALUES (p_game_id, 'banish', v_runtime.generation, v_runtime.lease_number);
+    PERFORM runtime_operation_begin(v_runtime, 'banish');
     lease_number := v_runtime.lease_number;
     generation := v_runtime.generation;
     engine_version := v_runtime.engine_version;
@@ -7283,6 +7555,28 @@ $$;
 
 COMMENT ON FUNCTION worker.race_names_expire(p_limit integer) IS 'Ends the time of earned race names that nobody registered, at most so many, and tells their holders. Returns how many. Raises nothing of its own.';
 
+CREATE FUNCTION worker.runtime_health_purge(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    -- How an engine answered last is kept, however long ago that was.
+    DELETE FROM runtime_health_snapshots AS h
+     WHERE h.snapshot_id = ANY (ARRAY(
+         SELECT o.snapshot_id FROM runtime_health_snapshots AS o
+          WHERE o.created_at <= backend.now() - interval '30 days'
+            AND EXISTS (SELECT FROM runtime_health_snapshots AS n WHERE n.game_id = o.game_id AND n.snapshot_id > o.snapshot_id)
+          ORDER BY o.created_at LIMIT p_limit
+            FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.runtime_health_purge(p_limit integer) IS 'Deletes at most so many health snapshots that are 30 days old and not an engine''s last; returns how many. Raises nothing of its own.';
+
 CREATE FUNCTION worker.runtime_is_wanted(p_game_id uuid, p_generation integer) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -7294,18 +7588,88 @@ $$;
 
 COMMENT ON FUNCTION worker.runtime_is_wanted(p_game_id uuid, p_generation integer) IS 'Whether this generation of a game''s engine is to run; null for any. Raises nothing of its own.';
 
-CREATE FUNCTION worker.runtime_moved(p_game_id uuid, p_generation integer, p_endpoint text) RETURNS boolean
+CREATE FUNCTION worker.runtime_lease_renew(p_game_id uuid, p_lease_number bigint, p_lease_seconds integer) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-    UPDATE runtime_records AS r SET endpoint = p_endpoint, last_observed_at = backend.now()
-     WHERE r.game_id = p_game_id AND r.generation = p_generation AND r.wanted = 'running';
+    UPDATE runtime_records AS r
+       SET lease_until = backend.now() + make_interval(secs => p_lease_seconds),
+           next_attempt_at = backend.now() + make_interval(secs => p_lease_seconds)
+     WHERE r.game_id = p_game_id AND r.lease_number = p_lease_number AND r.lease_until IS NOT NULL AND NOT is_over(r.lease_until);
     RETURN FOUND;
 END;
 $$;
 
-COMMENT ON FUNCTION worker.runtime_moved(p_game_id uuid, p_generation integer, p_endpoint text) IS 'The engine of a generation is reached there now. False when it is not the one that is wanted. Raises nothing of its own.';
+COMMENT ON FUNCTION worker.runtime_lease_renew(p_game_id uuid, p_lease_number bigint, p_lease_seconds integer) IS 'Whoever has a lease is still at it. False when it is over, handed in, or not the newest. Raises nothing of its own.';
+
+CREATE FUNCTION worker.runtime_logs_defer(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game_id uuid;
+    v_count integer := 0;
+BEGIN
+    FOR v_game_id IN
+        SELECT l.game_id FROM runtime_logs AS l
+         WHERE (l.taken_at IS NULL OR l.taken_at < l.requested_at) AND is_over(l.updated_at + interval '30 seconds')
+         ORDER BY l.game_id
+         LIMIT p_limit
+           FOR NO KEY UPDATE OF l SKIP LOCKED
+    LOOP
+        -- It is touched, and so not sent again at once.
+        UPDATE runtime_logs SET error = NULL WHERE game_id = v_game_id;
+        PERFORM job_defer('runtime', 'runtime_logs', jsonb_build_object('game_id', v_game_id));
+        v_count := v_count + 1;
+    END LOOP;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.runtime_logs_defer(p_limit integer) IS 'Puts logs that were asked for and have not come into the queue again, where a job was lost; returns how many. Raises nothing of its own.';
+
+CREATE FUNCTION worker.runtime_logs_store(p_game_id uuid, p_content text, p_error text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_runtime runtime_records%ROWTYPE;
+BEGIN
+    PERFORM game_lock(p_game_id);
+    SELECT * INTO v_runtime FROM runtime_records WHERE game_id = p_game_id;
+    UPDATE runtime_logs
+       SET taken_at = backend.now(), generation = v_runtime.generation, content = coalesce(p_content, content), error = left(p_error, 500)
+     WHERE game_id = p_game_id;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM runtime_operation_done(v_runtime, 'logs', p_error);
+    RETURN true;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.runtime_logs_store(p_game_id uuid, p_content text, p_error text) IS 'The tail of an engine''s log, or why there is none: then what was stored before is kept. False when nobody asked for it. Raises nothing of its own.';
+
+CREATE FUNCTION worker.runtime_moved(p_game_id uuid, p_lease_number bigint, p_container_id text, p_endpoint text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_runtime runtime_records%ROWTYPE := runtime_held(p_game_id, p_lease_number);
+BEGIN
+    IF v_runtime.game_id IS NULL OR v_runtime.wanted <> 'running' THEN
+        RETURN false;
+    END IF;
+    UPDATE runtime_records
+       SET container_id = p_container_id, endpoint = p_endpoint, started_at = backend.now(), last_observed_at = backend.now()
+     WHERE game_id = p_game_id;
+    PERFORM runtime_operation_done(v_runtime, 'start');
+    RETURN true;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.runtime_moved(p_game_id uuid, p_lease_number bigint, p_container_id text, p_endpoint text) IS 'Whoever has the lease has started the engine again over its state, and reaches it there now. False when the lease is not the newest. Raises nothing of its own.';
 
 CREATE FUNCTION worker.runtime_observed(p_game_id uuid, p_generation integer, p_container_id text, p_endpoint text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -7315,12 +7679,16 @@ BEGIN
     PERFORM game_lock(p_game_id);
     -- It was seen well. Whoever has a lease says for themself how it is.
     UPDATE runtime_records AS r
-       SET container_id = p_container_id, endpoint = p_endpoint, last_observed_at = backend.now(),
+       SET container_id = p_container_id, endpoint = p_endpoint, last_observed_at = backend.now(), unwell_since = NULL, replaced_at = NULL,
            status = CASE WHEN r.status IN ('engine_unreachable', 'generation_failed', 'stopped')
                            OR (r.status = 'generating' AND is_over(r.lease_until)) THEN 'running' ELSE r.status END
      WHERE r.game_id = p_game_id AND r.generation = p_generation AND r.wanted = 'running' AND r.status <> 'starting'
        AND (r.lease_until IS NULL OR is_over(r.lease_until));
-    RETURN FOUND;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM runtime_health_note(p_game_id, true);
+    RETURN true;
 END;
 $$;
 
@@ -7343,8 +7711,7 @@ BEGIN
     IF v_runtime.game_id IS NULL THEN
         RETURN;
     END IF;
-    INSERT INTO runtime_operation_log (game_id, operation, generation, lease_number)
-    VALUES (p_game_id, 'remove', v_runtime.generation, v_runtime.lease_number);
+    PERFORM runtime_operation_begin(v_runtime, 'remove');
     lease_number := v_runtime.lease_number;
     RETURN NEXT;
 END;
@@ -7372,7 +7739,7 @@ $$;
 
 COMMENT ON FUNCTION worker.runtime_removed(p_game_id uuid, p_lease_number bigint) IS 'The engine is gone, as it was wanted. False when the lease is not the newest. Raises nothing of its own.';
 
-CREATE FUNCTION worker.runtime_start_claim(p_game_id uuid, p_lease_seconds integer) RETURNS TABLE(lease_number bigint, generation integer, engine_version text, image_ref text, races text[])
+CREATE FUNCTION worker.runtime_start_claim(p_game_id uuid, p_lease_seconds integer) RETURNS TABLE(lease_number bigint, generation integer, engine_version text, image_ref text, races text[], operation text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
@@ -7383,14 +7750,14 @@ BEGIN
     UPDATE runtime_records AS r
        SET lease_number = r.lease_number + 1, lease_until = backend.now() + make_interval(secs => p_lease_seconds),
            next_attempt_at = backend.now() + make_interval(secs => p_lease_seconds)
-     WHERE r.game_id = p_game_id AND v_game.status = 'starting' AND r.wanted = 'running' AND r.status = 'starting'
+     WHERE r.game_id = p_game_id AND v_game.status IN ('starting', 'running', 'paused', 'finished') AND r.wanted = 'running' AND r.status = 'starting'
        AND (r.lease_until IS NULL OR is_over(r.lease_until))
     RETURNING * INTO v_runtime;
     IF v_runtime.game_id IS NULL THEN
         RETURN;
     END IF;
-    INSERT INTO runtime_operation_log (game_id, operation, generation, lease_number)
-    VALUES (p_game_id, 'start', v_runtime.generation, v_runtime.lease_number);
+    operation := CASE WHEN v_game.status = 'starting' THEN 'start' ELSE v_runtime.start_operation END;
+    PERFORM runtime_operation_begin(v_runtime, operation);
     lease_number := v_runtime.lease_number;
     generation := v_runtime.generation;
     engine_version := v_runtime.engine_version;
@@ -7400,7 +7767,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION worker.runtime_start_claim(p_game_id uuid, p_lease_seconds integer) IS 'A lease to start a game''s engine, with what it is started with; no row when there is nothing to start, or another is at it. Raises nothing of its own.';
+COMMENT ON FUNCTION worker.runtime_start_claim(p_game_id uuid, p_lease_seconds integer) IS 'A lease to start a game''s engine, for the first time or anew (operation: start, restart, patch), with what it is started with; no row when there is nothing to start, or another is at it. Raises nothing of its own.';
 
 CREATE FUNCTION worker.runtime_start_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -7409,27 +7776,33 @@ CREATE FUNCTION worker.runtime_start_failed(p_game_id uuid, p_lease_number bigin
 DECLARE
     v_runtime runtime_records%ROWTYPE := runtime_held(p_game_id, p_lease_number);
     v_game games%ROWTYPE;
-    v_payload jsonb;
 BEGIN
     SELECT * INTO v_game FROM games WHERE game_id = p_game_id;
-    IF v_runtime.game_id IS NULL OR v_game.status <> 'starting' THEN
+    IF v_runtime.game_id IS NULL OR v_runtime.status <> 'starting' OR v_runtime.wanted <> 'running' THEN
         RETURN false;
     END IF;
-    -- Nothing of it is left running: whoever tries again starts from the beginning.
-    UPDATE runtime_records SET status = 'stopped', wanted = 'stopped', lease_until = NULL WHERE game_id = p_game_id;
     PERFORM runtime_operation_end(p_game_id, p_lease_number, 'failed', concat_ws(': ', p_kind, p_error));
-    PERFORM game_transition(v_game, 'runtime-failed', 'job', p_lease_number::text, p_kind);
-    v_payload := jsonb_build_object('game_id', p_game_id) || CASE p_kind
-        WHEN 'image_pull_failed' THEN jsonb_build_object('image_ref', v_runtime.image_ref)
-        WHEN 'start_config_invalid' THEN jsonb_build_object('reason', coalesce(nullif(left(p_error, 500), ''), 'not told'))
-        ELSE '{}'
-    END;
-    PERFORM notification_submit('runtime.' || p_kind, p_game_id || ':' || v_runtime.generation, NULL, v_payload);
+    PERFORM runtime_health_note(p_game_id, false, p_kind);
+    IF v_game.status = 'starting' THEN
+        -- Nothing of it is left running: whoever tries again starts from the beginning.
+        UPDATE runtime_records SET status = 'stopped', wanted = 'stopped', lease_until = NULL WHERE game_id = p_game_id;
+        PERFORM game_transition(v_game, 'runtime-failed', 'job', p_lease_number::text, p_kind);
+    ELSE
+        -- It stays wanted, and the reconciler tries on.
+        UPDATE runtime_records
+           SET status = 'engine_unreachable', lease_until = NULL, turn_requested_at = NULL, skip_next_turn = false,
+               replaced_at = coalesce(replaced_at, backend.now())
+         WHERE game_id = p_game_id;
+        IF v_game.status = 'running' THEN
+            PERFORM game_transition(v_game, 'engine-unreachable', 'job', p_lease_number::text, 'engine_unreachable');
+        END IF;
+    END IF;
+    PERFORM runtime_failure_tell(v_runtime, p_kind, p_error);
     RETURN true;
 END;
 $$;
 
-COMMENT ON FUNCTION worker.runtime_start_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text) IS 'The engine could not be started; p_kind: image_pull_failed, container_start_failed, start_config_invalid. False when the lease is not the newest. Raises nothing of its own.';
+COMMENT ON FUNCTION worker.runtime_start_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text) IS 'The engine could not be started: the start failed, or, of one that was started anew, the game pauses; p_kind: image_pull_failed, container_start_failed, start_config_invalid. False when the lease is not the newest. Raises nothing of its own.';
 
 CREATE FUNCTION worker.runtime_started(p_game_id uuid, p_lease_number bigint, p_container_id text, p_endpoint text, p_turn integer, p_players jsonb) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -7440,8 +7813,22 @@ DECLARE
     v_game games%ROWTYPE;
 BEGIN
     SELECT * INTO v_game FROM games WHERE game_id = p_game_id;
-    IF v_runtime.game_id IS NULL OR v_game.status <> 'starting' OR v_runtime.wanted <> 'running' THEN
+    IF v_runtime.game_id IS NULL OR v_runtime.status <> 'starting' OR v_runtime.wanted <> 'running' THEN
         RETURN false;
+    END IF;
+    IF v_game.status <> 'starting' AND p_turn < v_runtime.current_turn THEN
+        RETURN worker.runtime_start_failed(
+            p_game_id, p_lease_number, 'container_start_failed', format('the engine is in turn %s, ours is %s', p_turn, v_runtime.current_turn));
+    END IF;
+    PERFORM runtime_health_note(p_game_id, true);
+    PERFORM runtime_operation_end(p_game_id, p_lease_number, 'done', NULL);
+    IF v_game.status <> 'starting' THEN
+        -- Started anew. A turn that it is past ours, the next one that is asked for finds; one that was asked for is due at once.
+        UPDATE runtime_records
+           SET status = 'running', container_id = p_container_id, endpoint = p_endpoint, lease_until = NULL, next_attempt_at = backend.now(),
+               turn_is_outstanding = false, unwell_since = NULL, started_at = backend.now(), last_observed_at = backend.now()
+         WHERE game_id = p_game_id;
+        RETURN true;
     END IF;
     INSERT INTO player_mappings (game_id, user_id, player_id, race_name)
     SELECT p_game_id, m.user_id, s.id, m.race_name
@@ -7454,26 +7841,95 @@ BEGIN
            next_turn_at = cron_next(v_game.turn_schedule, backend.now()),
            started_at = backend.now(), last_observed_at = backend.now()
      WHERE game_id = p_game_id;
-    PERFORM runtime_operation_end(p_game_id, p_lease_number, 'done', NULL);
     PERFORM game_transition(v_game, 'runtime-started', 'job', p_lease_number::text);
     RETURN true;
 END;
 $$;
 
-COMMENT ON FUNCTION worker.runtime_started(p_game_id uuid, p_lease_number bigint, p_container_id text, p_endpoint text, p_turn integer, p_players jsonb) IS 'The engine runs and knows the races: the game runs. False when the lease is not the newest or the game does not start any more. Raises nothing of its own.';
+COMMENT ON FUNCTION worker.runtime_started(p_game_id uuid, p_lease_number bigint, p_container_id text, p_endpoint text, p_turn integer, p_players jsonb) IS 'The engine runs and knows its game: the game runs, or goes on. False when the lease is not the newest or the game does not start any more. Raises nothing of its own.';
 
-CREATE FUNCTION worker.runtimes_list() RETURNS TABLE(game_id uuid, wanted text, status text, generation integer, engine_version text, image_ref text, container_id text, endpoint text)
+CREATE FUNCTION worker.runtime_unwell(p_game_id uuid, p_generation integer, p_kind text, p_error text, p_patience_seconds double precision) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game games%ROWTYPE := game_lock(p_game_id);
+    v_runtime runtime_records%ROWTYPE;
+BEGIN
+    SELECT * INTO v_runtime FROM runtime_records AS r
+     WHERE r.game_id = p_game_id AND r.generation = p_generation AND r.wanted = 'running' AND r.status <> 'starting'
+       -- Whoever has a lease says for themself how it is.
+       AND (r.lease_until IS NULL OR is_over(r.lease_until))
+       FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RETURN 'superseded';
+    END IF;
+    PERFORM runtime_health_note(p_game_id, false, coalesce(p_error, p_kind));
+    IF p_kind = 'does_not_answer' THEN
+        -- Once may be chance. Twice, it is replaced; if that does not help, the game pauses, and it is replaced again each hour.
+        IF v_runtime.unwell_since IS NULL OR NOT is_over(v_runtime.unwell_since + make_interval(secs => p_patience_seconds)) THEN
+            UPDATE runtime_records SET unwell_since = coalesce(unwell_since, backend.now()) WHERE game_id = p_game_id;
+            RETURN 'noted';
+        ELSIF v_runtime.replaced_at IS NULL OR is_over(v_runtime.replaced_at + interval '1 hour') THEN
+            UPDATE runtime_records SET replaced_at = backend.now(), unwell_since = NULL WHERE game_id = p_game_id;
+            PERFORM runtime_restart(p_game_id, 'restart');
+            RETURN 'replaced';
+        END IF;
+    END IF;
+    UPDATE runtime_records
+       SET status = CASE WHEN p_kind = 'is_gone' THEN 'stopped' WHEN status IN ('running', 'generating') THEN 'engine_unreachable' ELSE status END,
+           container_id = CASE WHEN p_kind <> 'is_gone' THEN container_id END, endpoint = CASE WHEN p_kind <> 'is_gone' THEN endpoint END,
+           unwell_since = coalesce(unwell_since, backend.now()), turn_requested_at = NULL, skip_next_turn = false
+     WHERE game_id = p_game_id;
+    IF v_game.status = 'running' THEN
+        PERFORM game_transition(
+            v_game, CASE p_kind WHEN 'is_gone' THEN 'container-gone' ELSE 'engine-unreachable' END, 'job', NULL,
+            CASE p_kind WHEN 'is_gone' THEN 'container_gone' ELSE 'engine_unreachable' END);
+    END IF;
+    IF p_kind NOT IN ('does_not_answer', 'is_gone') THEN
+        PERFORM runtime_operation_done(v_runtime, 'start', concat_ws(': ', p_kind, p_error));
+        PERFORM runtime_failure_tell(v_runtime, p_kind, p_error);
+    END IF;
+    RETURN 'paused';
+END;
+$$;
+
+COMMENT ON FUNCTION worker.runtime_unwell(p_game_id uuid, p_generation integer, p_kind text, p_error text, p_patience_seconds double precision) IS 'The engine of a generation is not as it should be. p_kind: does_not_answer (noted; replaced if that is so again after p_patience_seconds; if that has not helped, the game pauses), is_gone, or why it cannot be started, as with runtime_start_failed (the game pauses). Returns what was done; superseded where it is not the one that is wanted, or somebody works on it. Raises nothing of its own.';
+
+CREATE FUNCTION worker.runtime_was_started(p_game_id uuid, p_generation integer) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_runtime runtime_records%ROWTYPE;
+BEGIN
+    PERFORM game_lock(p_game_id);
+    UPDATE runtime_records AS r SET started_at = backend.now(), turn_is_outstanding = false
+     WHERE r.game_id = p_game_id AND r.generation = p_generation AND (r.lease_until IS NULL OR is_over(r.lease_until))
+    RETURNING * INTO v_runtime;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM runtime_operation_done(v_runtime, 'start');
+    RETURN true;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.runtime_was_started(p_game_id uuid, p_generation integer) IS 'The reconciler found that the engine had ended, and started it. False when it is not of that generation, or somebody works on it. Raises nothing of its own.';
+
+CREATE FUNCTION worker.runtimes_list(p_game_id uuid) RETURNS TABLE(game_id uuid, wanted text, status text, generation integer, engine_version text, image_ref text, container_id text, endpoint text, is_leased boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
     RETURN QUERY
-    SELECT r.game_id, r.wanted, r.status, r.generation, r.engine_version, r.image_ref, r.container_id, r.endpoint
-      FROM runtime_records AS r WHERE r.status <> 'removed' ORDER BY r.game_id;
+    SELECT r.game_id, r.wanted, r.status, r.generation, r.engine_version, r.image_ref, r.container_id, r.endpoint,
+           r.lease_until IS NOT NULL AND NOT is_over(r.lease_until)
+      FROM runtime_records AS r WHERE r.status <> 'removed' AND (p_game_id IS NULL OR r.game_id = p_game_id) ORDER BY r.game_id;
 END;
 $$;
 
-COMMENT ON FUNCTION worker.runtimes_list() IS 'Every engine that is recorded, for the reconciler. Raises nothing of its own.';
+COMMENT ON FUNCTION worker.runtimes_list(p_game_id uuid) IS 'Every engine that is recorded, or a game''s, for the reconciler. Raises nothing of its own.';
 
 CREATE FUNCTION worker.runtimes_unsettled_defer(p_limit integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -7515,7 +7971,7 @@ $$;
 
 COMMENT ON FUNCTION worker.schema_changes() IS 'The ids of the deployed Sqitch changes. Raises nothing of its own.';
 
-CREATE FUNCTION worker.turn_claim(p_game_id uuid, p_lease_seconds integer) RETURNS TABLE(lease_number bigint, current_turn integer, generation integer, engine_version text, image_ref text, endpoint text)
+CREATE FUNCTION worker.turn_claim(p_game_id uuid, p_lease_seconds integer) RETURNS TABLE(lease_number bigint, current_turn integer, generation integer, engine_version text, image_ref text, endpoint text, is_outstanding boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
@@ -7540,8 +7996,10 @@ BEGIN
     IF v_runtime.game_id IS NULL THEN
         RETURN;
     END IF;
-    INSERT INTO runtime_operation_log (game_id, operation, generation, lease_number)
-    VALUES (p_game_id, 'turn', v_runtime.generation, v_runtime.lease_number);
+    is_outstanding := v_runtime.turn_is_outstanding;
+    -- From here on the engine may be asked, and nobody would know.
+    UPDATE runtime_records SET turn_is_outstanding = true WHERE game_id = p_game_id;
+    PERFORM runtime_operation_begin(v_runtime, 'turn');
     lease_number := v_runtime.lease_number;
     current_turn := v_runtime.current_turn;
     generation := v_runtime.generation;
@@ -7552,7 +8010,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION worker.turn_claim(p_game_id uuid, p_lease_seconds integer) IS 'A lease to compute the turn that a game was asked for; no row when none was, or another is at it. Raises nothing of its own.';
+COMMENT ON FUNCTION worker.turn_claim(p_game_id uuid, p_lease_seconds integer) IS 'A lease to compute the turn that a game was asked for; is_outstanding: an earlier attempt may have asked the engine, and has not told what came of it. No row when none was, or another is at it. Raises nothing of its own.';
 
 CREATE FUNCTION worker.turn_digests_deliver(p_limit integer) RETURNS TABLE(route_id uuid, kind text, is_for_administrators boolean, status text, error text)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -7612,7 +8070,7 @@ $$;
 
 COMMENT ON FUNCTION worker.turn_digests_deliver(p_limit integer) IS 'Settles the reminders that wait for the mail of the day, for at most so many people: one mail for each who has been away. Raises nothing of its own.';
 
-CREATE FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text, p_keeps_lease boolean) RETURNS text
+CREATE FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text, p_keeps_lease boolean, p_is_outstanding boolean DEFAULT false) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
     AS $$
@@ -7625,9 +8083,11 @@ BEGIN
         RETURN 'superseded';
     END IF;
     UPDATE runtime_records
-       SET status = p_kind, lease_until = CASE WHEN p_keeps_lease THEN lease_until END, turn_requested_at = NULL, skip_next_turn = false
+       SET status = p_kind, lease_until = CASE WHEN p_keeps_lease THEN lease_until END, turn_requested_at = NULL, skip_next_turn = false,
+           turn_is_outstanding = p_keeps_lease OR p_is_outstanding
      WHERE game_id = p_game_id;
     PERFORM runtime_operation_end(p_game_id, p_lease_number, 'failed', p_error);
+    PERFORM runtime_health_note(p_game_id, false, p_kind);
     IF v_game.status = 'running' THEN
         PERFORM game_transition(v_game, replace(p_kind, '_', '-'), 'job', p_lease_number::text, p_kind);
     END IF;
@@ -7638,7 +8098,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text, p_keeps_lease boolean) IS 'A turn could not be computed: the game pauses. p_kind: engine_unreachable, generation_failed. p_keeps_lease: the engine may still be at it, and nobody is to ask it before the lease is over. superseded when the lease is not the newest. Raises nothing of its own.';
+COMMENT ON FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text, p_keeps_lease boolean, p_is_outstanding boolean) IS 'A turn could not be computed: the game pauses. p_kind: engine_unreachable, generation_failed. p_keeps_lease: the engine may still be at it, and nobody is to ask it before the lease is over. p_is_outstanding: it may have been asked, and what it has done is not known. superseded when the lease is not the newest. Raises nothing of its own.';
 
 CREATE FUNCTION worker.turn_report(p_game_id uuid, p_lease_number bigint, p_turn integer, p_is_finished boolean, p_players jsonb) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -7665,10 +8125,11 @@ BEGIN
     END IF;
     UPDATE runtime_records
        SET status = 'running', current_turn = greatest(current_turn, p_turn), lease_until = NULL, turn_requested_at = NULL,
-           skip_next_turn = false, last_observed_at = backend.now(),
+           skip_next_turn = false, last_observed_at = backend.now(), turn_is_outstanding = false, unwell_since = NULL, replaced_at = NULL,
            next_turn_at = CASE WHEN p_is_finished THEN NULL ELSE v_next END
      WHERE game_id = p_game_id;
     PERFORM runtime_operation_end(p_game_id, p_lease_number, 'done', NULL);
+    PERFORM runtime_health_note(p_game_id, true);
     IF p_turn > v_runtime.current_turn THEN
         PERFORM game_notify(p_game_id, 'game.turn.ready', format('turn-ready:%s:%s', p_game_id, p_turn), jsonb_build_object('turn', p_turn));
     END IF;
@@ -8645,6 +9106,9 @@ ALTER TABLE ONLY backend.reserved_names
 ALTER TABLE ONLY backend.runtime_health_snapshots
     ADD CONSTRAINT runtime_health_snapshots_pkey PRIMARY KEY (snapshot_id);
 
+ALTER TABLE ONLY backend.runtime_logs
+    ADD CONSTRAINT runtime_logs_pkey PRIMARY KEY (game_id);
+
 ALTER TABLE ONLY backend.runtime_operation_log
     ADD CONSTRAINT runtime_operation_log_pkey PRIMARY KEY (operation_id);
 
@@ -8794,6 +9258,8 @@ CREATE INDEX runtime_health_snapshots_by_age ON backend.runtime_health_snapshots
 
 CREATE INDEX runtime_health_snapshots_by_game ON backend.runtime_health_snapshots USING btree (game_id, snapshot_id);
 
+CREATE INDEX runtime_logs_waiting ON backend.runtime_logs USING btree (requested_at) WHERE ((taken_at IS NULL) OR (taken_at < requested_at));
+
 CREATE INDEX runtime_operation_log_by_game ON backend.runtime_operation_log USING btree (game_id, operation_id);
 
 CREATE INDEX runtime_records_by_engine_version ON backend.runtime_records USING btree (engine_version);
@@ -8893,6 +9359,8 @@ CREATE TRIGGER touch BEFORE UPDATE ON backend.push_subscribers FOR EACH ROW EXEC
 CREATE TRIGGER touch BEFORE UPDATE ON backend.race_names FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.reserved_names FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.runtime_logs FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.runtime_operation_log FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
@@ -9021,6 +9489,9 @@ ALTER TABLE ONLY backend.race_names
 
 ALTER TABLE ONLY backend.runtime_health_snapshots
     ADD CONSTRAINT runtime_health_snapshots_game_id_fkey FOREIGN KEY (game_id) REFERENCES backend.games(game_id);
+
+ALTER TABLE ONLY backend.runtime_logs
+    ADD CONSTRAINT runtime_logs_game_id_fkey FOREIGN KEY (game_id) REFERENCES backend.games(game_id);
 
 ALTER TABLE ONLY backend.runtime_operation_log
     ADD CONSTRAINT runtime_operation_log_game_id_fkey FOREIGN KEY (game_id) REFERENCES backend.games(game_id);
@@ -9388,6 +9859,18 @@ GRANT ALL ON FUNCTION api.runtime_get(p_admin text, p_game_id uuid) TO backend_a
 REVOKE ALL ON FUNCTION api.runtime_list(p_admin text, p_limit integer, p_cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.runtime_list(p_admin text, p_limit integer, p_cursor text) TO backend_api;
 
+REVOKE ALL ON FUNCTION api.runtime_logs_get(p_admin text, p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.runtime_logs_get(p_admin text, p_game_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.runtime_logs_take(p_admin text, p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.runtime_logs_take(p_admin text, p_game_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.runtime_patch(p_admin text, p_game_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.runtime_patch(p_admin text, p_game_id uuid, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.runtime_restart(p_admin text, p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.runtime_restart(p_admin text, p_game_id uuid) TO backend_api;
+
 REVOKE ALL ON FUNCTION api.schema_changes() FROM PUBLIC;
 GRANT ALL ON FUNCTION api.schema_changes() TO backend_api;
 
@@ -9728,11 +10211,31 @@ REVOKE ALL ON FUNCTION backend.request_id() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.retry_after(p_attempts integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.runtime_failure_tell(p_runtime backend.runtime_records, p_kind text, p_error text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.runtime_health_note(p_game_id uuid, p_is_healthy boolean, p_details text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.runtime_held(p_game_id uuid, p_lease_number bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.runtime_json(p_runtime backend.runtime_records) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.runtime_logs_json(p_logs backend.runtime_logs) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.runtime_of_running_game(p_game backend.games) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.runtime_operation_begin(p_runtime backend.runtime_records, p_operation text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.runtime_operation_done(p_runtime backend.runtime_records, p_operation text, p_error text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.runtime_operation_end(p_game_id uuid, p_lease_number bigint, p_outcome text, p_error text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.setting(p_name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.runtime_queue_is_full() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.runtime_queue_require() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.runtime_restart(p_game_id uuid, p_operation text, p_version text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.runtime_snapshot(p_game_id uuid, p_turn integer, p_players jsonb, p_lease_number bigint) FROM PUBLIC;
 
@@ -9757,8 +10260,6 @@ REVOKE ALL ON FUNCTION backend.session_json(p_session backend.device_sessions) F
 REVOKE ALL ON FUNCTION backend.session_revoke(p_device_session_id uuid, p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.session_revoke_all(p_user_id uuid, p_reason text) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION backend.setting(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.setting_interval(p_name text) FROM PUBLIC;
 
@@ -9791,6 +10292,8 @@ REVOKE ALL ON FUNCTION backend.turn_reminders_reschedule(p_user_id uuid) FROM PU
 REVOKE ALL ON FUNCTION backend.url_segment(p_text text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.user_name_random() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.version_series(p_version text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.wake(p_awake_key bigint, p_channel text) FROM PUBLIC;
 
@@ -9901,11 +10404,23 @@ GRANT ALL ON FUNCTION worker.queue_wake() TO backend_worker;
 REVOKE ALL ON FUNCTION worker.race_names_expire(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.race_names_expire(p_limit integer) TO backend_worker;
 
+REVOKE ALL ON FUNCTION worker.runtime_health_purge(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.runtime_health_purge(p_limit integer) TO backend_worker;
+
 REVOKE ALL ON FUNCTION worker.runtime_is_wanted(p_game_id uuid, p_generation integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.runtime_is_wanted(p_game_id uuid, p_generation integer) TO backend_worker;
 
-REVOKE ALL ON FUNCTION worker.runtime_moved(p_game_id uuid, p_generation integer, p_endpoint text) FROM PUBLIC;
-GRANT ALL ON FUNCTION worker.runtime_moved(p_game_id uuid, p_generation integer, p_endpoint text) TO backend_worker;
+REVOKE ALL ON FUNCTION worker.runtime_lease_renew(p_game_id uuid, p_lease_number bigint, p_lease_seconds integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.runtime_lease_renew(p_game_id uuid, p_lease_number bigint, p_lease_seconds integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.runtime_logs_defer(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.runtime_logs_defer(p_limit integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.runtime_logs_store(p_game_id uuid, p_content text, p_error text) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.runtime_logs_store(p_game_id uuid, p_content text, p_error text) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.runtime_moved(p_game_id uuid, p_lease_number bigint, p_container_id text, p_endpoint text) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.runtime_moved(p_game_id uuid, p_lease_number bigint, p_container_id text, p_endpoint text) TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.runtime_observed(p_game_id uuid, p_generation integer, p_container_id text, p_endpoint text) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.runtime_observed(p_game_id uuid, p_generation integer, p_container_id text, p_endpoint text) TO backend_worker;
@@ -9925,8 +10440,14 @@ GRANT ALL ON FUNCTION worker.runtime_start_failed(p_game_id uuid, p_lease_number
 REVOKE ALL ON FUNCTION worker.runtime_started(p_game_id uuid, p_lease_number bigint, p_container_id text, p_endpoint text, p_turn integer, p_players jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.runtime_started(p_game_id uuid, p_lease_number bigint, p_container_id text, p_endpoint text, p_turn integer, p_players jsonb) TO backend_worker;
 
-REVOKE ALL ON FUNCTION worker.runtimes_list() FROM PUBLIC;
-GRANT ALL ON FUNCTION worker.runtimes_list() TO backend_worker;
+REVOKE ALL ON FUNCTION worker.runtime_unwell(p_game_id uuid, p_generation integer, p_kind text, p_error text, p_patience_seconds double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.runtime_unwell(p_game_id uuid, p_generation integer, p_kind text, p_error text, p_patience_seconds double precision) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.runtime_was_started(p_game_id uuid, p_generation integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.runtime_was_started(p_game_id uuid, p_generation integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.runtimes_list(p_game_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.runtimes_list(p_game_id uuid) TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.runtimes_unsettled_defer(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.runtimes_unsettled_defer(p_limit integer) TO backend_worker;
@@ -9940,8 +10461,8 @@ GRANT ALL ON FUNCTION worker.turn_claim(p_game_id uuid, p_lease_seconds integer)
 REVOKE ALL ON FUNCTION worker.turn_digests_deliver(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.turn_digests_deliver(p_limit integer) TO backend_worker;
 
-REVOKE ALL ON FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text, p_keeps_lease boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text, p_keeps_lease boolean) TO backend_worker;
+REVOKE ALL ON FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text, p_keeps_lease boolean, p_is_outstanding boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.turn_failed(p_game_id uuid, p_lease_number bigint, p_kind text, p_error text, p_keeps_lease boolean, p_is_outstanding boolean) TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.turn_report(p_game_id uuid, p_lease_number bigint, p_turn integer, p_is_finished boolean, p_players jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.turn_report(p_game_id uuid, p_lease_number bigint, p_turn integer, p_is_finished boolean, p_players jsonb) TO backend_worker;

@@ -301,6 +301,8 @@ def _base_environment(database: Database, geo: Path, state: Path) -> dict[str, s
         "BACKEND_SMTP_FROM": "noreply@galaxy.example",
         "BACKEND_SMTP_TLS_MODE": "none",
         "BACKEND_RUNTIME_DRIVER": "process",
+        # Where no job program runs, games wait for their engines for ever.
+        "BACKEND_RUNTIME_JOB_QUEUE_SIZE": "100000",
         "BACKEND_GAME_STATE_ROOT": str(state),
         "BACKEND_GEOIP_DB_PATH": str(geo),
         "BACKEND_OTEL_TRACES_EXPORTER": "none",

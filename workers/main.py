@@ -19,6 +19,7 @@ from workers.loops import every
 from workers.push.database import Database, Watch
 from workers.push.listener import Listener
 from workers.queue import ENGINE_QUEUES, QUICK_AT_ONCE, QUICK_QUEUES, job_app, run_queue
+from workers.runtime.docker_driver import DockerDriver
 from workers.runtime.driver import Driver
 from workers.runtime.engine_client import EngineClient
 from workers.runtime.process_driver import ProcessDriver
@@ -39,7 +40,9 @@ def driver_of(config: Config) -> Driver:
     """Return the runtime driver that the configuration names. Raises Refused."""
     if config.runtime_driver == "process":
         return ProcessDriver(config.game_state_root, stack=config.stack_label, stop_grace=config.runtime_stop_grace_period)
-    raise Refused(f"BACKEND_RUNTIME_DRIVER={config.runtime_driver} is not in this version; process is")
+    if config.runtime_driver == "docker":
+        return DockerDriver(config)
+    raise Refused(f"BACKEND_RUNTIME_DRIVER={config.runtime_driver} is not in this version; docker and process are")
 
 
 async def _serve(config: Config, driver: Driver) -> None:

@@ -69,6 +69,14 @@ def job_app(
     async def runtime_remove(game_id: str, context: dict[str, str]) -> None:
         await runtime.remove(game_id)
 
+    @app.task(name="runtime_check", queue="runtime")
+    async def runtime_check(game_id: str, context: dict[str, str]) -> None:
+        await runtime.check(game_id)
+
+    @app.task(name="runtime_logs", queue="runtime")
+    async def runtime_logs(game_id: str, context: dict[str, str]) -> None:
+        await runtime.logs(game_id)
+
     return app
 
 

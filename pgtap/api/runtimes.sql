@@ -1,7 +1,7 @@
 -- Test galaxy-backend:api/runtimes
 
 BEGIN;
-SELECT plan(52);
+SELECT plan(103);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -9,7 +9,8 @@ SELECT plan(52);
 CREATE TEMPORARY TABLE functions (name text, arguments name[], volatility text);
 INSERT INTO functions VALUES
     ('runtime_list', ARRAY['text', 'integer', 'text'], 'stable'), ('runtime_get', ARRAY['text', 'uuid'], 'stable'),
-    ('runtime_force_next_turn', ARRAY['text', 'uuid'], 'volatile');
+    ('runtime_force_next_turn', ARRAY['text', 'uuid'], 'volatile'), ('runtime_restart', ARRAY['text', 'uuid'], 'volatile'),
+    ('runtime_patch', ARRAY['text', 'uuid', 'jsonb'], 'volatile'), ('runtime_logs_take', ARRAY['text', 'uuid'], 'volatile'), ('runtime_logs_get', ARRAY['text', 'uuid'], 'stable');
 SELECT function_returns('api', name, arguments, 'text', format('%s() has one answer', name)) FROM functions;
 SELECT volatility_is('api', name, arguments, volatility, format('%s() is %s', name, upper(volatility))) FROM functions;
 SELECT is_definer('api', name, arguments, format('%s() has its owner''s rights', name)) FROM functions;
@@ -97,6 +98,54 @@ INSERT INTO calls VALUES
 SELECT throws_ok(format(call, a), 'GX401', 'unauthorized', format('%s is not for %s', name, coalesce(a, 'nobody'))) FROM calls, unnest(ARRAY['mallory', NULL]) AS a;
 UPDATE backend.admin_accounts SET disabled_at = backend.now();
 SELECT throws_ok(format(call, 'root'), 'GX401', 'unauthorized', format('%s is not for an administrator who is disabled', name)) FROM calls;
+
+-- Another engine over the same state.
+INSERT INTO backend.admin_accounts (username, password_hash) VALUES ('boss', '$2b$12$' || repeat('x', 53));
+SELECT (backend.game_transition(g, 'resume', 'user', :'ann')).status FROM backend.game_lock(:'one') AS g WHERE g.status = 'paused' \g /dev/null
+UPDATE backend.runtime_records SET status = 'running', turn_requested_at = NULL, skip_next_turn = false, lease_until = NULL WHERE game_id = :'one';
+UPDATE backend.settings SET default_value = 1000 WHERE setting_name = 'runtime_job_queue_size';
+SELECT throws_ok(format($$SELECT api.runtime_restart('boss', %L)$$, :'nowhere'), 'GX404', 'game_not_found', 'a game that is not there has no engine to restart');
+SELECT throws_ok(format($$SELECT api.runtime_restart('boss', %L)$$, g), 'GX409', 'game_not_running', format('nor one that is %s', pg_temp.state(g::uuid))) FROM unnest(ARRAY[:'two', :'draft']) AS g;
+SET LOCAL ROLE backend_api;
+SELECT is(api.runtime_restart('boss', :'one')::jsonb ->> 'game_id', :'one', 'an engine is started anew');
+RESET ROLE;
+SELECT results_eq(
+    format('SELECT status, generation, start_operation, engine_version FROM backend.runtime_records WHERE game_id = %L', :'one'),
+    $$VALUES ('starting', 2, 'restart', '1.2.0')$$, 'as another generation');
+SELECT is(pg_temp.state(:'one'), 'running', 'of a game that goes on');
+SELECT throws_ok(format($$SELECT api.runtime_restart('boss', %L)$$, :'one'), 'GX409', 'invalid_transition', 'one that is being started is not started again');
+SELECT is((SELECT count(*) FROM procrastinate.procrastinate_jobs WHERE task_name = 'runtime_start' AND args ->> 'game_id' = :'one'), 2::bigint, 'a job does it');
+SELECT worker.runtime_started(:'one', c.lease_number, 'c2', 'http://e2:8080', 0, '[]') FROM worker.runtime_start_claim(:'one', 60) AS c \g /dev/null
+INSERT INTO backend.engine_versions (version, image_ref, enabled) VALUES ('1.2.1', 'galaxy/engine:1.2.1', true), ('1.2.2', 'e', false), ('1.3.0', 'e', true);
+SELECT throws_ok(format($$SELECT api.runtime_patch('boss', %L, '{"version": "%s"}')$$, :'one', v), 'GX422', 'engine_version_unavailable', d)
+  FROM (VALUES ('1.2.9', 'a version that is not there'), ('1.2.2', 'or not enabled is none')) AS t(v, d);
+SELECT throws_ok(format($$SELECT api.runtime_patch('boss', %L, '{"version": "1.3.0"}')$$, :'one'), 'GX422', 'engine_version_incompatible', 'a game that runs stays with major and minor');
+SELECT is(api.runtime_patch('boss', :'one', '{"version": "1.2.1"}')::jsonb ->> 'target_engine_version', '1.2.1', 'a patch is another version');
+SELECT results_eq(
+    format('SELECT status, generation, start_operation, engine_version, image_ref FROM backend.runtime_records WHERE game_id = %L', :'one'),
+    $$VALUES ('starting', 3, 'patch', '1.2.1', 'galaxy/engine:1.2.1')$$, 'and its image');
+SELECT throws_ok(format($$SELECT api.runtime_patch('boss', %L, '{"version": "1.2.1"}')$$, :'one'), 'GX409', 'invalid_transition', 'one at a time');
+SELECT worker.runtime_started(:'one', c.lease_number, 'c3', 'http://e3:8080', 0, '[]') FROM worker.runtime_start_claim(:'one', 60) AS c \g /dev/null
+
+-- Logs are asked for, and fetched by a job.
+SELECT throws_ok(format($$SELECT api.runtime_logs_take('boss', %L)$$, :'draft'), 'GX404', 'runtime_not_found', 'a game without an engine has no log');
+SELECT throws_ok(format($$SELECT api.runtime_logs_get('boss', %L)$$, :'one'), 'GX404', 'runtime_logs_not_found', 'one that nobody asked for is not there');
+SELECT is(api.runtime_logs_take('boss', :'one')::jsonb -> 'taken_at', 'null', 'a log is asked for');
+SELECT is(api.runtime_logs_take('boss', :'one')::jsonb -> 'content', 'null', 'again before it has come');
+SELECT is((SELECT count(*) FROM procrastinate.procrastinate_jobs WHERE task_name = 'runtime_logs'), 1::bigint, 'is one request');
+SELECT worker.runtime_logs_store(:'one', 'it runs', NULL) \g /dev/null
+SELECT is(api.runtime_logs_get('boss', :'one')::jsonb ->> 'content', 'it runs', 'then it is there');
+
+-- No more than so many commands wait.
+UPDATE backend.settings SET default_value = (SELECT count(*) FROM backend.runtime_records WHERE status = 'starting'), min_value = 0 WHERE setting_name = 'runtime_job_queue_size';
+SELECT throws_ok(format(c, :'one'), 'GX503', 'runtime_busy', d)
+  FROM (VALUES ($$SELECT api.runtime_restart('boss', %L)$$, 'no restart where too many wait'), ($$SELECT api.runtime_patch('boss', %L, '{"version": "1.2.1"}')$$, 'no patch'),
+               ($$SELECT api.runtime_logs_take('boss', %L)$$, 'no log'), ($$SELECT api.runtime_force_next_turn('boss', %L)$$, 'no turn by force')) AS t(c, d);
+UPDATE backend.settings SET default_value = default_value + 1 WHERE setting_name = 'runtime_job_queue_size';
+SELECT lives_ok(format($$SELECT api.runtime_logs_take('boss', %L)$$, :'one'), 'one more may');
+SELECT throws_ok(format($$SELECT api.runtime_restart('boss', %L)$$, :'one'), 'GX503', 'runtime_busy', 'and no other');
+SELECT set_has(
+    'SELECT action FROM backend.audit_log', $$VALUES ('runtime_restart'), ('runtime_patch'), ('runtime_logs_take')$$, 'what was done is written down');
 
 SELECT * FROM finish();
 ROLLBACK;

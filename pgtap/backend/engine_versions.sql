@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/engine_versions
 
 BEGIN;
-SELECT plan(37);
+SELECT plan(41);
 \ir ../helpers.psql
 
 -- Attributes.
@@ -11,7 +11,7 @@ SELECT col_is_pk('backend', 'engine_versions', 'version', 'a version is register
 SELECT col_not_null('backend', 'engine_versions', c, format('%s is always told', c)) FROM unnest(ARRAY['version', 'image_ref', 'enabled']) AS c;
 SELECT col_default_is('backend', 'engine_versions', 'enabled', 'true', 'a new version can be used');
 SELECT volatility_is('backend', f, v, format('%s() is %s', f, upper(v)))
-  FROM (VALUES ('version_key', 'immutable'), ('engine_version_newest', 'stable'), ('engine_version_json', 'stable')) AS t(f, v);
+  FROM (VALUES ('version_key', 'immutable'), ('version_series', 'immutable'), ('engine_version_newest', 'stable'), ('engine_version_json', 'stable')) AS t(f, v);
 
 -- Privileges.
 SET LOCAL ROLE backend_api;
@@ -32,6 +32,7 @@ SELECT is(pg_temp.violated(format('INSERT INTO backend.engine_versions (version,
     ('01.0.0', 'engine', 'engine_versions_version_is_semantic', 'nor a zero'),
     ('1.0.0-', 'engine', 'engine_versions_version_is_semantic', 'a pre-release is something'),
     ('1.0.0-a..b', 'engine', 'engine_versions_version_is_semantic', 'in all its parts'),
+    ('1.0.0-rc.01', 'engine', 'engine_versions_version_is_semantic', 'nor a number of it with a zero before'),
     ('1.0.0+build', 'engine', 'engine_versions_version_is_semantic', 'what a build is called does not count'),
     ('1.0.' || repeat('1', 10), 'engine', 'engine_versions_version_is_semantic', 'a number has at most nine digits'),
     ('1.0.0-' || repeat('a', 59), 'engine', 'engine_versions_version_is_semantic', 'a version is not too long'),
@@ -49,16 +50,17 @@ DELETE FROM backend.engine_versions;
 
 -- Order.
 SELECT is(
-    (SELECT array_agg(v ORDER BY backend.version_key(v) COLLATE "C") FROM unnest(ARRAY['1.0.0', '1.0.0-alpha', '10.0.0', '2.0.0', '1.10.0', '1.2.0', '1.0.0-beta',
+    (SELECT array_agg(v ORDER BY backend.version_key(v) COLLATE "C") FROM unnest(ARRAY['1.0.0', '1.0.0-alpha', '1.0.0-rc.10', '1.0.0-rc.9', '1.0.0-alpha-1', '1.0.0-beta.11', '1.0.0-beta.2', '1.0.0-alpha.beta', '1.0.0-1', '10.0.0', '2.0.0', '1.10.0', '1.2.0', '1.0.0-beta',
                                                                                  '1.0.0-alpha.1', '1.0.10', '1.0.9', '1.0.0-rc-1']) AS v),
-    ARRAY['1.0.0-alpha', '1.0.0-alpha.1', '1.0.0-beta', '1.0.0-rc-1', '1.0.0', '1.0.9', '1.0.10', '1.2.0', '1.10.0', '2.0.0', '10.0.0'],
+    ARRAY['1.0.0-1', '1.0.0-alpha', '1.0.0-alpha.1', '1.0.0-alpha.beta', '1.0.0-alpha-1', '1.0.0-beta', '1.0.0-beta.2', '1.0.0-beta.11', '1.0.0-rc.9', '1.0.0-rc.10', '1.0.0-rc-1', '1.0.0', '1.0.9', '1.0.10', '1.2.0', '1.10.0', '2.0.0', '10.0.0'],
     'versions sort by their numbers, a pre-release before its release');
 SELECT is(backend.engine_version_newest(), NULL, 'where there is none, none is the newest');
 INSERT INTO backend.engine_versions (version, image_ref) VALUES ('1.9.0', 'e'), ('1.10.0', 'e'), ('1.10.0-rc.1', 'e'), ('2.0.0', 'e');
 UPDATE backend.engine_versions SET enabled = false WHERE version = '2.0.0';
 SELECT is(backend.engine_version_newest(), '1.10.0', 'the newest is the newest that is enabled');
 UPDATE backend.engine_versions SET enabled = false WHERE version = '1.10.0';
-SELECT is(backend.engine_version_newest(), '1.10.0-rc.1', 'a pre-release counts');
+SELECT is(backend.engine_version_newest(), '1.9.0', 'a pre-release has to be asked for');
+SELECT is(backend.version_series(v), '1.2', format('%s is of 1.2', v)) FROM unnest(ARRAY['1.2.0', '1.2.30-rc.1']) AS v;
 SELECT is(
     (SELECT backend.engine_version_json(v) FROM backend.engine_versions AS v WHERE version = '2.0.0'),
     jsonb_build_object('version', '2.0.0', 'image_ref', 'e', 'enabled', false, 'created_at', backend.ts(backend.now())),

@@ -1,13 +1,13 @@
 -- Test galaxy-backend:backend/runtime
 
 BEGIN;
-SELECT plan(51);
+SELECT plan(61);
 \ir ../helpers.psql
 \ir ../games.psql
 
 -- Attributes.
 CREATE TEMPORARY TABLE tables (t text);
-INSERT INTO tables VALUES ('runtime_records'), ('player_mappings'), ('game_turns'), ('runtime_operation_log'), ('runtime_health_snapshots');
+INSERT INTO tables VALUES ('runtime_records'), ('player_mappings'), ('game_turns'), ('runtime_operation_log'), ('runtime_health_snapshots'), ('runtime_logs');
 SELECT has_table('backend', t, format('there is %s', t)) FROM tables;
 SELECT fk_ok('backend', t, 'game_id', 'backend', 'games', 'game_id', format('%s is of a game', t)) FROM tables;
 SELECT fk_ok('backend', 'player_mappings', 'user_id', 'backend', 'accounts', 'user_id', 'a player is a person');
@@ -25,17 +25,18 @@ SELECT col_default_is('backend', 'runtime_records', 'lease_number', '0', 'and no
 -- Privileges.
 SET LOCAL ROLE backend_worker;
 SELECT throws_ok(format('SELECT FROM backend.%I', t), '42501', NULL, format('backend_worker sees %s through its door only', t))
-  FROM unnest(ARRAY['runtime_records', 'player_mappings', 'game_turns', 'runtime_operation_log', 'runtime_health_snapshots']) AS t;
+  FROM unnest(ARRAY['runtime_records', 'player_mappings', 'game_turns', 'runtime_operation_log', 'runtime_health_snapshots', 'runtime_logs']) AS t;
 SELECT throws_ok('UPDATE backend.runtime_records SET lease_number = 0', '42501', NULL, 'and lowers no fence');
 RESET ROLE;
 
 -- The machine: an engine is started from wherever it does not run, answers, computes, and goes.
 SELECT set_eq(
     $$SELECT action, from_state, to_state FROM backend.state_transitions WHERE machine = 'runtime'$$,
-    $$SELECT 'start' AS action, f AS from_state, 'starting' AS to_state FROM unnest(ARRAY[NULL, 'stopped', 'removed', 'running', 'engine_unreachable', 'generation_failed']) AS f
+    $$SELECT 'start' AS action, f AS from_state, 'starting' AS to_state FROM unnest(ARRAY[NULL, 'stopped', 'removed', 'running', 'engine_unreachable', 'generation_failed', 'generating']) AS f
       UNION ALL SELECT 'observe', f, 'running' FROM unnest(ARRAY['starting', 'engine_unreachable', 'generation_failed', 'stopped']) AS f
       UNION ALL SELECT 'generate', f, 'generating' FROM unnest(ARRAY['running', 'engine_unreachable', 'generation_failed']) AS f
       UNION ALL SELECT 'report', 'generating', t FROM unnest(ARRAY['running', 'engine_unreachable', 'generation_failed']) AS t
+      UNION ALL SELECT 'report', 'starting', 'engine_unreachable'
       UNION ALL SELECT 'report', 'running', t FROM unnest(ARRAY['engine_unreachable', 'generation_failed']) AS t
       UNION ALL SELECT 'stop', f, 'stopped' FROM unnest(ARRAY['starting', 'running', 'generating', 'engine_unreachable', 'generation_failed']) AS f
       UNION ALL SELECT 'remove', f, 'removed' FROM unnest(ARRAY['starting', 'running', 'generating', 'engine_unreachable', 'generation_failed', 'stopped']) AS f$$,
@@ -60,12 +61,26 @@ SELECT is(
     ($$runtime_operation_log (game_id, operation, generation, lease_number, outcome) VALUES (:game, 'turn', 1, 1, 'done')$$, 'nothing', 'it is done'),
     ($$runtime_operation_log (game_id, operation, generation, lease_number, outcome) VALUES (:game, 'turn', 1, 1, 'perhaps')$$,
         'runtime_operation_log_outcome_is_known', 'or failed, but not anything else'),
-    ($$runtime_health_snapshots (game_id, is_healthy) VALUES (:game, true)$$, 'nothing', 'an engine is well')
+    ($$runtime_health_snapshots (game_id, is_healthy) VALUES (:game, true)$$, 'nothing', 'an engine is well'),
+    ($$runtime_logs (game_id, content) VALUES (:game, repeat('x', 262145))$$, 'runtime_logs_content_is_short', 'a log has an end')
   ) AS t(v, c, d);
 SELECT is(
     pg_temp.violated(format('UPDATE backend.runtime_records SET wanted = %L WHERE game_id = %L', w, :'game')),
     CASE w WHEN 'asleep' THEN 'runtime_records_wanted_is_known' ELSE 'nothing' END, format('an engine is %s wanted %s', CASE w WHEN 'asleep' THEN 'not' ELSE 'perhaps' END, w))
   FROM unnest(ARRAY['running', 'stopped', 'removed', 'asleep']) AS w;
+SELECT is(
+    pg_temp.violated(format('UPDATE backend.runtime_records SET start_operation = ''dance'' WHERE game_id = %L', :'game')), 'runtime_records_start_operation_is_known',
+    'why one is started is known');
+UPDATE backend.settings SET default_value = 2 WHERE setting_name = 'runtime_job_queue_size';
+SELECT is(backend.runtime_queue_is_full(), false, 'one that waits to be started is not too many');
+INSERT INTO backend.runtime_logs (game_id) VALUES (:'game');
+SELECT is(backend.runtime_queue_is_full(), true, 'a log that waits counts too');
+UPDATE backend.runtime_logs SET taken_at = requested_at;
+SELECT is(backend.runtime_queue_is_full(), false, 'one that was fetched does not');
+UPDATE backend.runtime_records SET turn_requested_at = backend.now(), skip_next_turn = true;
+SELECT is(backend.runtime_queue_is_full(), true, 'a turn by force does');
+UPDATE backend.runtime_records SET skip_next_turn = false;
+SELECT is(backend.runtime_queue_is_full(), false, 'one that is due does not');
 SELECT throws_ok(
     $$UPDATE backend.runtime_records SET status = 'generating'$$, 'GX409', 'invalid_transition', 'an engine that has not come up computes nothing');
 

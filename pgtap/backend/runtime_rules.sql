@@ -1,13 +1,15 @@
 -- Test galaxy-backend:backend/runtime_rules
 
 BEGIN;
-SELECT plan(21);
+SELECT plan(32);
 \ir ../helpers.psql
 \ir ../games.psql
 
 -- Attributes and privileges.
 SELECT volatility_is('backend', f, v, format('%s() is %s', f, upper(v)))
-  FROM (VALUES ('runtime_held', 'volatile'), ('runtime_operation_end', 'volatile'), ('runtime_snapshot', 'volatile'), ('runtime_json', 'stable')) AS t(f, v);
+  FROM (VALUES ('runtime_held', 'volatile'), ('runtime_operation_end', 'volatile'), ('runtime_snapshot', 'volatile'), ('runtime_json', 'stable'),
+               ('runtime_operation_begin', 'volatile'), ('runtime_operation_done', 'volatile'), ('runtime_health_note', 'volatile'), ('runtime_restart', 'volatile'),
+               ('runtime_failure_tell', 'volatile'), ('runtime_queue_require', 'stable'), ('runtime_of_running_game', 'volatile'), ('runtime_logs_json', 'stable')) AS t(f, v);
 SET LOCAL ROLE backend_worker;
 SELECT throws_ok($$SELECT backend.runtime_snapshot(gen_random_uuid(), 1, '[]', 1)$$, '42501', NULL, 'backend_worker reports through its door only');
 RESET ROLE;
@@ -33,10 +35,29 @@ SELECT is((backend.runtime_held(:'game', :lease)).game_id, NULL, 'and then not')
 SELECT backend.runtime_operation_end(:'game', :newer, 'failed', repeat('x', 2000)) \g /dev/null
 SELECT results_eq(
     'SELECT operation, generation, lease_number, finished_at, outcome, length(error) FROM backend.runtime_operation_log ORDER BY operation_id',
-    format($$VALUES ('start', 1, %s::bigint, NULL::timestamptz, NULL, NULL), ('start', 1, %s, backend.now(), 'failed', 1000)$$, :lease, :newer),
-    'an operation ends with its lease, its error is cut; one whose worker is gone has no end');
+    format($$VALUES ('start', 1, %s::bigint, backend.now(), 'failed', 31), ('start', 1, %s, backend.now(), 'failed', 1000)$$, :lease, :newer),
+    'an operation ends with its lease, its error is cut; one whose worker is gone ends with the next');
 SELECT backend.runtime_operation_end(:'game', :newer, 'done', NULL) \g /dev/null
 SELECT is((SELECT outcome FROM backend.runtime_operation_log WHERE lease_number = :newer), 'failed', 'what came of it stays');
+
+SELECT backend.runtime_operation_done(pg_temp.runtime(:'game'), 'start', e) FROM unnest(ARRAY['no room', 'no room', repeat('y', 2000), repeat('y', 2000), NULL, NULL, 'no room']) AS e \g /dev/null
+SELECT results_eq(
+    format($$SELECT outcome, left(error, 7) FROM backend.runtime_operation_log WHERE game_id = %L AND operation_id > (SELECT max(o.operation_id::text)::uuid FROM backend.runtime_operation_log AS o WHERE o.lease_number = %s AND o.outcome = 'failed' AND o.error LIKE 'x%%') ORDER BY operation_id$$, :'game', :newer),
+    $$VALUES ('failed', 'no room'), ('failed', 'yyyyyyy'), ('done', NULL), ('done', NULL), ('failed', 'no room')$$, 'what fails again and again in the same way is written down once');
+
+-- Administrators are told.
+SELECT backend.runtime_failure_tell(pg_temp.runtime(:'game'), k, e)
+  FROM (VALUES ('image_pull_failed', 'x'), ('start_config_invalid', ''), ('container_start_failed', 'x'), ('container_start_failed', 'x')) AS t(k, e) \g /dev/null
+SELECT results_eq(
+    $$SELECT kind, payload - 'game_id' FROM backend.notifications WHERE kind LIKE 'runtime.%' ORDER BY kind$$,
+    $$VALUES ('runtime.container_start_failed', '{}'::jsonb), ('runtime.image_pull_failed', '{"image_ref": "galaxy/engine:1.2.0"}'), ('runtime.start_config_invalid', '{"reason": "not told"}')$$,
+    'why an engine does not start is told once');
+
+-- Health is stored where it is another than before.
+SELECT backend.runtime_health_note(:'game', h, d) FROM (VALUES (true, NULL), (true, NULL), (false, 'x'), (false, 'x'), (false, repeat('y', 900)), (true, NULL)) AS t(h, d) \g /dev/null
+SELECT results_eq(
+    format('SELECT is_healthy, length(details) FROM backend.runtime_health_snapshots WHERE game_id = %L ORDER BY snapshot_id', :'game'),
+    'VALUES (true, NULL::integer), (false, 1), (false, 500), (true, NULL)', 'how an engine answers is stored where it changes');
 
 -- Turns and how races fare.
 CREATE FUNCTION pg_temp.fares(p_game_id uuid) RETURNS TABLE (race text, planets integer, population numeric, initial_planets integer, initial_population numeric,

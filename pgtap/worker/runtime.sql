@@ -1,7 +1,7 @@
 -- Test galaxy-backend:worker/runtime
 
 BEGIN;
-SELECT plan(273);
+SELECT plan(372);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -12,10 +12,14 @@ INSERT INTO functions VALUES
     ('runtime_started', ARRAY['uuid', 'bigint', 'text', 'text', 'integer', 'jsonb'], 'boolean', 'volatile'),
     ('runtime_start_failed', ARRAY['uuid', 'bigint', 'text', 'text'], 'boolean', 'volatile'),
     ('turns_defer', ARRAY['integer'], 'integer', 'volatile'), ('turn_claim', ARRAY['uuid', 'integer'], 'setof record', 'volatile'),
-    ('turn_report', ARRAY['uuid', 'bigint', 'integer', 'boolean', 'jsonb'], 'text', 'volatile'), ('turn_failed', ARRAY['uuid', 'bigint', 'text', 'text', 'boolean'], 'text', 'volatile'),
+    ('turn_report', ARRAY['uuid', 'bigint', 'integer', 'boolean', 'jsonb'], 'text', 'volatile'), ('turn_failed', ARRAY['uuid', 'bigint', 'text', 'text', 'boolean', 'boolean'], 'text', 'volatile'),
     ('runtimes_unsettled_defer', ARRAY['integer'], 'integer', 'volatile'), ('runtime_remove_claim', ARRAY['uuid', 'integer'], 'setof bigint', 'volatile'),
-    ('runtime_removed', ARRAY['uuid', 'bigint'], 'boolean', 'volatile'), ('runtimes_list', '{}', 'setof record', 'stable'), ('runtime_is_wanted', ARRAY['uuid', 'integer'], 'boolean', 'stable'),
-    ('runtime_moved', ARRAY['uuid', 'integer', 'text'], 'boolean', 'volatile'), ('runtime_observed', ARRAY['uuid', 'integer', 'text', 'text'], 'boolean', 'volatile');
+    ('runtime_removed', ARRAY['uuid', 'bigint'], 'boolean', 'volatile'), ('runtimes_list', ARRAY['uuid'], 'setof record', 'stable'), ('runtime_is_wanted', ARRAY['uuid', 'integer'], 'boolean', 'stable'),
+    ('runtime_moved', ARRAY['uuid', 'bigint', 'text', 'text'], 'boolean', 'volatile'), ('runtime_observed', ARRAY['uuid', 'integer', 'text', 'text'], 'boolean', 'volatile'),
+    ('runtime_unwell', ARRAY['uuid', 'integer', 'text', 'text', 'double precision'], 'text', 'volatile'),
+    ('runtime_was_started', ARRAY['uuid', 'integer'], 'boolean', 'volatile'), ('runtime_lease_renew', ARRAY['uuid', 'bigint', 'integer'], 'boolean', 'volatile'),
+    ('runtime_logs_defer', ARRAY['integer'], 'integer', 'volatile'), ('runtime_logs_store', ARRAY['uuid', 'text', 'text'], 'boolean', 'volatile'),
+    ('runtime_health_purge', ARRAY['integer'], 'integer', 'volatile');
 SELECT function_returns('worker', name, arguments, returns, format('%s() answers %s', name, returns)) FROM functions;
 SELECT volatility_is('worker', name, arguments, volatility, format('%s() is %s', name, upper(volatility))) FROM functions;
 SELECT is_definer('worker', name, arguments, format('%s() has its owner''s rights', name)) FROM functions;
@@ -84,7 +88,7 @@ SELECT api.game_start(:'ann', :'game') \g /dev/null
 SET LOCAL ROLE backend_worker;
 SELECT results_eq(
     format('SELECT * FROM worker.runtime_start_claim(%L, 60)', :'game'),
-    $$VALUES (1::bigint, 1, '1.2.0', 'galaxy/engine:1.2.0', ARRAY['Alphas', 'Betas'])$$, 'a worker claims it, and gets what it is started with');
+    $$VALUES (1::bigint, 1, '1.2.0', 'galaxy/engine:1.2.0', ARRAY['Alphas', 'Betas'], 'start')$$, 'a worker claims it, and gets what it is started with');
 RESET ROLE;
 SELECT is(pg_temp.start_claim(:'game'), NULL, 'no other does');
 SELECT pg_temp.advance('60 seconds - 1 microsecond') \g /dev/null
@@ -93,7 +97,7 @@ SELECT pg_temp.advance('1 microsecond') \g /dev/null
 SELECT is(pg_temp.start_claim(:'game'), 2::bigint, 'then somebody else does, under a higher number');
 SELECT results_eq(
     format('SELECT operation, lease_number, outcome FROM backend.runtime_operation_log WHERE game_id = %L ORDER BY operation_id', :'game'),
-    $$VALUES ('start', 1::bigint, NULL), ('start', 2, NULL)$$, 'each attempt is written down before anything is done');
+    $$VALUES ('start', 1::bigint, 'failed'), ('start', 2, NULL)$$, 'each attempt is written down before anything is done; of the one before nobody has told');
 
 -- The fence: what the old worker says changes nothing.
 SELECT pg_temp.everything(:'game') AS before \gset
@@ -178,7 +182,7 @@ SELECT pg_temp.advance('30 seconds') \g /dev/null
 SELECT is(worker.turns_defer(10), 1, 'where the job was lost the sweep sends another');
 SET LOCAL ROLE backend_worker;
 SELECT results_eq(
-    format('SELECT * FROM worker.turn_claim(%L, 60)', :'game'), $$VALUES (3::bigint, 0, 1, '1.2.0', 'galaxy/engine:1.2.0', 'http://e1:8080')$$, 'a worker claims it, and gets where the engine is');
+    format('SELECT * FROM worker.turn_claim(%L, 60)', :'game'), $$VALUES (3::bigint, 0, 1, '1.2.0', 'galaxy/engine:1.2.0', 'http://e1:8080', false)$$, 'a worker claims it, and gets where the engine is');
 RESET ROLE;
 SELECT is((pg_temp.runtime(:'game')).status, 'generating', 'the turn is being computed');
 SELECT is(pg_temp.turn_claim(:'game'), NULL, 'no other worker claims it');
@@ -328,17 +332,16 @@ SELECT worker.runtime_observed(:'game', 1, 'c1', 'http://e1:8080'), api.game_res
 -- What the reconciler sees.
 SET LOCAL ROLE backend_worker;
 SELECT set_has(
-    'SELECT game_id, wanted, status, generation, engine_version, image_ref, container_id, endpoint FROM worker.runtimes_list()',
+    'SELECT game_id, wanted, status, generation, engine_version, image_ref, container_id, endpoint FROM worker.runtimes_list(NULL)',
     format($$VALUES (%L::uuid, 'running', 'running', 1, '1.2.0', 'galaxy/engine:1.2.0', 'c1', 'http://e1:8080')$$, :'game'), 'it gets every engine that is recorded');
-SELECT is((SELECT count(*) FROM worker.runtimes_list()), 4::bigint, 'those that are stopped too');
+SELECT is((SELECT count(*) FROM worker.runtimes_list(NULL)), 4::bigint, 'those that are stopped too');
+SELECT is((SELECT count(*) FROM worker.runtimes_list(:'game')), 1::bigint, 'or one game''s');
 SELECT is(worker.runtime_is_wanted(:'game', g), w, d)
   FROM (VALUES (1, true, 'an engine that is wanted is told of'), (NULL, true, 'of any generation'), (2, false, 'and not one of another')) AS t(g, w, d);
 SELECT is(worker.runtime_is_wanted(:'nowhere', NULL), false, 'nor of no game');
-SELECT is(worker.runtime_moved(:'game', 1, 'http://e2:8080'), true, 'an engine may be reached elsewhere');
-SELECT is(worker.runtime_moved(:'game', 2, 'http://e3:8080'), false, 'but not one of another generation');
-SELECT is(worker.runtime_moved(:'nowhere', 1, 'http://e3:8080'), false, 'nor of no game');
+SELECT is(worker.runtime_moved(g::uuid, 1, 'c2', 'http://e2:8080'), false, d)
+  FROM (VALUES (:'game', 'who has no lease has started nothing again'), (:'nowhere', 'nor of no game')) AS t(g, d);
 RESET ROLE;
-SELECT is((pg_temp.runtime(:'game')).endpoint, 'http://e2:8080', 'there it is');
 SELECT is(worker.runtime_observed(:'game', 1, 'c9', 'http://e9:8080'), true, 'one that is seen well is written down');
 SELECT results_eq(
     format('SELECT status, container_id, endpoint, last_observed_at FROM pg_temp.runtime(%L)', :'game'), $$VALUES ('running', 'c9', 'http://e9:8080', backend.now())$$, 'as it is');
@@ -386,7 +389,7 @@ SELECT is(worker.runtime_removed(:'starting', :lease), false, 'nor has it remove
 SELECT is(worker.runtime_started(:'starting', :lease + 1, 'x', 'http://x', 0, pg_temp.players(:'starting')), false, 'what is cancelled does not start, whoever says so');
 SELECT is(pg_temp.everything(:'starting'), :'before', 'nothing has changed');
 SELECT is(worker.runtime_observed(:'starting', 1, 'x', 'http://x'), false, 'it is not seen well');
-SELECT is(worker.runtime_moved(:'starting', 1, 'http://x'), false, 'nor anywhere');
+SELECT is(worker.runtime_moved(:'starting', :lease + 1, 'x', 'http://x'), false, 'nor started again');
 SELECT is(pg_temp.start_claim(:'starting'), NULL, 'nor started');
 SELECT is(pg_temp.turn_claim(:'starting'), NULL, 'nor does it compute');
 SELECT pg_temp.advance('60 seconds') \g /dev/null
@@ -396,7 +399,7 @@ SELECT is((SELECT array_agg(DISTINCT priority) FROM procrastinate.procrastinate_
 SELECT pg_temp.remove_claim(:'starting') AS lease \gset
 SET LOCAL ROLE backend_worker;
 SELECT is(worker.runtime_removed(:'starting', :lease), true, 'it is gone');
-SELECT is((SELECT count(*) FROM worker.runtimes_list() WHERE game_id = :'starting'), 0::bigint, 'and not looked for any more');
+SELECT is((SELECT count(*) FROM worker.runtimes_list(:'starting')), 0::bigint, 'and not looked for any more');
 RESET ROLE;
 SELECT results_eq(
     format('SELECT status, container_id, endpoint, lease_until FROM pg_temp.runtime(%L)', :'starting'), $$VALUES ('removed', NULL, NULL, NULL::timestamptz)$$, 'with all that was known of it');
@@ -451,6 +454,146 @@ SELECT is((SELECT banished_at FROM backend.memberships WHERE membership_id = :'s
 SELECT pg_temp.advance('1 minute') \g /dev/null
 SELECT is(worker.banishes_defer(10), 0, 'and over');
 SELECT is((SELECT array_agg(outcome ORDER BY operation_id) FROM backend.runtime_operation_log WHERE game_id = :'out' AND operation = 'banish'), '{failed,done}', 'with what came of each try');
+-- Leases that are renewed.
+SELECT pg_temp.made(:'ann', :'bob', 'starting') AS long \gset
+SELECT pg_temp.start_claim(:'long', 60) AS lease \gset
+SELECT pg_temp.advance('50 seconds') \g /dev/null
+SET LOCAL ROLE backend_worker;
+SELECT is(worker.runtime_lease_renew(:'long', :lease, 60), true, 'who is at it for long says so');
+SELECT is(worker.runtime_lease_renew(:'long', :lease - 1, 60), false, 'not who was at it before');
+RESET ROLE;
+SELECT pg_temp.advance('50 seconds') \g /dev/null
+SELECT is(pg_temp.start_claim(:'long'), NULL, 'nobody takes it over');
+SELECT pg_temp.advance('10 seconds') \g /dev/null
+SELECT is(worker.runtime_lease_renew(:'long', :lease, 60), false, 'a lease that is over stays so');
+SELECT is(pg_temp.start_claim(:'long'), :lease + 1::bigint, 'and is taken over');
+SELECT is(worker.runtime_started(:'long', :lease + 1, 'c1', 'http://e1:8080', 0, pg_temp.players(:'long')), true, 'the engine runs');
+SELECT is(worker.runtime_lease_renew(:'long', :lease + 1, 60), false, 'a lease that was handed in is not renewed');
+
+-- A turn that may have been asked for is told of as such, until somebody tells what came of it.
+CREATE FUNCTION pg_temp.asked(p_game_id uuid) RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_is_outstanding boolean;
+BEGIN
+    UPDATE backend.runtime_records SET turn_requested_at = backend.now(), lease_until = NULL WHERE game_id = p_game_id;
+    SELECT c.is_outstanding INTO v_is_outstanding FROM worker.turn_claim(p_game_id, 60) AS c;
+    RETURN v_is_outstanding;
+END;
+$$;
+CREATE FUNCTION pg_temp.lease(p_game_id uuid) RETURNS bigint
+LANGUAGE sql
+RETURN (SELECT r.lease_number FROM backend.runtime_records AS r WHERE r.game_id = p_game_id);
+SELECT is(pg_temp.asked(:'long'), false, 'the first time nobody has asked before');
+SELECT is(pg_temp.asked(:'long'), true, 'after a worker that died somebody may have');
+SELECT is(worker.runtime_moved(:'long', pg_temp.lease(:'long') - 1, 'c2', 'http://e2:8080'), false, 'who has the lease no more has started nothing again');
+SELECT is(worker.runtime_moved(:'long', pg_temp.lease(:'long'), 'c2', 'http://e2:8080'), true, 'who has it may have');
+SELECT results_eq(
+    format('SELECT container_id, endpoint, status FROM pg_temp.runtime(%L)', :'long'), $$VALUES ('c2', 'http://e2:8080', 'generating')$$, 'there it is, at the same turn');
+SELECT is((SELECT operation FROM backend.runtime_operation_log WHERE game_id = :'long' ORDER BY operation_id DESC LIMIT 1), 'start', 'as is written down');
+SELECT worker.turn_report(:'long', pg_temp.lease(:'long'), 1, false, pg_temp.players(:'long')) \g /dev/null
+SELECT is(pg_temp.asked(:'long'), false, 'a report ends that');
+SELECT worker.turn_failed(:'long', pg_temp.lease(:'long'), 'engine_unreachable', 'x', true) \g /dev/null
+SELECT pg_temp.advance('1 minute') \g /dev/null
+SELECT pg_temp.go_on(:'long') \g /dev/null
+SELECT is(pg_temp.asked(:'long'), true, 'a turn that was not answered in time may still come');
+SELECT worker.turn_failed(:'long', pg_temp.lease(:'long'), 'generation_failed', 'x', false, true), pg_temp.go_on(:'long') \g /dev/null
+SELECT is(pg_temp.asked(:'long'), true, 'and one that broke off');
+SELECT worker.turn_failed(:'long', pg_temp.lease(:'long'), 'generation_failed', 'x', false), pg_temp.go_on(:'long') \g /dev/null
+SELECT is(pg_temp.asked(:'long'), false, 'not one that was refused');
+SELECT worker.turn_report(:'long', pg_temp.lease(:'long'), 2, false, pg_temp.players(:'long')) \g /dev/null
+
+-- An engine that runs and does not answer: once may be chance, then it is replaced.
+DELETE FROM backend.push_pending;
+SET LOCAL ROLE backend_worker;
+SELECT is(worker.runtime_unwell(:'long', g, 'does_not_answer', 'x', 30), 'superseded', format('one of generation %s is not the one that is wanted', g)) FROM unnest(ARRAY[0, 2, NULL]) AS g;
+SELECT is(worker.runtime_unwell(:'long', 1, 'does_not_answer', 'silence', 30), 'noted', 'it does not answer');
+SELECT is(worker.runtime_unwell(:'long', 1, 'does_not_answer', 'silence', 30), 'noted', 'two workers at one time see it once');
+RESET ROLE;
+SELECT results_eq(
+    format('SELECT is_healthy, details FROM backend.runtime_health_snapshots WHERE game_id = %L ORDER BY snapshot_id DESC LIMIT 2', :'long'),
+    $$VALUES (false, 'silence'), (true, NULL)$$, 'how it answers is stored where it changes');
+SELECT api.game_pause(:'ann', :'long') \g /dev/null
+SELECT throws_ok(format('SELECT api.game_resume(%L, %L)', :'ann', :'long'), 'GX422', 'engine_not_healthy', 'the game does not go on meanwhile');
+SELECT worker.runtime_observed(:'long', 1, 'c1', 'http://e1:8080') \g /dev/null
+SELECT is(api.game_resume(:'ann', :'long')::jsonb ->> 'status', 'running', 'once it answers it does');
+SELECT is(pg_temp.jobs(:'long', 'runtime_check') > 0, true, 'and is looked at again');
+SELECT worker.runtime_unwell(:'long', 1, 'does_not_answer', 'silence', 30), pg_temp.advance('30 seconds') \g /dev/null
+SELECT is(worker.runtime_unwell(:'long', 1, 'does_not_answer', 'silence', 30), 'replaced', 'that does not answer again is replaced');
+SELECT results_eq(
+    format('SELECT wanted, status, generation FROM pg_temp.runtime(%L)', :'long'), $$VALUES ('running', 'starting', 2)$$, 'by one of the next generation');
+SELECT is(pg_temp.jobs(:'long', 'runtime_start'), 2::bigint, 'which a job starts');
+SELECT is(pg_temp.state(:'long'), 'running', 'the game goes on');
+SELECT is(worker.runtime_unwell(:'long', 2, 'does_not_answer', 'x', 0), 'superseded', 'who starts it says how it is');
+SELECT results_eq(format('SELECT generation, operation FROM worker.runtime_start_claim(%L, 60)', :'long'), $$VALUES (2, 'restart')$$, 'it is started anew');
+SELECT is(worker.runtime_started(:'long', pg_temp.lease(:'long'), 'c2', 'http://e2:8080', 2, pg_temp.players(:'long')), true, 'it knows its game');
+SELECT results_eq(
+    format('SELECT status, container_id, current_turn, lease_until FROM pg_temp.runtime(%L)', :'long'), $$VALUES ('running', 'c2', 2, NULL::timestamptz)$$, 'and runs');
+SELECT worker.runtime_unwell(:'long', 2, 'does_not_answer', 'silence', 30), pg_temp.advance('30 seconds') \g /dev/null
+SELECT is(worker.runtime_unwell(:'long', 2, 'does_not_answer', 'silence', 30), 'paused', 'one that was never seen well since pauses the game');
+SELECT results_eq(
+    format('SELECT g.status, g.status_reason, r.status, r.generation FROM backend.games AS g JOIN backend.runtime_records AS r USING (game_id) WHERE game_id = %L', :'long'),
+    $$VALUES ('paused', 'engine_unreachable', 'engine_unreachable', 2)$$, 'and is not replaced again');
+SELECT pg_temp.advance('1 hour') \g /dev/null
+SELECT is(worker.runtime_unwell(:'long', 2, 'does_not_answer', 'silence', 30), 'replaced', 'for an hour');
+SELECT pg_temp.start_claim(:'long') \g /dev/null
+SELECT is(worker.runtime_started(:'long', pg_temp.lease(:'long'), 'c3', 'http://e3:8080', 1, pg_temp.players(:'long')), true, 'an engine that has gone back');
+SELECT results_eq(
+    format('SELECT g.status, g.status_reason, r.wanted, r.status FROM backend.games AS g JOIN backend.runtime_records AS r USING (game_id) WHERE game_id = %L', :'long'),
+    $$VALUES ('paused', 'engine_unreachable', 'running', 'engine_unreachable')$$, 'pauses the game; another is still wanted');
+SELECT is((SELECT count(*) FROM backend.notifications WHERE kind = 'runtime.container_start_failed' AND payload ->> 'game_id' = :'long'), 1::bigint, 'administrators are told');
+SELECT is(worker.runtime_unwell(:'long', 3, 'container_start_failed', 'no room', 30), 'paused', 'one that cannot be started');
+SELECT is((pg_temp.runtime(:'long')).status, 'engine_unreachable', 'stays so');
+SELECT is((SELECT count(*) FROM backend.notifications WHERE kind = 'runtime.container_start_failed' AND payload ->> 'game_id' = :'long'), 1::bigint, 'of which nobody is told twice');
+SELECT is(worker.runtime_was_started(:'long', 3), true, 'it is started after all');
+SELECT is(worker.runtime_was_started(:'long', 2), false, 'and no other');
+SELECT is((SELECT operation FROM backend.runtime_operation_log WHERE game_id = :'long' ORDER BY operation_id DESC LIMIT 1), 'start', 'which is written down');
+SELECT is(worker.runtime_observed(:'long', 3, 'c3', 'http://e3:8080'), true, 'it is well');
+SELECT api.game_resume(:'ann', :'long') \g /dev/null
+SELECT is(worker.runtime_unwell(:'long', 3, 'is_gone', 'gone', 30), 'paused', 'a container that is gone');
+SELECT results_eq(
+    format('SELECT g.status, g.status_reason, r.wanted, r.status, r.container_id FROM backend.games AS g JOIN backend.runtime_records AS r USING (game_id) WHERE game_id = %L', :'long'),
+    $$VALUES ('paused', 'container_gone', 'running', 'stopped', NULL)$$, 'is marked, and its game paused');
+
+-- A game that is over keeps its engine, for its reports.
+SELECT pg_temp.made(:'ann', :'bob', 'running') AS over \gset
+UPDATE backend.runtime_records SET turn_requested_at = backend.now() WHERE game_id = :'over';
+SELECT is(worker.turn_report(:'over', pg_temp.turn_claim(:'over'), 1, true, pg_temp.players(:'over')), 'finished', 'a game is over');
+SELECT worker.runtime_unwell(:'over', 1, 'does_not_answer', 'silence', 30), pg_temp.advance('30 seconds') \g /dev/null
+SELECT is(worker.runtime_unwell(:'over', 1, 'does_not_answer', 'silence', 30), 'replaced', 'its engine is replaced like others');
+SELECT is(worker.runtime_started(:'over', pg_temp.start_claim(:'over'), 'c2', 'http://e2:8080', 1, pg_temp.players(:'over')), true, 'and runs again');
+SELECT results_eq(
+    format('SELECT g.status, r.status, r.next_turn_at FROM backend.games AS g JOIN backend.runtime_records AS r USING (game_id) WHERE game_id = %L', :'over'),
+    $$VALUES ('finished', 'running', NULL::timestamptz)$$, 'without turns');
+
+-- Logs.
+SELECT is(worker.runtime_logs_store(:'long', 'x', NULL), false, 'a log that nobody asked for is not stored');
+SELECT api.runtime_logs_take('root', :'long') \g /dev/null
+SELECT is(worker.runtime_logs_defer(10), 0, 'one that was asked for has its job');
+SELECT pg_temp.advance('31 seconds') \g /dev/null
+UPDATE backend.runtime_logs SET updated_at = backend.now() - interval '31 seconds';
+SET LOCAL ROLE backend_worker;
+SELECT is(worker.runtime_logs_store(:'long', 'two lines', NULL), true, 'its tail is stored');
+SELECT is(worker.runtime_logs_defer(10), 0, 'then nothing is left to do');
+RESET ROLE;
+SELECT is(api.runtime_logs_get('root', :'long')::jsonb ->> 'content', 'two lines', 'and shown');
+SELECT api.runtime_logs_take('root', :'long') \g /dev/null
+ALTER TABLE backend.runtime_logs DISABLE TRIGGER touch;
+UPDATE backend.runtime_logs SET updated_at = backend.now() - interval '31 seconds';
+ALTER TABLE backend.runtime_logs ENABLE TRIGGER touch;
+SELECT is(worker.runtime_logs_defer(10), 1, 'where the job was lost the sweep sends another');
+SELECT is(worker.runtime_logs_store(:'long', NULL, 'no such container'), true, 'one that cannot be had');
+SELECT results_eq(format('SELECT content, error FROM backend.runtime_logs WHERE game_id = %L', :'long'), $$VALUES ('two lines', 'no such container')$$, 'says why, and leaves the one before');
+
+-- Health is kept for 30 days, the last of an engine for ever.
+SELECT worker.runtime_health_purge(1000) \g /dev/null
+SELECT count(*) AS health FROM backend.runtime_health_snapshots \gset
+SELECT pg_temp.advance('30 days') \g /dev/null
+SELECT is(worker.runtime_health_purge(1), 1, 'health is forgotten by so many');
+SELECT worker.runtime_health_purge(1000) \g /dev/null
+SELECT is((SELECT count(*) < :health FROM backend.runtime_health_snapshots), true, 'then all the others');
+SELECT is((SELECT count(*) FROM backend.runtime_health_snapshots WHERE game_id = :'long'), 1::bigint, 'but for the last of each engine');
 
 SELECT * FROM finish();
 ROLLBACK;

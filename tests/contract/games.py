@@ -353,6 +353,10 @@ _STATUS = {
     "runtime_get": "running",
     "runtime_list": "running",
     "runtime_force_next_turn": "running",
+    "runtime_restart": "running",
+    "runtime_patch": "paused",
+    "runtime_logs_take": "running",
+    "runtime_logs_get": "running",
     **dict.fromkeys(TURNS, "running"),
 }
 _INVITED = ("invite_redeem", "invite_redeem_by_code")
@@ -386,6 +390,8 @@ def build(world: World, operation: Operation, person: Person, **changes: Any) ->
     owner = None if operation.name in _INVITED else actor
     game = make_game(world, owner, **game_changes)
     values = {"game_id": game.game_id, "version": game.version, "turn": "0", "invite_id": str(uuid.uuid4())}
+    if operation.name == "runtime_logs_get":
+        game.call("api.runtime_logs_take", ADMIN, game.game_id)
     if operation.name == "invite_redeem":
         values["invite_id"] = game.invite(actor)
     return game, values, _body(game, operation) if operation.has_body else None
@@ -406,6 +412,8 @@ def _body(game: Game, operation: Operation) -> Any:
             digest = hashlib.sha256(code.encode()).digest()
             game.call("api.invite_create", game.owner.user_id, game.game_id, "{}", code, digest)
             return {"code": code.lower(), "race_name": new_race()}
+        case "runtime_patch":
+            return {"version": game.version}
         case "engine_version_create":
             version = f"0.{secrets.randbelow(10**9)}.{secrets.randbelow(10**9)}"
             return {"version": version, "image_ref": f"dev-engine:{version}"}
@@ -587,6 +595,11 @@ def _version_again(world: World, operation: Operation) -> Request:
         return with_body(version=new_version(connection))(world, operation)
 
 
+def _incompatible_version(world: World, operation: Operation) -> Request:
+    with world.connect() as connection:
+        return with_body(version=new_version(connection))(world, operation)
+
+
 def _rude(kind: str) -> Make:
     def make(world: World, operation: Operation) -> Request:
         return right(world, operation, world.person(), endpoint=_engines[-1].rude(kind))
@@ -606,6 +619,11 @@ CAUSES: Mapping[str | tuple[str, str], Make] = {
     ("invite_redeem", "invalid_transition"): _draft_with_invite,
     ("invite_redeem_by_code", "invalid_transition"): _draft_with_invite,
     "game_not_running": in_game(status="ready_to_start"),
+    ("runtime_restart", "invalid_transition"): sql("UPDATE runtime_records SET status = 'starting' WHERE game_id = %(game)s"),
+    ("runtime_patch", "invalid_transition"): sql("UPDATE runtime_records SET status = 'starting' WHERE game_id = %(game)s"),
+    "engine_version_incompatible": _incompatible_version,
+    ("runtime_patch", "engine_version_unavailable"): with_body(version="9.9.9-nobody"),
+    "runtime_logs_not_found": sql("DELETE FROM runtime_logs WHERE game_id = %(game)s"),
     "turn_in_progress": sql(
         "UPDATE runtime_records SET turn_requested_at = now(), next_attempt_at = 'infinity' WHERE game_id = %(game)s"
     ),

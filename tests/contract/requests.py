@@ -245,6 +245,8 @@ CAUSES: Mapping[str | tuple[str, str], Make] = {
 
 # What answers with these is tried while the database stalls.
 STALLED = ("unavailable", None)
+# And with this while the queue of the engines is full.
+BUSY = "runtime_busy"
 
 
 def documented() -> list[Cause]:
@@ -268,8 +270,8 @@ def documented() -> list[Cause]:
 
 
 def make_of(cause: Cause) -> Make | None:
-    """How to bring an answer about; None for a stalled database."""
-    if cause.code in STALLED and cause.status == 503:
+    """How to bring an answer about; None for a stalled database and a full queue."""
+    if cause.code in (*STALLED, BUSY) and cause.status == 503:
         return None
     if cause.code is None:
         return right

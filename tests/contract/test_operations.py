@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.contract.document import document
-from tests.contract.requests import Cause, Stall, World, documented, make_of, right
+from tests.contract.requests import BUSY, Cause, Stall, World, documented, make_of, right
 
 ALL = documented()
 
@@ -48,7 +48,7 @@ def test_refusal(cause: Cause, world: World) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (cause.status, cause.code)
 
 
-@pytest.mark.parametrize("cause", [c for c in ALL if make_of(c) is None], ids=str)
+@pytest.mark.parametrize("cause", [c for c in ALL if make_of(c) is None and c.code != BUSY], ids=str)
 def test_a_database_that_does_not_answer_in_time(cause: Cause, impatient_world: World, stalled: Stall) -> None:
     request = right(impatient_world, cause.operation)
     with stalled():
@@ -58,6 +58,22 @@ def test_a_database_that_does_not_answer_in_time(cause: Cause, impatient_world: 
         assert answer.json()["error"]["code"] == cause.code
         assert answer.headers["Retry-After"] == "1"
     assert request.send(impatient_world.api).status_code < 400
+
+
+@pytest.mark.parametrize("cause", [c for c in ALL if c.code == BUSY], ids=str)
+def test_a_queue_of_commands_that_is_full(cause: Cause, world: World) -> None:
+    request = right(world, cause.operation)
+    bounds = (
+        "UPDATE settings SET default_value = %s, min_value = %s, max_value = %s WHERE setting_name = 'runtime_job_queue_size'"
+    )
+    with world.connect() as connection:
+        connection.execute(bounds, [0, 0, 0])
+        try:
+            answer = request.send(world.api)
+        finally:
+            connection.execute(bounds, [64, 1, 100000])
+    assert (answer.status_code, answer.json()["error"]["code"], answer.headers["Retry-After"]) == (503, BUSY, "1")
+    assert request.send(world.api).status_code == 202
 
 
 def test_what_is_listed_once_is_listed_so_for_all_members_of_a_group() -> None:

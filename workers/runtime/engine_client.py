@@ -132,7 +132,9 @@ class EngineClient:
             # A connection for each call: one that is kept may be closed by the engine just when it is used again, and
             # a turn cannot simply be asked for once more.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-            timeout=None,  # noqa: S113  # the whole exchange has one, in _call
+            # The whole exchange has one, in _call. Where nobody takes the connection, nothing has been asked for: to know that
+            # leaves time.
+            timeout=httpx.Timeout(None, connect=probe_timeout / 2),
             headers={"Accept": "application/json", "Accept-Encoding": "identity"},
             # A jar would take one engine's cookies to all the others of its host.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
@@ -189,8 +191,8 @@ class EngineClient:
                 text = await _read(response)
         except TimeoutError:
             raise EngineTimeout(f"no answer within {seconds:g} s") from None
-        except httpx.ConnectError as error:
-            raise EngineUnreachable(f"no connection: {error}") from None
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise EngineUnreachable(f"no connection: {error or type(error).__name__}") from None
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             raise EngineUnreachable(f"not an endpoint: {error}") from None
         except httpx.HTTPError as error:

@@ -123,7 +123,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION api.admin_game_start(text, uuid) IS
-    'Starts a game; a job does it. GX401 unauthorized, GX404 game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members.';
+    'Starts a game; a job does it. GX401 unauthorized, GX404 game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members, GX503 runtime_busy.';
 
 CREATE FUNCTION api.admin_game_retry_start(p_admin text, p_game_id uuid) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -134,7 +134,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION api.admin_game_retry_start(text, uuid) IS
-    'Tries once more to start a game. GX401 unauthorized, GX404 game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members.';
+    'Tries once more to start a game. GX401 unauthorized, GX404 game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members, GX503 runtime_busy.';
 
 CREATE FUNCTION api.admin_game_pause(p_admin text, p_game_id uuid) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -178,7 +178,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION api.admin_game_force_start(text, uuid) IS
-    'Starts a game with enough members, also out of open enrolment; a job does it. GX401 unauthorized, GX404 game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members.';
+    'Starts a game with enough members, also out of open enrolment; a job does it. GX401 unauthorized, GX404 game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members, GX503 runtime_busy.';
 
 CREATE FUNCTION api.admin_game_force_stop(p_admin text, p_game_id uuid) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER

@@ -159,7 +159,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION api.game_start(uuid, uuid) IS
-    'Starts a game; a job does it. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members.';
+    'Starts a game; a job does it. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members, GX503 runtime_busy.';
 
 CREATE FUNCTION api.game_retry_start(p_user_id uuid, p_game_id uuid) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -170,7 +170,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION api.game_retry_start(uuid, uuid) IS
-    'Tries once more to start a game. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members.';
+    'Tries once more to start a game. GX403 account_blocked, account_deleted, sanctioned, forbidden, GX404 account_not_found, game_not_found, GX409 invalid_transition, GX422 engine_version_unavailable, not_enough_members, GX503 runtime_busy.';
 
 CREATE FUNCTION api.game_pause(p_user_id uuid, p_game_id uuid) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER

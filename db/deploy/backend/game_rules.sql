@@ -335,9 +335,13 @@ BEGIN
                    jsonb_build_object('members', game_member_count(p_game.game_id), 'min_players', p_game.min_players))::reason;
     END IF;
     IF p_action = 'resume'
-       AND NOT EXISTS (SELECT FROM runtime_records AS r WHERE r.game_id = p_game.game_id AND r.status = 'running' AND r.wanted = 'running')
+       AND NOT EXISTS (SELECT FROM runtime_records AS r
+                        WHERE r.game_id = p_game.game_id AND r.status = 'running' AND r.wanted = 'running' AND r.unwell_since IS NULL)
     THEN
         RETURN ROW(422, 'engine_not_healthy', 'The engine of this game is not well.', NULL)::reason;
+    END IF;
+    IF p_action IN ('start', 'retry-start', 'force-start') AND runtime_queue_is_full() THEN
+        RETURN ROW(503, 'runtime_busy', 'Too many engines wait to be started; try again.', NULL)::reason;
     END IF;
     RETURN NULL;
 END;
@@ -403,7 +407,8 @@ BEGIN
     SELECT p_game.game_id, v.version, v.image_ref FROM engine_versions AS v WHERE v.version = p_game.target_engine_version
     ON CONFLICT (game_id) DO UPDATE
         SET wanted = 'running', status = 'starting', generation = r.generation + 1, engine_version = excluded.engine_version,
-            image_ref = excluded.image_ref, lease_until = NULL, turn_requested_at = NULL, next_attempt_at = backend.now();
+            image_ref = excluded.image_ref, lease_until = NULL, turn_requested_at = NULL, next_attempt_at = backend.now(),
+            start_operation = 'start', turn_is_outstanding = false, unwell_since = NULL, replaced_at = NULL;
     PERFORM job_defer('runtime', 'runtime_start', jsonb_build_object('game_id', p_game.game_id), 'game:' || p_game.game_id);
 END;
 $$;
@@ -480,6 +485,8 @@ BEGIN
             -- What it was paused over is not caught up with; what was skipped stays so.
             UPDATE runtime_records SET next_turn_at = cron_next(v_game.turn_schedule, backend.now())
              WHERE game_id = v_game.game_id AND next_turn_at <= backend.now();
+            -- That the engine is well is what was last seen: it is looked at now.
+            PERFORM job_defer('runtime', 'runtime_check', jsonb_build_object('game_id', v_game.game_id), 'game:' || v_game.game_id);
         WHEN v_to = 'paused' THEN
             PERFORM game_notify(
                 v_game.game_id, 'game.paused',
@@ -505,7 +512,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION backend.game_transition(backend.games, text, text, text, text) IS
-    'Takes an edge of the game machine with all that follows from it; the game is locked by the caller. GX403 forbidden, sanctioned, GX409 invalid_transition, GX422 engine_version_unavailable, enrollment_ended, not_enough_members, engine_not_healthy.';
+    'Takes an edge of the game machine with all that follows from it; the game is locked by the caller. GX403 forbidden, sanctioned, GX409 invalid_transition, GX422 engine_version_unavailable, enrollment_ended, not_enough_members, engine_not_healthy, GX503 runtime_busy.';
 
 CREATE FUNCTION backend.game_command(p_game_id uuid, p_action text, p_user_id uuid, p_reason text DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER

@@ -1,5 +1,6 @@
 -- Deploy galaxy-backend:backend/runtime to pg
 -- requires: backend/games
+-- requires: backend/settings
 
 -- Why: the engine of a game, what is wanted of it and what is seen of it, in columns of their own. Whoever works on it does so
 -- under a lease whose number rises with each attempt: what is reported with an older number counts for nothing.
@@ -14,6 +15,7 @@ INSERT INTO backend.state_transitions (machine, action, from_state, to_state, de
     ('runtime', 'start', 'running', 'starting', 'It is started anew.'),
     ('runtime', 'start', 'engine_unreachable', 'starting', 'It is started anew.'),
     ('runtime', 'start', 'generation_failed', 'starting', 'It is started anew.'),
+    ('runtime', 'start', 'generating', 'starting', 'It is started anew, whatever it is at.'),
     ('runtime', 'observe', 'starting', 'running', 'It answers, and knows its game.'),
     ('runtime', 'observe', 'engine_unreachable', 'running', 'It answers again.'),
     ('runtime', 'observe', 'generation_failed', 'running', 'It answers again.'),
@@ -26,6 +28,7 @@ INSERT INTO backend.state_transitions (machine, action, from_state, to_state, de
     ('runtime', 'report', 'generating', 'generation_failed', 'It could not compute the turn.'),
     ('runtime', 'report', 'running', 'engine_unreachable', 'It did not answer.'),
     ('runtime', 'report', 'running', 'generation_failed', 'It could not compute the turn.'),
+    ('runtime', 'report', 'starting', 'engine_unreachable', 'It did not come up anew.'),
     ('runtime', 'stop', 'starting', 'stopped', 'It did not come up, or is not there.'),
     ('runtime', 'stop', 'running', 'stopped', 'It is not there any more.'),
     ('runtime', 'stop', 'generating', 'stopped', 'It is not there any more.'),
@@ -51,6 +54,11 @@ CREATE TABLE backend.runtime_records (
     next_turn_at timestamptz,
     skip_next_turn boolean NOT NULL DEFAULT false,
     turn_requested_at timestamptz,
+    turn_is_outstanding boolean NOT NULL DEFAULT false,
+    start_operation text NOT NULL DEFAULT 'start'
+        CONSTRAINT runtime_records_start_operation_is_known CHECK (start_operation IN ('start', 'restart', 'patch')),
+    unwell_since timestamptz,
+    replaced_at timestamptz,
     lease_number bigint NOT NULL DEFAULT 0,
     lease_until timestamptz,
     next_attempt_at timestamptz NOT NULL DEFAULT backend.now(),
@@ -62,6 +70,11 @@ CREATE TABLE backend.runtime_records (
 COMMENT ON TABLE backend.runtime_records IS 'The engine of a game: what is wanted, what is seen.';
 COMMENT ON COLUMN backend.runtime_records.generation IS 'Rises each time that another engine is wanted.';
 COMMENT ON COLUMN backend.runtime_records.turn_requested_at IS 'A turn is to be computed, by schedule or by force.';
+COMMENT ON COLUMN backend.runtime_records.turn_is_outstanding IS
+    'The engine may have been asked for a turn whose answer nobody got: it is not asked again before it was stopped.';
+COMMENT ON COLUMN backend.runtime_records.start_operation IS 'Why it is starting.';
+COMMENT ON COLUMN backend.runtime_records.unwell_since IS 'It runs and does not answer as it should, since then; null while it is well.';
+COMMENT ON COLUMN backend.runtime_records.replaced_at IS 'When it was last replaced because it was unwell, until it is seen well.';
 COMMENT ON COLUMN backend.runtime_records.lease_number IS 'The fence: rises with each attempt to do something with the engine.';
 COMMENT ON COLUMN backend.runtime_records.next_attempt_at IS 'When the sweep defers a job again for what is still to be done.';
 CREATE INDEX runtime_records_by_engine_version ON backend.runtime_records (engine_version);
@@ -124,6 +137,33 @@ CREATE TABLE backend.runtime_health_snapshots (
 );
 COMMENT ON TABLE backend.runtime_health_snapshots IS 'How an engine answered, where that changed.';
 CREATE INDEX runtime_health_snapshots_by_game ON backend.runtime_health_snapshots (game_id, snapshot_id);
+-- Why: the newest lines that an engine has written, as a job has fetched them for an administrator.
+CREATE TABLE backend.runtime_logs (
+    game_id uuid PRIMARY KEY REFERENCES backend.games,
+    requested_at timestamptz NOT NULL DEFAULT backend.now(),
+    taken_at timestamptz,
+    generation integer,
+    content text,
+    error text,
+    created_at timestamptz NOT NULL DEFAULT backend.now(),
+    updated_at timestamptz NOT NULL DEFAULT backend.now(),
+    CONSTRAINT runtime_logs_content_is_short CHECK (octet_length(content) <= 262144)
+);
+COMMENT ON TABLE backend.runtime_logs IS 'The tail of an engine''s log, as it was last asked for; taken_at is before requested_at while the job is still to come.';
+CREATE INDEX runtime_logs_waiting ON backend.runtime_logs (requested_at) WHERE taken_at IS NULL OR taken_at < requested_at;
+CREATE TRIGGER touch BEFORE UPDATE ON backend.runtime_logs FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE FUNCTION backend.runtime_queue_is_full() RETURNS boolean
+LANGUAGE sql STABLE SECURITY INVOKER
+RETURN (SELECT count(*) FROM backend.runtime_records AS r
+         WHERE r.status = 'starting' AND (r.lease_until IS NULL OR backend.is_over(r.lease_until)))
+     + (SELECT count(*) FROM backend.runtime_records AS r
+         WHERE r.turn_requested_at IS NOT NULL AND r.skip_next_turn AND r.status <> 'generating')
+     + (SELECT count(*) FROM backend.runtime_logs AS l WHERE l.taken_at IS NULL OR l.taken_at < l.requested_at)
+    >= backend.setting('runtime_job_queue_size');
+COMMENT ON FUNCTION backend.runtime_queue_is_full() IS
+    'Whether as many commands to engines wait (starts, turns by force, logs) as may; those that come at the same moment may be as many more.';
+
 -- Retention.
 CREATE INDEX runtime_health_snapshots_by_age ON backend.runtime_health_snapshots (created_at);
 

@@ -3,6 +3,8 @@
 BEGIN;
 SET LOCAL ROLE backend_owner;
 
+DROP FUNCTION backend.runtime_queue_is_full();
+DROP TABLE backend.runtime_logs;
 DROP TABLE backend.runtime_health_snapshots;
 DROP TABLE backend.runtime_operation_log;
 DROP TABLE backend.game_turns;

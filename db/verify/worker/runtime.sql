@@ -13,17 +13,23 @@ BEGIN
         'worker.turns_defer(integer)',
         'worker.turn_claim(uuid, integer)',
         'worker.turn_report(uuid, bigint, integer, boolean, jsonb)',
-        'worker.turn_failed(uuid, bigint, text, text, boolean)',
+        'worker.turn_failed(uuid, bigint, text, text, boolean, boolean)',
         'worker.runtimes_unsettled_defer(integer)',
         'worker.runtime_remove_claim(uuid, integer)',
         'worker.runtime_removed(uuid, bigint)',
         'worker.banish_claim(uuid, integer)',
         'worker.banish_report(uuid, bigint, text[], text)',
         'worker.banishes_defer(integer)',
-        'worker.runtimes_list()',
+        'worker.runtimes_list(uuid)',
         'worker.runtime_is_wanted(uuid, integer)',
-        'worker.runtime_moved(uuid, integer, text)',
-        'worker.runtime_observed(uuid, integer, text, text)'
+        'worker.runtime_moved(uuid, bigint, text, text)',
+        'worker.runtime_observed(uuid, integer, text, text)',
+        'worker.runtime_unwell(uuid, integer, text, text, double precision)',
+        'worker.runtime_was_started(uuid, integer)',
+        'worker.runtime_lease_renew(uuid, bigint, integer)',
+        'worker.runtime_logs_defer(integer)',
+        'worker.runtime_logs_store(uuid, text, text)',
+        'worker.runtime_health_purge(integer)'
     ] LOOP
         ASSERT (SELECT p.prosecdef AND p.proowner = 'backend_owner'::regrole
                        AND p.proconfig[1] ~ '^search_path=backend, (procrastinate, )?pg_catalog, pg_temp$'
