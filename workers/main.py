@@ -16,10 +16,11 @@ from app.schema import EX_CONFIG, Refused, check_deployed, check_login, deployed
 from workers import lobby, maintenance
 from workers.door import Door, conninfo
 from workers.loops import every
-from workers.queue import ENGINE_QUEUES, QUICK_AT_ONCE, QUICK_QUEUES, job_app, run_queue
+from workers.queue import ENGINE_QUEUES, QUICK_AT_ONCE, QUICK_QUEUES, TRANSLATOR_QUEUES, job_app, run_queue
 from workers.runtime.driver import Driver
 from workers.runtime.engine_client import EngineClient
 from workers.runtime.process_driver import ProcessDriver
+from workers.tasks.diplomail import DiplomailDelivery
 from workers.tasks.mail import MailDelivery
 from workers.tasks.notifications import NotificationDelivery
 from workers.tasks.runtime import RuntimeTasks
@@ -65,13 +66,19 @@ async def _serve(config: Config, driver: Driver) -> None:
     notifications = NotificationDelivery(config, door)
     client = EngineClient(config.engine_call_timeout, config.engine_probe_timeout)
     runtime = RuntimeTasks(config, door, driver, client)
+    diplomail = DiplomailDelivery(config, door)
     tasks: list[asyncio.Task[None]] = [
         *(
             # Each with an application of its own: who is to end must be told so directly, again if need be.
             asyncio.create_task(
-                run_queue(config, job_app(config, delivery, notifications, runtime), queues, at_once, stop), name="-".join(queues)
+                run_queue(config, job_app(config, delivery, notifications, runtime, diplomail), queues, at_once, stop),
+                name="-".join(queues),
             )
-            for queues, at_once in ((QUICK_QUEUES, QUICK_AT_ONCE), (ENGINE_QUEUES, config.runtime_worker_pool_size))
+            for queues, at_once in (
+                (QUICK_QUEUES, QUICK_AT_ONCE),
+                (ENGINE_QUEUES, config.runtime_worker_pool_size),
+                (TRANSLATOR_QUEUES, 1),
+            )
         ),
         # What is there may have nothing to do with what was left.
         asyncio.create_task(
@@ -82,6 +89,7 @@ async def _serve(config: Config, driver: Driver) -> None:
             for interval, name, sweep in (
                 (config.mail_worker_interval, "mail", delivery.run),
                 (config.notification_worker_interval, "notifications", notifications.run),
+                (config.diplomail_worker_interval, "diplomail", diplomail.run),
                 (_TURN_SWEEP_SECONDS, "runtime", runtime.sweep),
                 (config.lobby_sweeper_interval, "lobby", lambda: lobby.sweep(door)),
                 (5.0, "jobs", lambda: maintenance.rescue_jobs(door)),
@@ -113,6 +121,7 @@ async def _serve(config: Config, driver: Driver) -> None:
     if unfinished or not idle.done():
         log.warning("stopped with work unfinished; its leases give it back")
     await client.close()
+    await diplomail.close()
     await driver.close()
     await door.close()
     for task in tasks:

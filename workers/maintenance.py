@@ -26,6 +26,7 @@ _PURGES = (
     "mail_purge",
     "notifications_purge",
     "malformed_intents_purge",
+    "diplomail_purge",
     "jobs_purge",
 )
 

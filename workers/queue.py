@@ -17,6 +17,7 @@ from app import logs, metrics, telemetry
 from app.config import Config
 from workers import maintenance
 from workers.door import conninfo
+from workers.tasks.diplomail import DiplomailDelivery
 from workers.tasks.mail import MailDelivery
 from workers.tasks.notifications import NotificationDelivery
 from workers.tasks.runtime import RuntimeTasks
@@ -31,9 +32,16 @@ QUICK_QUEUES = ("mail", "notifications")
 QUICK_AT_ONCE = 4
 ENGINE_QUEUES = ("runtime",)
 
+# So must a slow translator not.
+TRANSLATOR_QUEUES = ("diplomail",)
+
 
 def job_app(
-    config: Config, delivery: MailDelivery, notifications: NotificationDelivery, runtime: RuntimeTasks
+    config: Config,
+    delivery: MailDelivery,
+    notifications: NotificationDelivery,
+    runtime: RuntimeTasks,
+    diplomail: DiplomailDelivery,
 ) -> procrastinate.App:
     """Return the Procrastinate application with every task. `context` is whom a job was deferred for; see `in_context`."""
     connector = procrastinate.PsycopgConnector(
@@ -68,6 +76,10 @@ def job_app(
     @app.task(name="runtime_remove", queue="runtime")
     async def runtime_remove(game_id: str, context: dict[str, str]) -> None:
         await runtime.remove(game_id)
+
+    @app.task(name="diplomail_deliver", queue="diplomail")
+    async def diplomail_deliver(context: dict[str, str]) -> None:
+        await diplomail.run()
 
     return app
 

@@ -26,7 +26,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from tests.contract import accounts, administrators, notifications
+from tests.contract import accounts, administrators, diplomail, notifications
 from tests.contract.document import document
 from tests.contract.games import known_values
 from tests.contract.requests import World
@@ -84,6 +84,7 @@ def test_any_request_gets_a_documented_answer(case: Any, shared_api: Api, world:
         known |= administrators.known_values(world, operation)
         known |= known_values(world, operation, caller)
         known |= notifications.known_values(world, operation)
+        known |= diplomail.known_values(world, operation, caller)
         known |= others[0] if others is not None else {}
         for name in case.path_parameters:
             case.path_parameters[name] = known.get(name, case.path_parameters[name])

@@ -70,6 +70,8 @@ INSERT INTO backend.deletion_rules (table_name, column_name, holds, rule, descri
     ('invite_attempts', 'user_id', 'person', 'delete', 'A count that nobody needs.'),
     ('race_names', 'user_id', 'person', 'release', 'All are let go, those too that were registered.'),
     ('idempotency_keys', 'caller', 'data', 'erase', 'The answers to their commands go, and those about them to the gateway''s.'),
+    ('diplomail_messages', 'sender_user_id', 'person', 'keep', 'What they wrote stays its readers''; it is signed with a race name, not with theirs.'),
+    ('diplomail_recipients', 'user_id', 'person', 'delete', 'What they were sent, read or not; what waits for a translation they do not get.'),
     ('player_mappings', 'user_id', 'person', 'keep', 'Which race the engine knows.');
 
 CREATE FUNCTION backend.ways_in_lock(p_user_id uuid) RETURNS void
