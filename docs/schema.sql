@@ -121,35 +121,36 @@ CREATE FUNCTION api.admin_diplomail_broadcast(p_admin text, p_body jsonb) RETURN
     SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
+    v_is_to_all boolean := jsonb_typeof(p_body -> 'game_ids') = 'string';
+    v_named uuid[];
     v_game_ids uuid[];
-    v_game_id uuid;
-    v_message diplomail_messages%ROWTYPE;
-    v_messages integer := 0;
 BEGIN
     PERFORM administrator_require(p_admin);
     PERFORM diplomail_text_refuse(p_body);
-    IF jsonb_typeof(p_body -> 'game_ids') = 'string' THEN
-        v_game_ids := ARRAY(SELECT g.game_id FROM games AS g WHERE g.status = 'running' ORDER BY g.game_id);
-    ELSE
-        v_game_ids := ARRAY(SELECT DISTINCT i.game_id::uuid FROM jsonb_array_elements_text(p_body -> 'game_ids') AS i (game_id) ORDER BY 1);
-        IF EXISTS (SELECT FROM unnest(v_game_ids) AS i (game_id) WHERE NOT EXISTS (SELECT FROM games AS g WHERE g.game_id = i.game_id)) THEN
+    IF NOT v_is_to_all THEN
+        v_named := ARRAY(SELECT i.game_id::uuid FROM jsonb_array_elements_text(p_body -> 'game_ids') AS i (game_id));
+        IF EXISTS (SELECT FROM unnest(v_named) AS i (game_id) WHERE NOT EXISTS (SELECT FROM games AS g WHERE g.game_id = i.game_id)) THEN
             PERFORM fail(404, 'game_not_found', 'Not all of these are games.');
         END IF;
     END IF;
-    -- Games are not held, there may be thousands: who has left by the time of the delivery, which a job sees to, gets nothing.
-    FOREACH v_game_id IN ARRAY v_game_ids LOOP
-        v_message := diplomail_write(v_game_id, 'admin', NULL, p_body ->> 'subject', p_body ->> 'body', NULL);
-        v_messages := v_messages + (v_message.message_id IS NOT NULL)::integer;
-    END LOOP;
-    IF v_messages > 0 THEN
+    v_game_ids := ARRAY(
+        SELECT g.game_id FROM games AS g
+         WHERE CASE WHEN v_is_to_all THEN g.status = 'running' ELSE g.game_id = ANY (v_named) END
+           AND EXISTS (SELECT FROM memberships AS m JOIN accounts AS a USING (user_id)
+                        WHERE m.game_id = g.game_id AND m.status = 'active' AND a.deleted_at IS NULL)
+         ORDER BY g.game_id);
+    IF v_game_ids <> '{}' THEN
+        INSERT INTO diplomail_broadcasts (game_ids, subject, body, request_id, traceparent)
+        VALUES (v_game_ids, p_body ->> 'subject', p_body ->> 'body', request_id(), traceparent());
         PERFORM job_defer('diplomail', 'diplomail_deliver');
     END IF;
-    PERFORM audit(p_admin, 'admin_diplomail_broadcast', 'diplomail', 'broadcast', jsonb_build_object('game_ids', p_body -> 'game_ids', 'messages', v_messages));
-    RETURN jsonb_build_object('messages', v_messages)::text;
+    PERFORM audit(p_admin, 'admin_diplomail_broadcast', 'diplomail', 'broadcast',
+                  jsonb_build_object('game_ids', p_body -> 'game_ids', 'messages', cardinality(v_game_ids)));
+    RETURN jsonb_build_object('messages', cardinality(v_game_ids))::text;
 END;
 $$;
 
-COMMENT ON FUNCTION api.admin_diplomail_broadcast(p_admin text, p_body jsonb) IS 'Writes to all members of several games, or of all that run; a job delivers it. GX400 invalid_request, GX401 unauthorized, GX404 game_not_found.';
+COMMENT ON FUNCTION api.admin_diplomail_broadcast(p_admin text, p_body jsonb) IS 'Writes to all members of several games, or of all that run; a job does it, game by game. GX400 invalid_request, GX401 unauthorized, GX404 game_not_found.';
 
 CREATE FUNCTION api.admin_diplomail_list(p_admin text, p_game_id uuid, p_limit integer, p_cursor text) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -3154,6 +3155,8 @@ BEGIN
      WHERE r.route_id = l.route_id AND n.user_id = p_user_id;
     -- Also those to an address, before there was an account.
     PERFORM mail_forget(p_user_id, ARRAY(SELECT d.delivery_id FROM mail_deliveries AS d WHERE d.user_id = p_user_id) || code_mails(v_addresses));
+    -- In the order in which retention takes messages.
+    PERFORM FROM diplomail_recipients AS r WHERE r.user_id = p_user_id ORDER BY r.message_id FOR UPDATE;
     FOR v_rule IN SELECT * FROM deletion_rules AS r WHERE r.rule = 'delete' ORDER BY r.table_name, r.column_name LOOP
         IF v_rule.holds = 'person' THEN
             EXECUTE format('DELETE FROM backend.%I WHERE %I = $1', v_rule.table_name, v_rule.column_name) USING p_user_id;
@@ -4215,6 +4218,7 @@ CREATE TABLE backend.diplomail_translations (
     status text DEFAULT 'pending'::text NOT NULL,
     subject text,
     body text,
+    text_hash bigint NOT NULL,
     attempts integer DEFAULT 0 NOT NULL,
     next_attempt_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     lease_until timestamp with time zone,
@@ -4226,6 +4230,8 @@ CREATE TABLE backend.diplomail_translations (
 );
 
 COMMENT ON TABLE backend.diplomail_translations IS 'A message in another language: one, however many read it.';
+
+COMMENT ON COLUMN backend.diplomail_translations.text_hash IS 'Of what is translated: the same text in many games is asked for once.';
 
 COMMENT ON COLUMN backend.diplomail_translations.attempts IS 'Those too whose worker died; the fencing number of the lease.';
 
@@ -4274,6 +4280,8 @@ DECLARE
 BEGIN
     -- Whoever reports a translation holds it before its readers.
     PERFORM FROM diplomail_translations AS t WHERE t.message_id = ANY (p_message_ids) ORDER BY t.message_id, t.language FOR NO KEY UPDATE;
+    -- In the order in which a reader's end takes theirs.
+    PERFORM FROM diplomail_recipients AS r WHERE r.message_id = ANY (p_message_ids) ORDER BY r.message_id, r.user_id FOR UPDATE;
     DELETE FROM diplomail_recipients WHERE message_id = ANY (p_message_ids);
     DELETE FROM diplomail_translations WHERE message_id = ANY (p_message_ids);
     DELETE FROM diplomail_messages WHERE message_id = ANY (p_message_ids);
@@ -4296,7 +4304,6 @@ BEGIN
     IF v_message.message_id IS NULL THEN
         PERFORM fail(422, 'recipient_not_found', 'There is nobody else in this game.', '{"recipients": []}');
     END IF;
-    PERFORM diplomail_deliver(v_message.message_id, NULL);
     RETURN v_message;
 END;
 $$;
@@ -4308,7 +4315,6 @@ CREATE FUNCTION backend.diplomail_tell(p_game_id uuid, p_event text, p_to uuid[]
     SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-    v_message diplomail_messages%ROWTYPE;
     v_texts text[] := CASE p_event
         WHEN 'paused' THEN ARRAY['The game is paused', 'No turns are generated until the game goes on.']
         WHEN 'cancelled' THEN ARRAY['The game is cancelled', 'This game will not be played on.']
@@ -4317,10 +4323,7 @@ DECLARE
                                   'You have no seat in this game any more and cannot come back to it. What you were sent before stays here to be read.']
     END;
 BEGIN
-    v_message := diplomail_write(p_game_id, 'system', NULL, v_texts[1], v_texts[2], p_to);
-    IF v_message.message_id IS NOT NULL THEN
-        PERFORM diplomail_deliver(v_message.message_id, NULL);
-    END IF;
+    PERFORM diplomail_write(p_game_id, 'system', NULL, v_texts[1], v_texts[2], p_to);
 END;
 $$;
 
@@ -4369,8 +4372,9 @@ BEGIN
             (SELECT m.race_name FROM memberships AS m WHERE m.game_id = p_game_id AND m.user_id = p_sender.user_id AND m.status = 'active'),
             v_races, v_language, p_subject, p_body, request_id(), traceparent())
     RETURNING * INTO v_message;
-    INSERT INTO diplomail_translations (message_id, language)
-    SELECT DISTINCT v_message.message_id, language_primary(a.preferred_language)
+    INSERT INTO diplomail_translations (message_id, language, text_hash)
+    -- The subject is one line.
+    SELECT DISTINCT v_message.message_id, language_primary(a.preferred_language), hashtextextended(concat(p_subject, E'\n', p_body), 0)
       FROM accounts AS a
      WHERE v_is_translated AND a.user_id = ANY (p_to) AND language_primary(a.preferred_language) <> v_language;
     INSERT INTO diplomail_recipients (message_id, user_id, game_id, race_name, language)
@@ -4381,11 +4385,12 @@ BEGIN
     IF EXISTS (SELECT FROM diplomail_translations AS t WHERE t.message_id = v_message.message_id) THEN
         PERFORM job_defer('diplomail', 'diplomail_deliver');
     END IF;
+    PERFORM diplomail_deliver(v_message.message_id, NULL);
     RETURN v_message;
 END;
 $$;
 
-COMMENT ON FUNCTION backend.diplomail_write(p_game_id uuid, p_kind text, p_sender backend.accounts, p_subject text, p_body text, p_to uuid[]) IS 'Writes a message to people who have, or had, a seat in a game, or to all active members (null); never to its sender, who is null for the administration. Null where there is nobody to read it. Those who wait for no translation have it when diplomail_deliver() is called.';
+COMMENT ON FUNCTION backend.diplomail_write(p_game_id uuid, p_kind text, p_sender backend.accounts, p_subject text, p_body text, p_to uuid[]) IS 'Writes a message to people who have, or had, a seat in a game, or to all active members (null); never to its sender, who is null for the administration. Null where there is nobody to read it. Those who wait for no translation have it at once; the game is held by the caller.';
 
 CREATE FUNCTION backend.email_normalise(p_email text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
@@ -7289,7 +7294,38 @@ $$;
 
 COMMENT ON FUNCTION worker.challenges_purge(p_limit integer) IS 'Deletes at most so many challenges that expired over a day ago; returns how many. Raises nothing of its own.';
 
-CREATE FUNCTION worker.diplomail_claim(p_lease_seconds numeric) RETURNS TABLE(message_id uuid, language text, attempt_no integer, is_spent boolean, subject text, body text, request_id text, traceparent text)
+CREATE FUNCTION worker.diplomail_broadcast() RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_broadcast diplomail_broadcasts%ROWTYPE;
+    v_game_id uuid;
+BEGIN
+    -- A broadcast is written by one worker at a time; others take another one.
+    SELECT * INTO v_broadcast FROM diplomail_broadcasts AS b ORDER BY b.broadcast_id LIMIT 1 FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    v_game_id := v_broadcast.game_ids[v_broadcast.written_count + 1];
+    -- What it causes comes from the request that caused it.
+    PERFORM set_config('backend.request_id', coalesce(v_broadcast.request_id, ''), true),
+            set_config('backend.traceparent', coalesce(v_broadcast.traceparent, ''), true);
+    -- Nobody leaves meanwhile.
+    PERFORM FROM games AS g WHERE g.game_id = v_game_id FOR SHARE;
+    PERFORM diplomail_write(v_game_id, 'admin', NULL, v_broadcast.subject, v_broadcast.body, NULL);
+    IF v_broadcast.written_count + 1 = cardinality(v_broadcast.game_ids) THEN
+        DELETE FROM diplomail_broadcasts WHERE broadcast_id = v_broadcast.broadcast_id;
+    ELSE
+        UPDATE diplomail_broadcasts SET written_count = written_count + 1 WHERE broadcast_id = v_broadcast.broadcast_id;
+    END IF;
+    RETURN v_game_id;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.diplomail_broadcast() IS 'Writes the oldest broadcast to its next game, and returns which; null when there is none. Raises nothing of its own.';
+
+CREATE FUNCTION worker.diplomail_claim(p_lease_seconds numeric) RETURNS TABLE(message_id uuid, language text, attempt_no integer, is_spent boolean, subject text, body text, known_subject text, known_body text, request_id text, traceparent text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
@@ -7313,35 +7349,16 @@ BEGIN
     SELECT m.message_id, v_translation.language::text, m.subject, m.body, m.request_id, m.traceparent
       INTO STRICT message_id, language, subject, body, request_id, traceparent
       FROM diplomail_messages AS m WHERE m.message_id = v_translation.message_id;
+    SELECT t.subject, t.body INTO known_subject, known_body
+      FROM diplomail_translations AS t JOIN diplomail_messages AS m USING (message_id)
+     WHERE t.text_hash = v_translation.text_hash AND t.language = v_translation.language AND t.status = 'translated'
+       AND m.body = diplomail_claim.body AND m.subject IS NOT DISTINCT FROM diplomail_claim.subject
+     LIMIT 1;
     RETURN NEXT;
 END;
 $$;
 
-COMMENT ON FUNCTION worker.diplomail_claim(p_lease_seconds numeric) IS 'A translation that is due, with an attempt begun and a lease of so many seconds; none when there is none. One that is_spent is not to be tried any more: it is to be reported as failed. Raises nothing of its own.';
-
-CREATE FUNCTION worker.diplomail_deliver() RETURNS uuid
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
-    AS $$
-DECLARE
-    v_message diplomail_messages%ROWTYPE;
-BEGIN
-    -- Workers that look at once each find another one.
-    SELECT m.* INTO v_message FROM diplomail_messages AS m
-     WHERE m.message_id IN (SELECT r.message_id FROM diplomail_recipients AS r WHERE r.delivered_at IS NULL AND r.language IS NULL)
-     ORDER BY m.message_id
-     LIMIT 1
-       FOR NO KEY UPDATE SKIP LOCKED;
-    IF FOUND THEN
-        -- Nobody leaves meanwhile.
-        PERFORM FROM games AS g WHERE g.game_id = v_message.game_id FOR SHARE;
-        PERFORM diplomail_deliver(v_message.message_id, NULL);
-    END IF;
-    RETURN v_message.message_id;
-END;
-$$;
-
-COMMENT ON FUNCTION worker.diplomail_deliver() IS 'Delivers the oldest message that has readers who wait for no translation, as those of a broadcast do, and returns its id; null when there is none. Raises nothing of its own.';
+COMMENT ON FUNCTION worker.diplomail_claim(p_lease_seconds numeric) IS 'A translation that is due, with an attempt begun and a lease of so many seconds; none when there is none. One that is_spent is not to be tried any more: it is to be reported as failed. A known_body is what the same text was translated to before. Raises nothing of its own.';
 
 CREATE FUNCTION worker.diplomail_purge(p_limit integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -8344,6 +8361,31 @@ COMMENT ON TABLE backend.deletion_rules IS 'What the deletion of an account does
 
 COMMENT ON COLUMN backend.deletion_rules.holds IS 'person: an account''s id; address: an e-mail address; data: something else of theirs.';
 
+CREATE TABLE backend.diplomail_broadcasts (
+    broadcast_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    game_ids uuid[] NOT NULL,
+    written_count integer DEFAULT 0 NOT NULL,
+    subject text,
+    body text NOT NULL,
+    request_id text,
+    traceparent text,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT diplomail_broadcasts_are_deleted_when_written CHECK (((written_count >= 0) AND (written_count < cardinality(game_ids)))),
+    CONSTRAINT diplomail_broadcasts_body_is_plain CHECK ((body !~ '[\u0001-\u0008\u000b-\u001f\u007f-\u009f]'::text)),
+    CONSTRAINT diplomail_broadcasts_subject_is_one_line CHECK ((subject !~ '[\u0001-\u001f\u007f-\u009f\u2028\u2029]'::text))
+);
+
+COMMENT ON TABLE backend.diplomail_broadcasts IS 'What the administration writes to many games and a worker has not written to all of them yet.';
+
+COMMENT ON COLUMN backend.diplomail_broadcasts.game_ids IS 'All of them, in order; games are never deleted.';
+
+COMMENT ON COLUMN backend.diplomail_broadcasts.written_count IS 'So many of them have it. It is counted where the message is written, so none has it twice.';
+
+COMMENT ON COLUMN backend.diplomail_broadcasts.request_id IS 'The request that caused it; null for none.';
+
+COMMENT ON COLUMN backend.diplomail_broadcasts.traceparent IS 'The W3C trace context of that request.';
+
 CREATE TABLE backend.diplomail_recipients (
     message_id uuid NOT NULL,
     user_id uuid NOT NULL,
@@ -8580,6 +8622,19 @@ UNION ALL
    FROM (backend.diplomail_recipients r
      JOIN backend.diplomail_translations t USING (message_id, language))
   WHERE ((r.delivered_at IS NOT NULL) AND (t.status = ANY (ARRAY['pending'::text, 'retrying'::text])))
+UNION ALL
+ SELECT 'reader_left_waiting_for_nothing'::text AS invariant,
+    r.message_id AS object_id,
+    r.race_name AS details
+   FROM backend.diplomail_recipients r
+  WHERE ((r.delivered_at IS NULL) AND (r.language IS NULL))
+UNION ALL
+ SELECT 'reader_who_is_gone'::text AS invariant,
+    r.message_id AS object_id,
+    r.race_name AS details
+   FROM (backend.diplomail_recipients r
+     JOIN backend.accounts a USING (user_id))
+  WHERE (a.deleted_at IS NOT NULL)
 UNION ALL
  SELECT 'reader_whose_race_was_not_written_to'::text AS invariant,
     r.message_id AS object_id,
@@ -9147,6 +9202,9 @@ ALTER TABLE ONLY backend.deletion_rules
 ALTER TABLE ONLY backend.device_sessions
     ADD CONSTRAINT device_sessions_pkey PRIMARY KEY (device_session_id);
 
+ALTER TABLE ONLY backend.diplomail_broadcasts
+    ADD CONSTRAINT diplomail_broadcasts_pkey PRIMARY KEY (broadcast_id);
+
 ALTER TABLE ONLY backend.diplomail_messages
     ADD CONSTRAINT diplomail_messages_have_one_game UNIQUE (message_id, game_id);
 
@@ -9361,11 +9419,11 @@ CREATE INDEX diplomail_recipients_by_message_and_language ON backend.diplomail_r
 
 CREATE INDEX diplomail_recipients_by_user ON backend.diplomail_recipients USING btree (user_id, game_id, message_id);
 
-CREATE INDEX diplomail_recipients_to_deliver ON backend.diplomail_recipients USING btree (message_id) WHERE ((delivered_at IS NULL) AND (language IS NULL));
-
 CREATE INDEX diplomail_recipients_unread ON backend.diplomail_recipients USING btree (user_id, game_id) WHERE ((delivered_at IS NOT NULL) AND (read_at IS NULL) AND (deleted_at IS NULL));
 
 CREATE INDEX diplomail_translations_due ON backend.diplomail_translations USING btree (next_attempt_at) WHERE (status = ANY (ARRAY['pending'::text, 'retrying'::text]));
+
+CREATE INDEX diplomail_translations_known ON backend.diplomail_translations USING btree (text_hash, language) WHERE (status = 'translated'::text);
 
 CREATE INDEX entitlement_records_by_tier ON backend.entitlement_records USING btree (tier);
 
@@ -9514,6 +9572,8 @@ CREATE TRIGGER touch BEFORE UPDATE ON backend.auth_budgets FOR EACH ROW EXECUTE 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.auth_challenges FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.device_sessions FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.diplomail_broadcasts FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.diplomail_messages FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
@@ -10573,11 +10633,11 @@ GRANT ALL ON FUNCTION worker.banishes_defer(p_limit integer) TO backend_worker;
 REVOKE ALL ON FUNCTION worker.challenges_purge(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.challenges_purge(p_limit integer) TO backend_worker;
 
+REVOKE ALL ON FUNCTION worker.diplomail_broadcast() FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.diplomail_broadcast() TO backend_worker;
+
 REVOKE ALL ON FUNCTION worker.diplomail_claim(p_lease_seconds numeric) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.diplomail_claim(p_lease_seconds numeric) TO backend_worker;
-
-REVOKE ALL ON FUNCTION worker.diplomail_deliver() FROM PUBLIC;
-GRANT ALL ON FUNCTION worker.diplomail_deliver() TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.diplomail_purge(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.diplomail_purge(p_limit integer) TO backend_worker;

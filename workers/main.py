@@ -20,6 +20,7 @@ from workers.queue import ENGINE_QUEUES, QUICK_AT_ONCE, QUICK_QUEUES, TRANSLATOR
 from workers.runtime.driver import Driver
 from workers.runtime.engine_client import EngineClient
 from workers.runtime.process_driver import ProcessDriver
+from workers.tasks import diplomail as diplomail_tasks
 from workers.tasks.diplomail import DiplomailDelivery
 from workers.tasks.mail import MailDelivery
 from workers.tasks.notifications import NotificationDelivery
@@ -77,7 +78,7 @@ async def _serve(config: Config, driver: Driver) -> None:
             for queues, at_once in (
                 (QUICK_QUEUES, QUICK_AT_ONCE),
                 (ENGINE_QUEUES, config.runtime_worker_pool_size),
-                (TRANSLATOR_QUEUES, 1),
+                (TRANSLATOR_QUEUES, diplomail_tasks.AT_ONCE),
             )
         ),
         # What is there may have nothing to do with what was left.

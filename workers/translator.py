@@ -41,6 +41,8 @@ class Translator:
             # No proxy, no login from the environment, no cookies, no way to elsewhere.
             trust_env=False,
             follow_redirects=False,
+            # What is small on the way is not to be large here.
+            headers={"Accept-Encoding": "identity"},
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
 
@@ -66,7 +68,7 @@ class Translator:
     async def _ask(self, body: dict[str, str]) -> tuple[int, bytes]:
         async with self._http.stream("POST", self._url, json=body) as response:
             found = b""
-            async for part in response.aiter_bytes():
+            async for part in response.aiter_raw():
                 found += part
                 if len(found) > LARGEST_ANSWER:
                     raise TranslatorError("the translator's answer is too large")

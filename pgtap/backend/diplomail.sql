@@ -1,12 +1,12 @@
 -- Test galaxy-backend:backend/diplomail
 
 BEGIN;
-SELECT plan(61);
+SELECT plan(66);
 \ir ../helpers.psql
 \ir ../games.psql
 
 -- Attributes and privileges.
-SELECT has_table('backend', t, format('there is %s', t)) FROM unnest(ARRAY['diplomail_messages', 'diplomail_recipients', 'diplomail_translations']) AS t;
+SELECT has_table('backend', t, format('there is %s', t)) FROM unnest(ARRAY['diplomail_messages', 'diplomail_recipients', 'diplomail_translations', 'diplomail_broadcasts']) AS t;
 SELECT has_domain('backend', 'primary_language', 'languages are of a type');
 SELECT has_view('backend', 'invariants_diplomail', 'what must never be seen is a view');
 SELECT volatility_is('backend', f, v, format('%s() is %s', f, upper(v)))
@@ -37,13 +37,11 @@ RETURN (SELECT string_agg(concat_ws(' ', r.race_name, r.language, CASE WHEN r.de
 
 -- Written to all, without a translator.
 SELECT pg_temp.write(:'game', :'ann') AS plain \gset
-SELECT is(pg_temp.readers(:'plain'), 'Betas, Chis', 'all are written to but the sender, and without a translator nobody waits for one');
+SELECT is(pg_temp.readers(:'plain'), 'Betas has it, Chis has it', 'all are written to but the sender, and without a translator have it at once');
 SELECT results_eq(
     format('SELECT kind, sender_user_id, sender_race_name, recipients, language::text, subject, body FROM backend.diplomail_messages WHERE message_id = %L', :'plain'),
     format($$VALUES ('personal', %L::uuid, 'Alphas', ARRAY['Betas', 'Chis'], 'en', 'Hello', 'World')$$, :'ann'), 'race names are stored with the message');
 SELECT is((SELECT count(*) FROM procrastinate.procrastinate_jobs WHERE queue_name = 'diplomail'), 0::bigint, 'there is nothing for a job to do');
-SELECT backend.diplomail_deliver(:'plain', NULL) \g /dev/null
-SELECT is(pg_temp.readers(:'plain'), 'Betas has it, Chis has it', 'it is delivered at once');
 SELECT results_eq(
     $$SELECT user_id, payload FROM backend.notifications WHERE kind = 'diplomail.received' ORDER BY user_id$$,
     format($$SELECT u::uuid, jsonb_build_object('game_id', %L::uuid, 'message_id', %L::uuid) FROM unnest(ARRAY[%L, %L]) AS u ORDER BY u::uuid$$, :'game', :'plain', :'bob', :'cid'),
@@ -56,16 +54,15 @@ SELECT is((SELECT count(*) FROM backend.diplomail_messages), 1::bigint, 'what is
 -- With one.
 SET LOCAL backend.diplomail_translator = '1';
 SELECT pg_temp.write(:'game', :'ann') AS foreign \gset
-SELECT is(pg_temp.readers(:'foreign'), 'Betas de, Chis', 'who reads another language waits for a translation');
+SELECT is(pg_temp.readers(:'foreign'), 'Betas de, Chis has it', 'who reads another language waits for a translation, the others do not');
 SELECT is((SELECT count(*) FROM procrastinate.procrastinate_jobs WHERE queue_name = 'diplomail' AND task_name = 'diplomail_deliver'), 1::bigint, 'which a job makes');
-SELECT backend.diplomail_deliver(:'foreign', NULL) \g /dev/null
-SELECT is(pg_temp.readers(:'foreign'), 'Betas de, Chis has it', 'the others do not wait for it');
 UPDATE backend.accounts SET preferred_language = 'en-GB' WHERE user_id = :'bob';
-SELECT is(pg_temp.readers(pg_temp.write(:'game', :'ann', ARRAY[:'bob']::uuid[])), 'Betas', 'another English is English');
+SELECT is(pg_temp.readers(pg_temp.write(:'game', :'ann', ARRAY[:'bob']::uuid[])), 'Betas has it', 'another English is English');
 UPDATE backend.accounts SET preferred_language = 'de' WHERE user_id IN (:'bob', :'cid');
 SELECT pg_temp.write(:'game', NULL) AS official \gset
-SELECT is(pg_temp.readers(:'official'), 'Alphas, Betas de, Chis de', 'what has no person behind it is in English');
+SELECT is(pg_temp.readers(:'official'), 'Alphas has it, Betas de, Chis de', 'what has no person behind it is in English');
 SELECT is((SELECT count(*) FROM backend.diplomail_translations WHERE message_id = :'official'), 1::bigint, 'two who read one language share a translation');
+SELECT is((SELECT count(DISTINCT text_hash) FROM backend.diplomail_translations), 1::bigint, 'and the same text in two messages is known as such');
 
 -- Who is removed meanwhile.
 SELECT backend.membership_end(g, m, 'removed', 'owner') FROM backend.games AS g JOIN backend.memberships AS m USING (game_id) WHERE g.game_id = :'game' AND m.user_id = :'bob' \g /dev/null
@@ -75,7 +72,7 @@ SELECT is(
 UPDATE backend.diplomail_translations SET status = 'failed' WHERE message_id = :'foreign' OR message_id = :'official';
 SELECT backend.diplomail_deliver(:'foreign', 'de'), backend.diplomail_deliver(:'official', 'de') \g /dev/null
 SELECT is(pg_temp.readers(:'foreign'), 'Chis has it', 'gets no more');
-SELECT is(pg_temp.readers(:'official'), 'Alphas, Chis de has it', 'whoever wrote it');
+SELECT is(pg_temp.readers(:'official'), 'Alphas has it, Chis de has it', 'whoever wrote it');
 SELECT is(pg_temp.readers(:'plain'), 'Betas has it, Chis has it', 'and keeps what they had');
 SELECT is((SELECT recipients FROM backend.diplomail_messages WHERE message_id = :'foreign'), ARRAY['Betas', 'Chis'], 'that it was written to them stays written');
 SELECT backend.diplomail_deliver(message_id, 'de') FROM backend.diplomail_messages WHERE kind = 'system' \g /dev/null
@@ -98,9 +95,9 @@ SELECT is((SELECT count(*) FROM backend.diplomail_recipients WHERE message_id = 
 SELECT is(backend.diplomail_remove('{}'), 0, 'or none');
 
 -- The machine, and the constraints.
-SELECT is(pg_temp.answer(format('INSERT INTO backend.diplomail_translations (message_id, language, status) VALUES (%L, ''fr'', %L)', :'plain', s)), 'GX409 invalid_transition', format('a translation does not begin %s', s))
+SELECT is(pg_temp.answer(format('INSERT INTO backend.diplomail_translations (message_id, language, text_hash, status) VALUES (%L, ''fr'', 0, %L)', :'plain', s)), 'GX409 invalid_transition', format('a translation does not begin %s', s))
   FROM unnest(ARRAY['retrying', 'failed']) AS s;
-INSERT INTO backend.diplomail_translations (message_id, language) VALUES (:'plain', 'fr');
+INSERT INTO backend.diplomail_translations (message_id, language, text_hash) VALUES (:'plain', 'fr', 0);
 SELECT is(pg_temp.violated(format('UPDATE backend.%I SET %s WHERE message_id = %L', t, c, :'plain')), v, v)
   FROM (VALUES ('diplomail_messages', 'kind = ''x''', 'diplomail_messages_kind_is_known'),
                ('diplomail_messages', 'recipients = ''{}''', 'diplomail_messages_are_for_somebody'),
@@ -114,17 +111,24 @@ SELECT is(pg_temp.violated(format('UPDATE backend.%I SET %s WHERE message_id = %
                ('diplomail_recipients', 'delivered_at = NULL, read_at = backend.now()', 'diplomail_recipients_read_what_they_have'),
                ('diplomail_recipients', 'delivered_at = NULL, deleted_at = backend.now()', 'diplomail_recipients_delete_what_they_have'),
                ('diplomail_recipients', 'language = ''ja''', 'diplomail_recipients_wait_for_a_translation')) AS t(t, c, v);
+INSERT INTO backend.diplomail_broadcasts (game_ids, body) VALUES (ARRAY[:'game', :'game']::uuid[], 'x');
+SELECT is(pg_temp.violated('UPDATE backend.diplomail_broadcasts SET ' || c), v, format('%s: %s', v, c))
+  FROM (VALUES ('subject = E''a\nb''', 'diplomail_broadcasts_subject_is_one_line'), ('body = E''a\rb''', 'diplomail_broadcasts_body_is_plain'),
+               ('written_count = 2', 'diplomail_broadcasts_are_deleted_when_written'), ('written_count = -1', 'diplomail_broadcasts_are_deleted_when_written'),
+               ('game_ids = ''{}''', 'diplomail_broadcasts_are_deleted_when_written')) AS t(c, v);
 SELECT col_is_unique('backend', 'diplomail_messages', ARRAY['message_id', 'game_id'], 'diplomail_messages_have_one_game') WHERE 'diplomail_messages_have_one_game' <> '';
 
 -- What must never be seen is seen.
 SELECT pg_temp.plant(format($$INSERT INTO backend.diplomail_recipients (message_id, user_id, game_id, race_name) VALUES (%L, %L, %L, 'Deltas')$$, :'plain', :'ann', :'game')) \g /dev/null
-SELECT pg_temp.plant(format($$INSERT INTO backend.diplomail_translations (message_id, language, status) VALUES (%1$L, 'en', 'failed'), (%1$L, 'es', 'pending')$$, :'plain')) \g /dev/null
+SELECT pg_temp.plant(format($$INSERT INTO backend.diplomail_translations (message_id, language, text_hash, status) VALUES (%1$L, 'en', 0, 'failed'), (%1$L, 'es', 0, 'pending')$$, :'plain')) \g /dev/null
 SELECT pg_temp.plant(format($$UPDATE backend.diplomail_recipients SET delivered_at = NULL, language = 'en' WHERE message_id = %L AND user_id = %L$$, :'plain', :'ann')) \g /dev/null
 SELECT pg_temp.plant(format($$UPDATE backend.diplomail_recipients SET language = 'es' WHERE message_id = %L AND user_id = %L$$, :'plain', :'cid')) \g /dev/null
+UPDATE backend.accounts SET deleted_at = backend.now(), email = NULL, email_hash = '\x00' WHERE user_id = :'cid';
+SELECT pg_temp.plant(format($$INSERT INTO backend.diplomail_recipients (message_id, user_id, game_id, race_name) VALUES (%L, %L, %L, 'Deltas')$$, :'plain', :'dan', :'game')) \g /dev/null
 SELECT set_has(
     'SELECT invariant FROM backend.invariants_diplomail',
     $$VALUES ('message_that_its_sender_was_sent'), ('reader_left_waiting_for_a_translation_that_is_settled'), ('message_delivered_before_its_translation'),
-             ('reader_whose_race_was_not_written_to'), ('translation_into_its_own_language')$$, 'every violation is seen');
+             ('reader_left_waiting_for_nothing'), ('reader_who_is_gone'), ('reader_whose_race_was_not_written_to'), ('translation_into_its_own_language')$$, 'every violation is seen');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -1,14 +1,14 @@
 -- Test galaxy-backend:worker/diplomail
 
 BEGIN;
-SELECT plan(49);
+SELECT plan(54);
 \ir ../helpers.psql
 \ir ../games.psql
 
 -- Attributes and privileges.
 CREATE TEMPORARY TABLE functions (name text, arguments name[]);
 INSERT INTO functions VALUES
-    ('diplomail_deliver', '{}'), ('diplomail_claim', ARRAY['numeric']),
+    ('diplomail_broadcast', '{}'), ('diplomail_claim', ARRAY['numeric']),
     ('diplomail_report', ARRAY['uuid', 'text', 'integer', 'text', 'text', 'text', 'text']), ('diplomail_purge', ARRAY['integer']);
 SELECT volatility_is('worker', name, arguments, 'volatile', format('%s() is VOLATILE', name)) FROM functions;
 SELECT is_definer('worker', name, arguments, format('%s() has its owner''s rights', name)) FROM functions;
@@ -45,6 +45,9 @@ SELECT is(pg_temp.has(:'one'), true, 'and delivered');
 SELECT results_eq(format('SELECT subject, body FROM backend.diplomail_translations WHERE message_id = %L', :'one'), $$VALUES ('Hallo', 'Welt')$$, 'in German');
 SELECT is(pg_temp.report(:'one', 1, 'failed'), 'translated', 'what is settled stays so');
 SELECT is(pg_temp.claim(), NULL, 'and is translated once');
+SELECT pg_temp.send(:'game', :'ann') AS again \gset
+SELECT results_eq('SELECT body, known_subject, known_body FROM worker.diplomail_claim(30)', $$VALUES ('World', 'Hallo', 'Welt')$$, 'the same text again is known');
+SELECT backend.diplomail_remove(ARRAY[:'one', :'again']::uuid[]) \g /dev/null
 
 -- It fails.
 SELECT pg_temp.send(:'game', :'ann') AS two \gset
@@ -72,10 +75,17 @@ SELECT is(pg_temp.report(:'four', 2, 'translated'), 'translated', 'a translation
 SELECT is(worker.diplomail_report(gen_random_uuid(), 'de', 1, 'translated', 'a', 'b', NULL), NULL, 'one of a message that is gone is none');
 
 -- Broadcasts.
-SELECT is(worker.diplomail_deliver(), NULL, 'nobody waits for what was not translated');
-SELECT (backend.diplomail_write(:'game', 'admin', NULL, NULL, 'For all', NULL)).message_id AS broad \gset
-SELECT is(worker.diplomail_deliver(), :'broad'::uuid, 'a broadcast is delivered');
-SELECT is(worker.diplomail_deliver(), NULL, 'once');
+SELECT is(worker.diplomail_broadcast(), NULL, 'where there is no broadcast none is written');
+SELECT pg_temp.game(:'cid', '{"race_name": "Others"}') AS other \gset
+INSERT INTO backend.diplomail_broadcasts (game_ids, body, request_id, traceparent)
+VALUES (ARRAY[:'game', :'other']::uuid[], 'For all', 'request-1', '00-0123456789abcdef0123456789abcdef-0123456789abcdef-01'), (ARRAY[:'game']::uuid[], 'Later', NULL, NULL);
+SELECT is(worker.diplomail_broadcast(), g::uuid, d)
+  FROM (VALUES (:'game', 'the oldest is written to its first game'), (:'other', 'then to the next'), (:'game', 'then the next broadcast'), (NULL, 'until all are')) AS t(g, d);
+SELECT results_eq(
+    $$SELECT m.body, m.kind, m.recipients, m.request_id FROM backend.diplomail_messages AS m WHERE m.body IN ('For all', 'Later') ORDER BY m.message_id$$,
+    $$VALUES ('For all', 'admin', ARRAY['Alphas', 'Betas', 'Chis'], 'request-1'), ('For all', 'admin', ARRAY['Others'], 'request-1'),
+             ('Later', 'admin', ARRAY['Alphas', 'Betas', 'Chis'], NULL)$$, 'each game has it once, from the request that caused it');
+SELECT is((SELECT count(*) FROM backend.diplomail_broadcasts), 0::bigint, 'what is written is kept nowhere else');
 
 -- Retention.
 SELECT is(worker.diplomail_purge(10), 0, 'what is written in a game that goes on stays');
@@ -83,7 +93,7 @@ SELECT api.game_cancel(:'ann', :'game') \g /dev/null
 SELECT is(worker.diplomail_purge(10), 0, 'so does that of one that has ended');
 SELECT pg_temp.advance('365 days') \g /dev/null
 SELECT is(ARRAY[worker.diplomail_purge(4), worker.diplomail_purge(10), worker.diplomail_purge(10)], ARRAY[4, 2, 0], 'for a year, and then goes in batches');
-SELECT is((SELECT count(*) FROM backend.diplomail_recipients), 0::bigint, 'with what everybody had of it');
+SELECT is((SELECT count(*) FROM backend.diplomail_recipients WHERE game_id = :'game'), 0::bigint, 'with what everybody had of it');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -1,10 +1,11 @@
-"""Task `diplomail_deliver`: broadcasts, and messages that wait for their translation."""
+"""Task `diplomail_deliver`: broadcasts, which are written game by game, and messages that wait for their translation."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
+from collections.abc import Awaitable, Callable
 
 from psycopg.rows import DictRow
 
@@ -16,14 +17,14 @@ from workers.translator import Translator, TranslatorError, TranslatorRefused
 log = logging.getLogger("galaxy.worker")
 
 # One message that the translator takes long over does not hold up the others.
-_AT_ONCE = 4
+_TRANSLATIONS_AT_ONCE = 4
+
+AT_ONCE = 1 + _TRANSLATIONS_AT_ONCE
+"""How many runs at once: as many as there are lanes, so that there is one for whichever lane is free."""
 
 
 class DiplomailDelivery:
-    """Delivers what waits for a worker: as it was written, or translated, or as it was written because it cannot be.
-
-    One run at a time in a process: whoever is woken meanwhile makes the run that goes on look once more.
-    """
+    """Delivers what waits for a worker, in lanes beside each other: broadcasts, and what is translated or cannot be."""
 
     def __init__(self, config: Config, door: Door) -> None:
         self._door = door
@@ -31,8 +32,7 @@ class DiplomailDelivery:
         self._translator = Translator(url, timeout) if url is not None else None
         # Subject and body are two calls; a worker that dies gives its message back after this long.
         self._lease_seconds = math.ceil(2 * timeout) + 5
-        self._running = asyncio.Lock()
-        self._look_again = False
+        self._lanes = [_Lane(self._broadcast_next), *(_Lane(self._translate_next) for _ in range(_TRANSLATIONS_AT_ONCE))]
 
     async def close(self) -> None:
         if self._translator is not None:
@@ -40,29 +40,24 @@ class DiplomailDelivery:
 
     async def run(self) -> None:
         """Deliver what is due. Raises psycopg.Error, PoolTimeout; the sweep comes back."""
-        self._look_again = True
-        if self._running.locked():
-            return
-        async with self._running:
-            while self._look_again:
-                self._look_again = False
-                ended = await asyncio.gather(
-                    self._deliver_all(), *(self._translate_all() for _ in range(_AT_ONCE)), return_exceptions=True
-                )
-                for error in ended:
-                    if error is not None:
-                        raise error
+        ended = await asyncio.gather(*(lane.run() for lane in self._lanes), return_exceptions=True)
+        for error in ended:
+            if error is not None:
+                raise error
 
-    async def _deliver_all(self) -> None:
-        while message_id := (await self._door.call("diplomail_deliver"))[0]["diplomail_deliver"]:
-            log.debug("diplomatic mail delivered", extra={"message_id": str(message_id)})
+    async def _broadcast_next(self) -> bool:
+        game_id = (await self._door.call("diplomail_broadcast"))[0]["diplomail_broadcast"]
+        if game_id is not None:
+            log.debug("broadcast written", extra={"game_id": str(game_id)})
+        return game_id is not None
 
-    async def _translate_all(self) -> None:
-        while claimed := await self._door.call("diplomail_claim", lease_seconds=self._lease_seconds):
-            row = claimed[0]
+    async def _translate_next(self) -> bool:
+        claimed = await self._door.call("diplomail_claim", lease_seconds=self._lease_seconds)
+        for row in claimed:
             # Not the run's context: it translates the messages of many requests.
             with telemetry.span("translation", row["traceparent"]), logs.bind(request_id=row["request_id"]):
                 await self._translate(row)
+        return bool(claimed)
 
     async def _translate(self, row: DictRow) -> None:
         subject = body = error = None
@@ -86,6 +81,8 @@ class DiplomailDelivery:
             log.warning("diplomatic mail not translated", extra={**fields, "error": error})
 
     async def _texts(self, row: DictRow) -> tuple[str | None, str]:
+        if row["known_body"] is not None:
+            return row["known_subject"], row["known_body"]
         if self._translator is None:
             raise TranslatorRefused("there is no translator any more")
         if row["is_spent"]:
@@ -95,3 +92,26 @@ class DiplomailDelivery:
             return None, body
         # On one line, whatever was made of it.
         return " ".join((await self._translator.translate(row["subject"], row["language"])).split()), body
+
+
+class _Lane:
+    """Does one thing after another until there is nothing to do.
+
+    One run at a time: whoever is woken meanwhile makes the run that goes on look once more.
+    """
+
+    def __init__(self, do_next: Callable[[], Awaitable[bool]]) -> None:
+        """`do_next` says whether there was something to do."""
+        self._do_next = do_next
+        self._running = asyncio.Lock()
+        self._look_again = False
+
+    async def run(self) -> None:
+        self._look_again = True
+        if self._running.locked():
+            return
+        async with self._running:
+            while self._look_again:
+                self._look_again = False
+                while await self._do_next():
+                    pass

@@ -58,35 +58,36 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = backend, procrastinate, pg_catalog, pg_temp
 AS $$
 DECLARE
+    v_is_to_all boolean := jsonb_typeof(p_body -> 'game_ids') = 'string';
+    v_named uuid[];
     v_game_ids uuid[];
-    v_game_id uuid;
-    v_message diplomail_messages%ROWTYPE;
-    v_messages integer := 0;
 BEGIN
     PERFORM administrator_require(p_admin);
     PERFORM diplomail_text_refuse(p_body);
-    IF jsonb_typeof(p_body -> 'game_ids') = 'string' THEN
-        v_game_ids := ARRAY(SELECT g.game_id FROM games AS g WHERE g.status = 'running' ORDER BY g.game_id);
-    ELSE
-        v_game_ids := ARRAY(SELECT DISTINCT i.game_id::uuid FROM jsonb_array_elements_text(p_body -> 'game_ids') AS i (game_id) ORDER BY 1);
-        IF EXISTS (SELECT FROM unnest(v_game_ids) AS i (game_id) WHERE NOT EXISTS (SELECT FROM games AS g WHERE g.game_id = i.game_id)) THEN
+    IF NOT v_is_to_all THEN
+        v_named := ARRAY(SELECT i.game_id::uuid FROM jsonb_array_elements_text(p_body -> 'game_ids') AS i (game_id));
+        IF EXISTS (SELECT FROM unnest(v_named) AS i (game_id) WHERE NOT EXISTS (SELECT FROM games AS g WHERE g.game_id = i.game_id)) THEN
             PERFORM fail(404, 'game_not_found', 'Not all of these are games.');
         END IF;
     END IF;
-    -- Games are not held, there may be thousands: who has left by the time of the delivery, which a job sees to, gets nothing.
-    FOREACH v_game_id IN ARRAY v_game_ids LOOP
-        v_message := diplomail_write(v_game_id, 'admin', NULL, p_body ->> 'subject', p_body ->> 'body', NULL);
-        v_messages := v_messages + (v_message.message_id IS NOT NULL)::integer;
-    END LOOP;
-    IF v_messages > 0 THEN
+    v_game_ids := ARRAY(
+        SELECT g.game_id FROM games AS g
+         WHERE CASE WHEN v_is_to_all THEN g.status = 'running' ELSE g.game_id = ANY (v_named) END
+           AND EXISTS (SELECT FROM memberships AS m JOIN accounts AS a USING (user_id)
+                        WHERE m.game_id = g.game_id AND m.status = 'active' AND a.deleted_at IS NULL)
+         ORDER BY g.game_id);
+    IF v_game_ids <> '{}' THEN
+        INSERT INTO diplomail_broadcasts (game_ids, subject, body, request_id, traceparent)
+        VALUES (v_game_ids, p_body ->> 'subject', p_body ->> 'body', request_id(), traceparent());
         PERFORM job_defer('diplomail', 'diplomail_deliver');
     END IF;
-    PERFORM audit(p_admin, 'admin_diplomail_broadcast', 'diplomail', 'broadcast', jsonb_build_object('game_ids', p_body -> 'game_ids', 'messages', v_messages));
-    RETURN jsonb_build_object('messages', v_messages)::text;
+    PERFORM audit(p_admin, 'admin_diplomail_broadcast', 'diplomail', 'broadcast',
+                  jsonb_build_object('game_ids', p_body -> 'game_ids', 'messages', cardinality(v_game_ids)));
+    RETURN jsonb_build_object('messages', cardinality(v_game_ids))::text;
 END;
 $$;
 COMMENT ON FUNCTION api.admin_diplomail_broadcast(text, jsonb) IS
-    'Writes to all members of several games, or of all that run; a job delivers it. GX400 invalid_request, GX401 unauthorized, GX404 game_not_found.';
+    'Writes to all members of several games, or of all that run; a job does it, game by game. GX400 invalid_request, GX401 unauthorized, GX404 game_not_found.';
 
 CREATE FUNCTION api.admin_diplomail_purge(p_admin text, p_body jsonb) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER

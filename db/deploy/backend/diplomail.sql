@@ -3,7 +3,8 @@
 
 -- Why: what players write to each other, and what those who run games write to them. A message is written once and has a row for each
 -- reader. Who reads another language than it was written in waits for its translation, one for each language, made by a worker under a
--- lease; after the last failure they get the original.
+-- lease; after the last failure they get the original. What is for many games is written to one after another by a worker, so that no
+-- transaction is the longer for it and nobody waits for a game.
 
 BEGIN;
 SET LOCAL ROLE backend_owner;
@@ -61,6 +62,7 @@ CREATE TABLE backend.diplomail_translations (
     status text NOT NULL DEFAULT 'pending',
     subject text,
     body text,
+    text_hash bigint NOT NULL,
     attempts integer NOT NULL DEFAULT 0,
     next_attempt_at timestamptz NOT NULL DEFAULT backend.now(),
     lease_until timestamptz,
@@ -72,10 +74,13 @@ CREATE TABLE backend.diplomail_translations (
     CONSTRAINT diplomail_translations_subject_comes_with_the_body CHECK (subject IS NULL OR body IS NOT NULL)
 );
 COMMENT ON TABLE backend.diplomail_translations IS 'A message in another language: one, however many read it.';
+COMMENT ON COLUMN backend.diplomail_translations.text_hash IS 'Of what is translated: the same text in many games is asked for once.';
 COMMENT ON COLUMN backend.diplomail_translations.attempts IS 'Those too whose worker died; the fencing number of the lease.';
 COMMENT ON COLUMN backend.diplomail_translations.lease_until IS 'A worker has it until then.';
 -- What is still to be translated.
 CREATE INDEX diplomail_translations_due ON backend.diplomail_translations (next_attempt_at) WHERE status IN ('pending', 'retrying');
+-- What was translated before, for the same text again.
+CREATE INDEX diplomail_translations_known ON backend.diplomail_translations (text_hash, language) WHERE status = 'translated';
 CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.diplomail_translations
     FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('diplomail_translation', 'status');
 CREATE TRIGGER touch BEFORE UPDATE ON backend.diplomail_translations FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
@@ -108,9 +113,27 @@ CREATE INDEX diplomail_recipients_by_user ON backend.diplomail_recipients (user_
 -- What a reader has not read: counted without looking at what they have.
 CREATE INDEX diplomail_recipients_unread ON backend.diplomail_recipients (user_id, game_id)
     WHERE delivered_at IS NOT NULL AND read_at IS NULL AND deleted_at IS NULL;
--- What is still to be delivered as it was written.
-CREATE INDEX diplomail_recipients_to_deliver ON backend.diplomail_recipients (message_id) WHERE delivered_at IS NULL AND language IS NULL;
 CREATE TRIGGER touch BEFORE UPDATE ON backend.diplomail_recipients FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TABLE backend.diplomail_broadcasts (
+    broadcast_id uuid PRIMARY KEY DEFAULT backend.uuid_v7(),
+    game_ids uuid[] NOT NULL,
+    written_count integer NOT NULL DEFAULT 0,
+    subject text CONSTRAINT diplomail_broadcasts_subject_is_one_line CHECK (subject !~ '[\u0001-\u001f\u007f-\u009f\u2028\u2029]'),
+    body text NOT NULL CONSTRAINT diplomail_broadcasts_body_is_plain CHECK (body !~ '[\u0001-\u0008\u000b-\u001f\u007f-\u009f]'),
+    request_id text,
+    traceparent text,
+    created_at timestamptz NOT NULL DEFAULT backend.now(),
+    updated_at timestamptz NOT NULL DEFAULT backend.now(),
+    CONSTRAINT diplomail_broadcasts_are_deleted_when_written CHECK (written_count >= 0 AND written_count < cardinality(game_ids))
+);
+COMMENT ON TABLE backend.diplomail_broadcasts IS
+    'What the administration writes to many games and a worker has not written to all of them yet.';
+COMMENT ON COLUMN backend.diplomail_broadcasts.game_ids IS 'All of them, in order; games are never deleted.';
+COMMENT ON COLUMN backend.diplomail_broadcasts.written_count IS 'So many of them have it. It is counted where the message is written, so none has it twice.';
+COMMENT ON COLUMN backend.diplomail_broadcasts.request_id IS 'The request that caused it; null for none.';
+COMMENT ON COLUMN backend.diplomail_broadcasts.traceparent IS 'The W3C trace context of that request.';
+CREATE TRIGGER touch BEFORE UPDATE ON backend.diplomail_broadcasts FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE FUNCTION backend.language_primary(p_tag text) RETURNS text
 LANGUAGE sql IMMUTABLE SECURITY INVOKER
@@ -169,8 +192,9 @@ BEGIN
             (SELECT m.race_name FROM memberships AS m WHERE m.game_id = p_game_id AND m.user_id = p_sender.user_id AND m.status = 'active'),
             v_races, v_language, p_subject, p_body, request_id(), traceparent())
     RETURNING * INTO v_message;
-    INSERT INTO diplomail_translations (message_id, language)
-    SELECT DISTINCT v_message.message_id, language_primary(a.preferred_language)
+    INSERT INTO diplomail_translations (message_id, language, text_hash)
+    -- The subject is one line.
+    SELECT DISTINCT v_message.message_id, language_primary(a.preferred_language), hashtextextended(concat(p_subject, E'\n', p_body), 0)
       FROM accounts AS a
      WHERE v_is_translated AND a.user_id = ANY (p_to) AND language_primary(a.preferred_language) <> v_language;
     INSERT INTO diplomail_recipients (message_id, user_id, game_id, race_name, language)
@@ -181,18 +205,18 @@ BEGIN
     IF EXISTS (SELECT FROM diplomail_translations AS t WHERE t.message_id = v_message.message_id) THEN
         PERFORM job_defer('diplomail', 'diplomail_deliver');
     END IF;
+    PERFORM diplomail_deliver(v_message.message_id, NULL);
     RETURN v_message;
 END;
 $$;
 COMMENT ON FUNCTION backend.diplomail_write(uuid, text, backend.accounts, text, text, uuid[]) IS
-    'Writes a message to people who have, or had, a seat in a game, or to all active members (null); never to its sender, who is null for the administration. Null where there is nobody to read it. Those who wait for no translation have it when diplomail_deliver() is called.';
+    'Writes a message to people who have, or had, a seat in a game, or to all active members (null); never to its sender, who is null for the administration. Null where there is nobody to read it. Those who wait for no translation have it at once; the game is held by the caller.';
 
 CREATE FUNCTION backend.diplomail_tell(p_game_id uuid, p_event text, p_to uuid[] DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = backend, procrastinate, pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_message diplomail_messages%ROWTYPE;
     v_texts text[] := CASE p_event
         WHEN 'paused' THEN ARRAY['The game is paused', 'No turns are generated until the game goes on.']
         WHEN 'cancelled' THEN ARRAY['The game is cancelled', 'This game will not be played on.']
@@ -201,10 +225,7 @@ DECLARE
                                   'You have no seat in this game any more and cannot come back to it. What you were sent before stays here to be read.']
     END;
 BEGIN
-    v_message := diplomail_write(p_game_id, 'system', NULL, v_texts[1], v_texts[2], p_to);
-    IF v_message.message_id IS NOT NULL THEN
-        PERFORM diplomail_deliver(v_message.message_id, NULL);
-    END IF;
+    PERFORM diplomail_write(p_game_id, 'system', NULL, v_texts[1], v_texts[2], p_to);
 END;
 $$;
 COMMENT ON FUNCTION backend.diplomail_tell(uuid, text, uuid[]) IS
@@ -219,6 +240,8 @@ DECLARE
 BEGIN
     -- Whoever reports a translation holds it before its readers.
     PERFORM FROM diplomail_translations AS t WHERE t.message_id = ANY (p_message_ids) ORDER BY t.message_id, t.language FOR NO KEY UPDATE;
+    -- In the order in which a reader's end takes theirs.
+    PERFORM FROM diplomail_recipients AS r WHERE r.message_id = ANY (p_message_ids) ORDER BY r.message_id, r.user_id FOR UPDATE;
     DELETE FROM diplomail_recipients WHERE message_id = ANY (p_message_ids);
     DELETE FROM diplomail_translations WHERE message_id = ANY (p_message_ids);
     DELETE FROM diplomail_messages WHERE message_id = ANY (p_message_ids);
@@ -240,6 +263,12 @@ UNION ALL
 SELECT 'message_delivered_before_its_translation', r.message_id, t.status
   FROM backend.diplomail_recipients AS r JOIN backend.diplomail_translations AS t USING (message_id, language)
  WHERE r.delivered_at IS NOT NULL AND t.status IN ('pending', 'retrying')
+UNION ALL
+SELECT 'reader_left_waiting_for_nothing', r.message_id, r.race_name
+  FROM backend.diplomail_recipients AS r WHERE r.delivered_at IS NULL AND r.language IS NULL
+UNION ALL
+SELECT 'reader_who_is_gone', r.message_id, r.race_name
+  FROM backend.diplomail_recipients AS r JOIN backend.accounts AS a USING (user_id) WHERE a.deleted_at IS NOT NULL
 UNION ALL
 SELECT 'reader_whose_race_was_not_written_to', r.message_id, r.race_name
   FROM backend.diplomail_recipients AS r JOIN backend.diplomail_messages AS m USING (message_id)

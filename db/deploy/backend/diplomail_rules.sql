@@ -67,7 +67,6 @@ BEGIN
     IF v_message.message_id IS NULL THEN
         PERFORM fail(422, 'recipient_not_found', 'There is nobody else in this game.', '{"recipients": []}');
     END IF;
-    PERFORM diplomail_deliver(v_message.message_id, NULL);
     RETURN v_message;
 END;
 $$;

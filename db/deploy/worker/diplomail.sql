@@ -7,33 +7,41 @@
 BEGIN;
 SET LOCAL ROLE backend_owner;
 
-CREATE FUNCTION worker.diplomail_deliver() RETURNS uuid
+CREATE FUNCTION worker.diplomail_broadcast() RETURNS uuid
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = backend, procrastinate, pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_message diplomail_messages%ROWTYPE;
+    v_broadcast diplomail_broadcasts%ROWTYPE;
+    v_game_id uuid;
 BEGIN
-    -- Workers that look at once each find another one.
-    SELECT m.* INTO v_message FROM diplomail_messages AS m
-     WHERE m.message_id IN (SELECT r.message_id FROM diplomail_recipients AS r WHERE r.delivered_at IS NULL AND r.language IS NULL)
-     ORDER BY m.message_id
-     LIMIT 1
-       FOR NO KEY UPDATE SKIP LOCKED;
-    IF FOUND THEN
-        -- Nobody leaves meanwhile.
-        PERFORM FROM games AS g WHERE g.game_id = v_message.game_id FOR SHARE;
-        PERFORM diplomail_deliver(v_message.message_id, NULL);
+    -- A broadcast is written by one worker at a time; others take another one.
+    SELECT * INTO v_broadcast FROM diplomail_broadcasts AS b ORDER BY b.broadcast_id LIMIT 1 FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN NULL;
     END IF;
-    RETURN v_message.message_id;
+    v_game_id := v_broadcast.game_ids[v_broadcast.written_count + 1];
+    -- What it causes comes from the request that caused it.
+    PERFORM set_config('backend.request_id', coalesce(v_broadcast.request_id, ''), true),
+            set_config('backend.traceparent', coalesce(v_broadcast.traceparent, ''), true);
+    -- Nobody leaves meanwhile.
+    PERFORM FROM games AS g WHERE g.game_id = v_game_id FOR SHARE;
+    PERFORM diplomail_write(v_game_id, 'admin', NULL, v_broadcast.subject, v_broadcast.body, NULL);
+    IF v_broadcast.written_count + 1 = cardinality(v_broadcast.game_ids) THEN
+        DELETE FROM diplomail_broadcasts WHERE broadcast_id = v_broadcast.broadcast_id;
+    ELSE
+        UPDATE diplomail_broadcasts SET written_count = written_count + 1 WHERE broadcast_id = v_broadcast.broadcast_id;
+    END IF;
+    RETURN v_game_id;
 END;
 $$;
-COMMENT ON FUNCTION worker.diplomail_deliver() IS
-    'Delivers the oldest message that has readers who wait for no translation, as those of a broadcast do, and returns its id; null when there is none. Raises nothing of its own.';
+COMMENT ON FUNCTION worker.diplomail_broadcast() IS
+    'Writes the oldest broadcast to its next game, and returns which; null when there is none. Raises nothing of its own.';
 
 CREATE FUNCTION worker.diplomail_claim(p_lease_seconds numeric)
 RETURNS TABLE (
-    message_id uuid, language text, attempt_no integer, is_spent boolean, subject text, body text, request_id text, traceparent text
+    message_id uuid, language text, attempt_no integer, is_spent boolean, subject text, body text, known_subject text, known_body text,
+    request_id text, traceparent text
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = backend, pg_catalog, pg_temp
@@ -58,11 +66,16 @@ BEGIN
     SELECT m.message_id, v_translation.language::text, m.subject, m.body, m.request_id, m.traceparent
       INTO STRICT message_id, language, subject, body, request_id, traceparent
       FROM diplomail_messages AS m WHERE m.message_id = v_translation.message_id;
+    SELECT t.subject, t.body INTO known_subject, known_body
+      FROM diplomail_translations AS t JOIN diplomail_messages AS m USING (message_id)
+     WHERE t.text_hash = v_translation.text_hash AND t.language = v_translation.language AND t.status = 'translated'
+       AND m.body = diplomail_claim.body AND m.subject IS NOT DISTINCT FROM diplomail_claim.subject
+     LIMIT 1;
     RETURN NEXT;
 END;
 $$;
 COMMENT ON FUNCTION worker.diplomail_claim(numeric) IS
-    'A translation that is due, with an attempt begun and a lease of so many seconds; none when there is none. One that is_spent is not to be tried any more: it is to be reported as failed. Raises nothing of its own.';
+    'A translation that is due, with an attempt begun and a lease of so many seconds; none when there is none. One that is_spent is not to be tried any more: it is to be reported as failed. A known_body is what the same text was translated to before. Raises nothing of its own.';
 
 CREATE FUNCTION worker.diplomail_report(
     p_message_id uuid, p_language text, p_attempt_no integer, p_outcome text, p_subject text, p_body text, p_error text

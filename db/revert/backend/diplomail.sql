@@ -9,6 +9,7 @@ DROP FUNCTION backend.diplomail_tell(uuid, text, uuid[]);
 DROP FUNCTION backend.diplomail_write(uuid, text, backend.accounts, text, text, uuid[]);
 DROP FUNCTION backend.diplomail_deliver(uuid, text);
 DROP FUNCTION backend.language_primary(text);
+DROP TABLE backend.diplomail_broadcasts;
 DROP TABLE backend.diplomail_recipients;
 DROP TABLE backend.diplomail_translations;
 DROP TABLE backend.diplomail_messages;

@@ -5,8 +5,9 @@ SET LOCAL ROLE backend_owner;
 
 SELECT message_id, game_id, kind, sender_user_id, sender_race_name, sender_deleted_at, recipients, language, subject, body
   FROM backend.diplomail_messages WHERE false;
-SELECT message_id, language, status, subject, body, attempts, next_attempt_at, lease_until, last_error FROM backend.diplomail_translations WHERE false;
+SELECT message_id, language, status, subject, body, text_hash, attempts, next_attempt_at, lease_until, last_error FROM backend.diplomail_translations WHERE false;
 SELECT message_id, user_id, game_id, race_name, language, delivered_at, read_at, deleted_at FROM backend.diplomail_recipients WHERE false;
+SELECT broadcast_id, game_ids, written_count, subject, body, request_id, traceparent FROM backend.diplomail_broadcasts WHERE false;
 
 DO $$
 DECLARE

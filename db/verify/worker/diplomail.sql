@@ -7,7 +7,7 @@ DECLARE
     v_signature text;
 BEGIN
     FOREACH v_signature IN ARRAY ARRAY[
-        'worker.diplomail_deliver()',
+        'worker.diplomail_broadcast()',
         'worker.diplomail_claim(numeric)',
         'worker.diplomail_report(uuid, text, integer, text, text, text, text)',
         'worker.diplomail_purge(integer)'
