@@ -191,7 +191,7 @@ BEGIN
     v_deleted := diplomail_remove(ARRAY(
         SELECT m.message_id FROM diplomail_messages AS m JOIN games AS g USING (game_id)
          WHERE g.finished_at < backend.now() - make_interval(days => v_days)
-         ORDER BY m.message_id LIMIT 10000
+         ORDER BY m.message_id LIMIT 2000
            FOR NO KEY UPDATE OF m));
     PERFORM audit(p_admin, 'admin_diplomail_purge', 'diplomail', 'purge',
                   jsonb_build_object('finished_more_than_days', v_days, 'deleted', v_deleted));
@@ -199,7 +199,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION api.admin_diplomail_purge(p_admin text, p_body jsonb) IS 'Deletes the mail of games that ended more than so many days ago, for everybody; at most 10,000 messages at once, the oldest first. GX401 unauthorized.';
+COMMENT ON FUNCTION api.admin_diplomail_purge(p_admin text, p_body jsonb) IS 'Deletes the mail of games that ended more than so many days ago, for everybody; at most 2,000 messages at once, the oldest first. GX401 unauthorized.';
 
 CREATE FUNCTION api.admin_diplomail_send(p_admin text, p_game_id uuid, p_body jsonb) RETURNS api.reply
     LANGUAGE plpgsql SECURITY DEFINER

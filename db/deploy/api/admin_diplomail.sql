@@ -102,7 +102,7 @@ BEGIN
     v_deleted := diplomail_remove(ARRAY(
         SELECT m.message_id FROM diplomail_messages AS m JOIN games AS g USING (game_id)
          WHERE g.finished_at < backend.now() - make_interval(days => v_days)
-         ORDER BY m.message_id LIMIT 10000
+         ORDER BY m.message_id LIMIT 2000
            FOR NO KEY UPDATE OF m));
     PERFORM audit(p_admin, 'admin_diplomail_purge', 'diplomail', 'purge',
                   jsonb_build_object('finished_more_than_days', v_days, 'deleted', v_deleted));
@@ -110,6 +110,6 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION api.admin_diplomail_purge(text, jsonb) IS
-    'Deletes the mail of games that ended more than so many days ago, for everybody; at most 10,000 messages at once, the oldest first. GX401 unauthorized.';
+    'Deletes the mail of games that ended more than so many days ago, for everybody; at most 2,000 messages at once, the oldest first. GX401 unauthorized.';
 
 COMMIT;
