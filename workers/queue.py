@@ -47,7 +47,8 @@ def job_app(
     connector = procrastinate.PsycopgConnector(
         conninfo=conninfo(config, "galaxy-worker-queue", search_path="procrastinate"),
         min_size=1,
-        max_size=max(4, config.postgres_max_conns // 4),
+        # Of the half that is not the door's, each of the three workers has a third.
+        max_size=max(4, config.postgres_max_conns // 6),
         max_lifetime=config.postgres_conn_max_lifetime,
         timeout=config.postgres_operation_timeout,
     )

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:api/admin_diplomail
 
 BEGIN;
-SELECT plan(44);
+SELECT plan(47);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -59,11 +59,19 @@ SELECT pg_temp.bring(:'game', 'cancelled') \g /dev/null
 SELECT pg_temp.advance('30 days') \g /dev/null
 SELECT is(api.admin_diplomail_purge('root', '{"finished_more_than_days": 30}')::jsonb, '{"deleted": 0}', 'thirty days are not more than thirty');
 SELECT pg_temp.advance('1 microsecond') \g /dev/null
-SELECT is(api.admin_diplomail_purge('root', '{"finished_more_than_days": 30}')::jsonb, '{"deleted": 4}', 'a moment more is');
+INSERT INTO backend.diplomail_messages (game_id, kind, recipients, language, body) SELECT :'game', 'system', '{X}', 'en', 'x' FROM generate_series(1, 2000);
+SELECT is(api.admin_diplomail_purge('root', '{"finished_more_than_days": 30}')::jsonb, format('{"deleted": %s}', n)::jsonb, 'a moment more is, so many at once')
+  FROM unnest(ARRAY[2000, 4]) AS n;
 SELECT is(
     (SELECT array_agg(action || ' ' || object_type ORDER BY audit_id) FROM backend.audit_log WHERE action ~ 'diplomail'),
-    ARRAY['admin_diplomail_send game', 'admin_diplomail_send game', 'admin_diplomail_broadcast diplomail', 'admin_diplomail_broadcast diplomail', 'admin_diplomail_purge diplomail', 'admin_diplomail_purge diplomail'],
+    ARRAY['admin_diplomail_send game', 'admin_diplomail_send game', 'admin_diplomail_broadcast diplomail', 'admin_diplomail_broadcast diplomail', 'admin_diplomail_purge diplomail', 'admin_diplomail_purge diplomail', 'admin_diplomail_purge diplomail'],
     'all of it is written down');
+
+-- To all games that run.
+SELECT pg_temp.game(:'bob', '{"race_name": "Others"}') AS runs \gset
+SELECT pg_temp.join(:'runs', :'ann', 'Zorgs'), pg_temp.bring(:'runs', 'running') \g /dev/null
+SELECT is(api.admin_diplomail_broadcast('root', '{"body": "five", "game_ids": "all_running"}')::jsonb, '{"messages": 1}', 'all games that run are written to');
+SELECT is((SELECT game_ids FROM backend.diplomail_broadcasts WHERE body = 'five'), ARRAY[:'runs']::uuid[], 'and no other');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -239,6 +239,35 @@ def test_without_a_translator_what_waits_is_delivered(database: Database, connec
     assert [(m["body"], m["translation"]) for m in game.inbox(1)] == [("Peace", None)]
 
 
+def test_the_same_text_is_asked_for_once(database: Database, connection: psycopg.Connection[Any], translator: StandIn) -> None:
+    game = Game(connection, "de")
+    for expected in (1, 2):
+        game.send("Peace", "A pact")
+        work(database, translator.url)
+        translated = {"language": "de", "subject": "[de] A pact", "body": "[de] Peace"}
+        assert [m["translation"] for m in game.inbox(1)] == [translated] * expected
+    assert len(translator.asked) == 2
+    # Another subject is another text.
+    game.send("Peace")
+    work(database, translator.url)
+    assert game.inbox(1)[0]["translation"] == {"language": "de", "subject": None, "body": "[de] Peace"}
+
+
+def test_one_that_takes_long_holds_up_no_other(
+    database: Database, connection: psycopg.Connection[Any], translator: StandIn, start_program: StartProgram
+) -> None:
+    game = Game(connection, "de")
+    translator.answer = lambda asked: None if asked["q"] == "Slow" else translation(asked)
+    worker = start_program("worker", database, BACKEND_DIPLOMAIL_TRANSLATOR_URL=translator.url)
+    until(lambda: worker.logged("working"))
+    game.send("Slow")
+    until(lambda: translator.asked)
+    for body in ("One", "Two", "Three"):
+        game.send(body)
+        until(lambda body=body: [m for m in game.inbox(1) if m["body"] == body])  # type: ignore[misc]
+    assert [m["body"] for m in game.inbox(1)] == ["Three", "Two", "One"]
+
+
 def test_a_worker_that_is_killed_in_mid_translation_leaves_it_to_the_next(
     database: Database, connection: psycopg.Connection[Any], translator: StandIn, start_program: StartProgram
 ) -> None:
