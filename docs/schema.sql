@@ -3156,7 +3156,7 @@ BEGIN
     -- Also those to an address, before there was an account.
     PERFORM mail_forget(p_user_id, ARRAY(SELECT d.delivery_id FROM mail_deliveries AS d WHERE d.user_id = p_user_id) || code_mails(v_addresses));
     -- In the order in which retention takes messages.
-    PERFORM FROM diplomail_recipients AS r WHERE r.user_id = p_user_id ORDER BY r.message_id FOR UPDATE;
+    PERFORM FROM diplomail_recipients AS r WHERE r.user_id = p_user_id ORDER BY r.message_id FOR NO KEY UPDATE;
     FOR v_rule IN SELECT * FROM deletion_rules AS r WHERE r.rule = 'delete' ORDER BY r.table_name, r.column_name LOOP
         IF v_rule.holds = 'person' THEN
             EXECUTE format('DELETE FROM backend.%I WHERE %I = $1', v_rule.table_name, v_rule.column_name) USING p_user_id;
@@ -4281,7 +4281,7 @@ BEGIN
     -- Whoever reports a translation holds it before its readers.
     PERFORM FROM diplomail_translations AS t WHERE t.message_id = ANY (p_message_ids) ORDER BY t.message_id, t.language FOR NO KEY UPDATE;
     -- In the order in which a reader's end takes theirs.
-    PERFORM FROM diplomail_recipients AS r WHERE r.message_id = ANY (p_message_ids) ORDER BY r.message_id, r.user_id FOR UPDATE;
+    PERFORM FROM diplomail_recipients AS r WHERE r.message_id = ANY (p_message_ids) ORDER BY r.message_id, r.user_id FOR NO KEY UPDATE;
     DELETE FROM diplomail_recipients WHERE message_id = ANY (p_message_ids);
     DELETE FROM diplomail_translations WHERE message_id = ANY (p_message_ids);
     DELETE FROM diplomail_messages WHERE message_id = ANY (p_message_ids);
@@ -7303,7 +7303,7 @@ DECLARE
     v_game_id uuid;
 BEGIN
     -- A broadcast is written by one worker at a time; others take another one.
-    SELECT * INTO v_broadcast FROM diplomail_broadcasts AS b ORDER BY b.broadcast_id LIMIT 1 FOR UPDATE SKIP LOCKED;
+    SELECT * INTO v_broadcast FROM diplomail_broadcasts AS b ORDER BY b.broadcast_id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;

@@ -141,7 +141,7 @@ BEGIN
     -- Also those to an address, before there was an account.
     PERFORM mail_forget(p_user_id, ARRAY(SELECT d.delivery_id FROM mail_deliveries AS d WHERE d.user_id = p_user_id) || code_mails(v_addresses));
     -- In the order in which retention takes messages.
-    PERFORM FROM diplomail_recipients AS r WHERE r.user_id = p_user_id ORDER BY r.message_id FOR UPDATE;
+    PERFORM FROM diplomail_recipients AS r WHERE r.user_id = p_user_id ORDER BY r.message_id FOR NO KEY UPDATE;
     FOR v_rule IN SELECT * FROM deletion_rules AS r WHERE r.rule = 'delete' ORDER BY r.table_name, r.column_name LOOP
         IF v_rule.holds = 'person' THEN
             EXECUTE format('DELETE FROM backend.%I WHERE %I = $1', v_rule.table_name, v_rule.column_name) USING p_user_id;

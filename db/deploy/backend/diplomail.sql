@@ -241,7 +241,7 @@ BEGIN
     -- Whoever reports a translation holds it before its readers.
     PERFORM FROM diplomail_translations AS t WHERE t.message_id = ANY (p_message_ids) ORDER BY t.message_id, t.language FOR NO KEY UPDATE;
     -- In the order in which a reader's end takes theirs.
-    PERFORM FROM diplomail_recipients AS r WHERE r.message_id = ANY (p_message_ids) ORDER BY r.message_id, r.user_id FOR UPDATE;
+    PERFORM FROM diplomail_recipients AS r WHERE r.message_id = ANY (p_message_ids) ORDER BY r.message_id, r.user_id FOR NO KEY UPDATE;
     DELETE FROM diplomail_recipients WHERE message_id = ANY (p_message_ids);
     DELETE FROM diplomail_translations WHERE message_id = ANY (p_message_ids);
     DELETE FROM diplomail_messages WHERE message_id = ANY (p_message_ids);

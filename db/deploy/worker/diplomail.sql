@@ -16,7 +16,7 @@ DECLARE
     v_game_id uuid;
 BEGIN
     -- A broadcast is written by one worker at a time; others take another one.
-    SELECT * INTO v_broadcast FROM diplomail_broadcasts AS b ORDER BY b.broadcast_id LIMIT 1 FOR UPDATE SKIP LOCKED;
+    SELECT * INTO v_broadcast FROM diplomail_broadcasts AS b ORDER BY b.broadcast_id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
