@@ -18,11 +18,13 @@ from workers.door import Door, conninfo
 from workers.loops import every
 from workers.push.database import Database, Watch
 from workers.push.listener import Listener
-from workers.queue import ENGINE_QUEUES, QUICK_AT_ONCE, QUICK_QUEUES, job_app, run_queue
+from workers.queue import ENGINE_QUEUES, QUICK_AT_ONCE, QUICK_QUEUES, TRANSLATOR_QUEUES, job_app, run_queue
 from workers.runtime.docker_driver import DockerDriver
 from workers.runtime.driver import Driver
 from workers.runtime.engine_client import EngineClient
 from workers.runtime.process_driver import ProcessDriver
+from workers.tasks import diplomail as diplomail_tasks
+from workers.tasks.diplomail import DiplomailDelivery
 from workers.tasks.mail import MailDelivery
 from workers.tasks.notifications import NotificationDelivery
 from workers.tasks.runtime import RuntimeTasks
@@ -78,15 +80,21 @@ async def _serve(config: Config, driver: Driver) -> None:
     )
     waker = Watch("waker", Waker(wake_connection).look, BACKSTOP, lambda: None)
     listener = Listener(conninfo(config, "galaxy-worker-listener"), wake_connection, {CHANNEL: waker.wake})
+    diplomail = DiplomailDelivery(config, door)
     tasks: list[asyncio.Task[None]] = [
         asyncio.create_task(waker.run(), name="waker"),
         asyncio.create_task(listener.run(), name="listener"),
         *(
             # Each with an application of its own: who is to end must be told so directly, again if need be.
             asyncio.create_task(
-                run_queue(config, job_app(config, delivery, notifications, runtime), queues, at_once, stop), name="-".join(queues)
+                run_queue(config, job_app(config, delivery, notifications, runtime, diplomail), queues, at_once, stop),
+                name="-".join(queues),
             )
-            for queues, at_once in ((QUICK_QUEUES, QUICK_AT_ONCE), (ENGINE_QUEUES, config.runtime_worker_pool_size))
+            for queues, at_once in (
+                (QUICK_QUEUES, QUICK_AT_ONCE),
+                (ENGINE_QUEUES, config.runtime_worker_pool_size),
+                (TRANSLATOR_QUEUES, diplomail_tasks.AT_ONCE),
+            )
         ),
         # What is there may have nothing to do with what was left.
         asyncio.create_task(
@@ -97,6 +105,7 @@ async def _serve(config: Config, driver: Driver) -> None:
             for interval, name, sweep in (
                 (config.mail_worker_interval, "mail", delivery.run),
                 (config.notification_worker_interval, "notifications", notifications.run),
+                (config.diplomail_worker_interval, "diplomail", diplomail.run),
                 (_TURN_SWEEP_SECONDS, "runtime", runtime.sweep),
                 (config.lobby_sweeper_interval, "lobby", lambda: lobby.sweep(door)),
                 (5.0, "jobs", lambda: maintenance.rescue_jobs(door)),
@@ -129,6 +138,7 @@ async def _serve(config: Config, driver: Driver) -> None:
         log.warning("stopped with work unfinished; its leases give it back")
     await wake_connection.close()
     await client.close()
+    await diplomail.close()
     await driver.close()
     await door.close()
     for task in tasks:

@@ -27,6 +27,7 @@ _PURGES = (
     "notifications_purge",
     "malformed_intents_purge",
     "runtime_health_purge",
+    "diplomail_purge",
     "jobs_purge",
 )
 

@@ -17,6 +17,7 @@ from app import logs, metrics, telemetry
 from app.config import Config
 from workers import maintenance
 from workers.door import conninfo
+from workers.tasks.diplomail import DiplomailDelivery
 from workers.tasks.mail import MailDelivery
 from workers.tasks.notifications import NotificationDelivery
 from workers.tasks.runtime import RuntimeTasks
@@ -31,15 +32,23 @@ QUICK_QUEUES = ("mail", "notifications")
 QUICK_AT_ONCE = 4
 ENGINE_QUEUES = ("runtime",)
 
+# So must a slow translator not.
+TRANSLATOR_QUEUES = ("diplomail",)
+
 
 def job_app(
-    config: Config, delivery: MailDelivery, notifications: NotificationDelivery, runtime: RuntimeTasks
+    config: Config,
+    delivery: MailDelivery,
+    notifications: NotificationDelivery,
+    runtime: RuntimeTasks,
+    diplomail: DiplomailDelivery,
 ) -> procrastinate.App:
     """Return the Procrastinate application with every task. `context` is whom a job was deferred for; see `in_context`."""
     connector = procrastinate.PsycopgConnector(
         conninfo=conninfo(config, "galaxy-worker-queue", search_path="procrastinate"),
         min_size=1,
-        max_size=max(4, config.postgres_max_conns // 4),
+        # Of the half that is not the door's, each of the three workers has a third.
+        max_size=max(4, config.postgres_max_conns // 6),
         max_lifetime=config.postgres_conn_max_lifetime,
         timeout=config.postgres_operation_timeout,
     )
@@ -76,6 +85,10 @@ def job_app(
     @app.task(name="runtime_logs", queue="runtime")
     async def runtime_logs(game_id: str, context: dict[str, str]) -> None:
         await runtime.logs(game_id)
+
+    @app.task(name="diplomail_deliver", queue="diplomail")
+    async def diplomail_deliver(context: dict[str, str]) -> None:
+        await diplomail.run()
 
     return app
 
