@@ -30,7 +30,7 @@ _PAGE_HEADERS = {
 }
 
 _PAGE_FILES = {
-    "docs": ("index.html", "text/html; charset=utf-8"),
+    "docs_page": ("index.html", "text/html; charset=utf-8"),
     "docs_style": ("swagger-ui.css", "text/css; charset=utf-8"),
     "docs_script": ("swagger-ui-bundle.js", "text/javascript; charset=utf-8"),
     "docs_start": ("start.js", "text/javascript; charset=utf-8"),

@@ -2089,7 +2089,7 @@ export interface paths {
             cookie?: never;
         };
         /** A page to read and try this document. */
-        get: operations["docs"];
+        get: operations["docs_page"];
         put?: never;
         post?: never;
         delete?: never;
@@ -7251,7 +7251,7 @@ export interface operations {
             };
         };
     };
-    docs: {
+    docs_page: {
         parameters: {
             query?: never;
             header?: never;
