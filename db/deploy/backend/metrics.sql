@@ -54,7 +54,7 @@ BEGIN
         SELECT g.metric, g.labels, count(*) FROM gone AS g GROUP BY g.metric, g.labels ORDER BY g.metric, g.labels
         ON CONFLICT (metric, labels) DO UPDATE SET total = t.total + excluded.total
     )
-    SELECT count(*) INTO v_count FROM gone;
+    SELECT count(*)::integer INTO v_count FROM gone;
     RETURN v_count;
 END;
 $$;
