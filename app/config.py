@@ -57,6 +57,10 @@ class Secret(str):
         return "***"
 
 
+FLUSH_SECONDS = 3.0
+"""So long at most a program waits at its end for whoever collects its spans and metrics."""
+
+
 class Address(NamedTuple):
     """Where to listen; an empty host is every address of the machine, port 0 any free port."""
 

@@ -5845,6 +5845,41 @@ $$;
 
 COMMENT ON FUNCTION backend.memberships_page(p_list text, p_game_id uuid, p_limit integer, p_before uuid) IS 'A page of who sits, or sat, in a game, newest first.';
 
+CREATE FUNCTION backend.metric_count(p_metric text, p_labels jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    INSERT INTO metric_changes (metric, labels) VALUES (p_metric, p_labels);
+END;
+$$;
+
+COMMENT ON FUNCTION backend.metric_count(p_metric text, p_labels jsonb) IS 'Counts one more, in this transaction.';
+
+CREATE FUNCTION backend.metrics_add_up(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    WITH gone AS (
+        DELETE FROM metric_changes AS c
+         WHERE c.change_id = ANY (ARRAY(SELECT o.change_id FROM metric_changes AS o ORDER BY o.change_id LIMIT p_limit FOR UPDATE SKIP LOCKED))
+        RETURNING c.metric, c.labels
+    ), added AS (
+        INSERT INTO metric_totals AS t (metric, labels, total)
+        -- In one order, for who does so at the same time.
+        SELECT g.metric, g.labels, count(*) FROM gone AS g GROUP BY g.metric, g.labels ORDER BY g.metric, g.labels
+        ON CONFLICT (metric, labels) DO UPDATE SET total = t.total + excluded.total
+    )
+    SELECT count(*)::integer INTO v_count FROM gone;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.metrics_add_up(p_limit integer) IS 'Adds at most so many changes to the totals; returns how many.';
+
 CREATE FUNCTION backend.moment_to_come(p_body jsonb, p_name text) RETURNS timestamp with time zone
     LANGUAGE plpgsql STABLE
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -5897,6 +5932,12 @@ CREATE FUNCTION backend.name_character(p_one text) RETURNS backend.name_characte
 END;
 
 COMMENT ON FUNCTION backend.name_character(p_one text) IS 'What a character of a name is; null for one that no name has.';
+
+CREATE FUNCTION backend.notification_intent_count(p_kind text, p_outcome text) RETURNS void
+    LANGUAGE sql
+    RETURN backend.metric_count('notification_intents_total'::text, jsonb_build_object('kind', p_kind, 'outcome', p_outcome));
+
+COMMENT ON FUNCTION backend.notification_intent_count(p_kind text, p_outcome text) IS 'Counts an intent: accepted, repeated, malformed.';
 
 CREATE TABLE backend.notifications (
     notification_id uuid DEFAULT backend.uuid_v7() NOT NULL,
@@ -6074,15 +6115,18 @@ CREATE FUNCTION backend.notification_route_settle(p_route_id uuid, p_status text
     AS $$
 DECLARE
     v_status text;
+    v_channel text;
 BEGIN
     UPDATE notification_routes AS r
        SET status = CASE WHEN p_status = 'retrying' AND r.attempts + 1 >= setting('notification_max_attempts') THEN 'dead_lettered' ELSE p_status END,
            attempts = r.attempts + 1, last_error = left(p_error, 1000),
            next_attempt_at = coalesce(p_next_attempt_at, backend.now() + retry_after(r.attempts + 1))
      WHERE r.route_id = p_route_id
-    RETURNING r.status INTO STRICT v_status;
+    RETURNING r.status, r.channel INTO STRICT v_status, v_channel;
     IF v_status = 'dead_lettered' THEN
         INSERT INTO notification_dead_letters (route_id, reason) VALUES (p_route_id, left(coalesce(p_error, 'unknown'), 1000));
+    ELSIF v_status = 'delivered' THEN
+        PERFORM metric_count('notification_routes_total', jsonb_build_object('channel', v_channel));
     END IF;
 END;
 $$;
@@ -6115,12 +6159,14 @@ BEGIN
     IF v_problem IS NOT NULL THEN
         INSERT INTO notification_malformed_intents (kind, idempotency_key, user_id, payload, reason)
         VALUES (coalesce(p_kind, ''), p_idempotency_key, p_user_id, p_payload, v_problem);
+        PERFORM notification_intent_count(coalesce(v_kind.kind, 'unknown'), 'malformed');
         RETURN NULL;
     END IF;
     INSERT INTO notifications (kind, idempotency_key, user_id, payload, request_id, trace_id)
     VALUES (p_kind, p_idempotency_key, p_user_id, p_payload, request_id(), split_part(traceparent(), '-', 2))
     ON CONFLICT ON CONSTRAINT notifications_one_per_kind_key_and_person DO NOTHING
     RETURNING notification_id INTO v_notification_id;
+    PERFORM notification_intent_count(p_kind, CASE WHEN v_notification_id IS NULL THEN 'repeated' ELSE 'accepted' END);
     IF v_notification_id IS NULL THEN
         RETURN (SELECT n.notification_id FROM notifications AS n
                  WHERE n.kind = p_kind AND n.idempotency_key = p_idempotency_key AND n.user_id IS NOT DISTINCT FROM p_user_id);
@@ -6210,8 +6256,8 @@ CREATE FUNCTION backend.push_client_event(p_user_id uuid, p_device_session_id uu
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-    INSERT INTO push_pending (event_id, user_id, device_session_id, kind, payload, request_id, trace_id)
-    VALUES (p_event_id, p_user_id, p_device_session_id, p_kind, p_payload, p_request_id, split_part(traceparent(), '-', 2));
+    INSERT INTO push_pending (event_id, user_id, device_session_id, kind, payload, request_id, trace_id, span_id)
+    VALUES (p_event_id, p_user_id, p_device_session_id, p_kind, p_payload, p_request_id, split_part(traceparent(), '-', 2), trace_span_id());
     PERFORM push_wake();
 END;
 $$;
@@ -6235,8 +6281,8 @@ CREATE FUNCTION backend.push_session_invalidation(p_user_id uuid, p_device_sessi
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-    INSERT INTO push_pending (event_id, user_id, device_session_id, reason, request_id, trace_id)
-    VALUES (uuid_v7(), p_user_id, p_device_session_id, p_reason, request_id(), split_part(traceparent(), '-', 2));
+    INSERT INTO push_pending (event_id, user_id, device_session_id, reason, request_id, trace_id, span_id)
+    VALUES (uuid_v7(), p_user_id, p_device_session_id, p_reason, request_id(), split_part(traceparent(), '-', 2), trace_span_id());
     PERFORM push_wake();
 END;
 $$;
@@ -7227,6 +7273,12 @@ CREATE FUNCTION backend.traceparent() RETURNS text
 
 COMMENT ON FUNCTION backend.traceparent() IS 'The W3C trace context of the caller; null for none.';
 
+CREATE FUNCTION backend.trace_span_id() RETURNS text
+    LANGUAGE sql STABLE
+    RETURN "substring"(backend.traceparent(), '^[0-9a-f]{2}-[0-9a-f]{32}-([0-9a-f]{16})-[0-9a-f][13579bdf]$'::text);
+
+COMMENT ON FUNCTION backend.trace_span_id() IS 'The caller''s span, where its trace is recorded; null for none.';
+
 CREATE FUNCTION backend.turn_reminder_due(p_turn_reminder text, p_turn_at timestamp with time zone, p_time_zone text) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
     RETURN CASE p_turn_reminder WHEN 'each'::text THEN (p_turn_at + '01:00:00'::interval) WHEN 'daily'::text THEN ((date_trunc('day'::text, ((p_turn_at AT TIME ZONE p_time_zone) - '08:00:00'::interval)) + '1 day 08:00:00'::interval) AT TIME ZONE p_time_zone) ELSE NULL::timestamp with time zone END;
@@ -7350,14 +7402,14 @@ $_$;
 
 COMMENT ON FUNCTION push.cursor_resume(p_cursor text, OUT resume_position bigint, OUT is_exact boolean, OUT is_ahead boolean) IS 'Where a gateway''s stream goes on: exactly after its cursor, or fresh, from now. is_ahead: a cursor that we never gave. Raises nothing of its own.';
 
-CREATE FUNCTION push.events_read(p_after bigint, p_limit integer) RETURNS TABLE("position" bigint, cursor text, event_id uuid, user_id uuid, device_session_id uuid, kind text, payload text, reason text, request_id text, trace_id text, created_at timestamp with time zone)
+CREATE FUNCTION push.events_read(p_after bigint, p_limit integer) RETURNS TABLE("position" bigint, cursor text, event_id uuid, user_id uuid, device_session_id uuid, kind text, payload text, reason text, request_id text, trace_id text, span_id text, created_at timestamp with time zone)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
     RETURN QUERY
     SELECT e.position, push_cursor(p.epoch, e.position), e.event_id, e.user_id, e.device_session_id, e.kind, e.payload::text,
-           e.reason, e.request_id, e.trace_id, e.created_at
+           e.reason, e.request_id, e.trace_id, e.span_id, e.created_at
       FROM push_events AS e, push_epoch AS p
      WHERE e.position > p_after
      ORDER BY e.position
@@ -7385,9 +7437,9 @@ BEGIN
          WHERE p.pending_id = ANY (ARRAY(SELECT q.pending_id FROM push_pending AS q ORDER BY q.pending_id LIMIT p_limit))
         RETURNING p.*
     )
-    INSERT INTO push_events (position, event_id, user_id, device_session_id, kind, payload, reason, request_id, trace_id, created_at)
+    INSERT INTO push_events (position, event_id, user_id, device_session_id, kind, payload, reason, request_id, trace_id, span_id, created_at)
     SELECT v_head + row_number() OVER (ORDER BY t.pending_id),
-           t.event_id, t.user_id, t.device_session_id, t.kind, t.payload, t.reason, t.request_id, t.trace_id, t.created_at
+           t.event_id, t.user_id, t.device_session_id, t.kind, t.payload, t.reason, t.request_id, t.trace_id, t.span_id, t.created_at
       FROM taken AS t;
     GET DIAGNOSTICS v_count = ROW_COUNT;
     IF v_count > 0 THEN
@@ -8095,6 +8147,31 @@ END;
 $$;
 
 COMMENT ON FUNCTION worker.malformed_intents_purge(p_limit integer) IS 'Deletes at most so many malformed intents that are old; returns how many. Raises nothing of its own.';
+
+CREATE FUNCTION worker.metrics_read(p_bound integer) RETURNS TABLE(metric text, labels jsonb, value bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM metrics_add_up(p_bound);
+    RETURN QUERY SELECT t.metric, t.labels, t.total FROM metric_totals AS t;
+    RETURN QUERY
+    SELECT 'mail_outbox_depth', jsonb_build_object('state', s),
+           (SELECT count(*) FROM (SELECT FROM mail_deliveries AS d
+                                   -- Twice, so that the index of what is due serves.
+                                   WHERE d.status = s AND d.status IN ('pending', 'retrying') LIMIT p_bound) AS d)
+      FROM unnest(ARRAY['pending', 'retrying']) AS s;
+    RETURN QUERY
+    SELECT 'mail_outbox_depth', '{"state": "dead_lettered"}'::jsonb, count(*)
+      FROM (SELECT FROM mail_dead_letters LIMIT p_bound) AS d;
+    RETURN QUERY
+    SELECT 'jobs_queued', jsonb_build_object('queue', j.queue_name), count(*)
+      FROM (SELECT o.queue_name FROM procrastinate_jobs AS o WHERE o.status = 'todo' LIMIT p_bound) AS j
+     GROUP BY j.queue_name;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.metrics_read(p_bound integer) IS 'The figures that only the database has, each counted to at most so many; queues that are empty are left out. Raises nothing of its own.';
 
 CREATE FUNCTION worker.notification_routes_deliver(p_limit integer, p_admin_email text) RETURNS TABLE(route_id uuid, kind text, is_for_administrators boolean, status text, error text)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -9473,6 +9550,7 @@ CREATE TABLE backend.push_events (
     reason text,
     request_id text,
     trace_id text,
+    span_id text,
     created_at timestamp with time zone NOT NULL,
     sequenced_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     CONSTRAINT push_events_is_event_or_invalidation CHECK ((((kind IS NOT NULL) AND (payload IS NOT NULL) AND (reason IS NULL)) OR ((kind IS NULL) AND (payload IS NULL) AND (reason IS NOT NULL))))
@@ -9564,6 +9642,34 @@ CREATE TABLE backend.invite_attempts (
 
 COMMENT ON TABLE backend.invite_attempts IS 'Invites that a person asked for and that are not there; what has expired counts for nothing.';
 
+CREATE UNLOGGED TABLE backend.metric_changes (
+    change_id bigint NOT NULL,
+    metric text NOT NULL,
+    labels jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL
+);
+
+COMMENT ON TABLE backend.metric_changes IS 'What was counted, each by one, and is not added up yet.';
+
+ALTER TABLE backend.metric_changes ALTER COLUMN change_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME backend.metric_changes_change_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE backend.metric_totals (
+    metric text NOT NULL,
+    labels jsonb NOT NULL,
+    total bigint NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL
+);
+
+COMMENT ON TABLE backend.metric_totals IS 'Counters since the schema was deployed; labels are of small, closed sets.';
+
 CREATE TABLE backend.notification_malformed_intents (
     malformed_id uuid DEFAULT backend.uuid_v7() NOT NULL,
     kind text NOT NULL,
@@ -9586,6 +9692,7 @@ CREATE TABLE backend.push_pending (
     reason text,
     request_id text,
     trace_id text,
+    span_id text,
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     CONSTRAINT push_pending_is_event_or_invalidation CHECK ((((kind IS NOT NULL) AND (payload IS NOT NULL) AND (reason IS NULL)) OR ((kind IS NULL) AND (payload IS NULL) AND (reason IS NOT NULL))))
 )
@@ -9594,6 +9701,8 @@ WITH (fillfactor='100', autovacuum_vacuum_scale_factor='0.0', autovacuum_vacuum_
 COMMENT ON TABLE backend.push_pending IS 'Events that have no place in the stream yet. An event for a client has kind and payload; an invalidation of sessions has reason.';
 
 COMMENT ON COLUMN backend.push_pending.device_session_id IS 'Null: every device of the person.';
+
+COMMENT ON COLUMN backend.push_pending.span_id IS 'The span that caused it, where the trace is recorded: the sending''s parent.';
 
 ALTER TABLE backend.push_pending ALTER COLUMN pending_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME backend.push_pending_pending_id_seq
@@ -9841,6 +9950,12 @@ ALTER TABLE ONLY backend.memberships
 
 ALTER TABLE ONLY backend.memberships
     ADD CONSTRAINT memberships_pkey PRIMARY KEY (membership_id);
+
+ALTER TABLE ONLY backend.metric_changes
+    ADD CONSTRAINT metric_changes_pkey PRIMARY KEY (change_id);
+
+ALTER TABLE ONLY backend.metric_totals
+    ADD CONSTRAINT metric_totals_pkey PRIMARY KEY (metric, labels);
 
 ALTER TABLE ONLY backend.name_characters
     ADD CONSTRAINT name_characters_pkey PRIMARY KEY (first_codepoint);
@@ -10166,6 +10281,8 @@ CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_recipients FOR EACH ROW EXECU
 CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_templates FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.memberships FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.metric_totals FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.notification_dead_letters FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
@@ -11021,9 +11138,15 @@ REVOKE ALL ON FUNCTION backend.membership_refusal(p_game backend.games, p_member
 
 REVOKE ALL ON FUNCTION backend.memberships_page(p_list text, p_game_id uuid, p_limit integer, p_before uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.metric_count(p_metric text, p_labels jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.metrics_add_up(p_limit integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.moment_to_come(p_body jsonb, p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.name_character(p_one text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.notification_intent_count(p_kind text, p_outcome text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.notification_json(p_notification backend.notifications) FROM PUBLIC;
 
@@ -11177,6 +11300,8 @@ REVOKE ALL ON FUNCTION backend.tg_state__follow_edges() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.traceparent() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.trace_span_id() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.turn_reminder_due(p_turn_reminder text, p_turn_at timestamp with time zone, p_time_zone text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.turn_reminders_reschedule(p_user_id uuid) FROM PUBLIC;
@@ -11286,6 +11411,9 @@ GRANT ALL ON FUNCTION worker.mail_report(p_delivery_id uuid, p_attempt_no intege
 
 REVOKE ALL ON FUNCTION worker.malformed_intents_purge(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.malformed_intents_purge(p_limit integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.metrics_read(p_bound integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.metrics_read(p_bound integer) TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.notification_routes_deliver(p_limit integer, p_admin_email text) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.notification_routes_deliver(p_limit integer, p_admin_email text) TO backend_worker;

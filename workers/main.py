@@ -10,7 +10,7 @@ import sys
 import psycopg
 
 from app import config as configuration
-from app import logs, telemetry
+from app import logs, scrape, telemetry
 from app.config import Config
 from app.schema import EX_CONFIG, Refused, check_deployed, check_login, deployed_changes
 from workers import lobby, maintenance
@@ -23,6 +23,7 @@ from workers.runtime.docker_driver import DockerDriver
 from workers.runtime.driver import Driver
 from workers.runtime.engine_client import EngineClient
 from workers.runtime.process_driver import ProcessDriver
+from workers.runtime.traced_driver import TracedDriver
 from workers.tasks import diplomail as diplomail_tasks
 from workers.tasks.diplomail import DiplomailDelivery
 from workers.tasks.mail import MailDelivery
@@ -36,6 +37,11 @@ DOOR = "backend_worker"
 
 # A turn is late by this much at most.
 _TURN_SWEEP_SECONDS = 1.0
+
+QUEUES = (*QUICK_QUEUES, *ENGINE_QUEUES, *TRANSLATOR_QUEUES)
+
+# How old a figure of the database may be when it is told; no shorter than what asks for it costs nothing.
+_METRICS_SECONDS = 5.0
 
 
 def driver_of(config: Config) -> Driver:
@@ -72,7 +78,7 @@ async def _serve(config: Config, driver: Driver) -> None:
     delivery = MailDelivery(config, door)
     notifications = NotificationDelivery(config, door)
     client = EngineClient(config.engine_call_timeout, config.engine_probe_timeout)
-    runtime = RuntimeTasks(config, door, driver, client)
+    runtime = RuntimeTasks(config, door, TracedDriver(driver), client)
     wake_connection = Database(
         conninfo(config, "galaxy-worker-waker"),
         timeout=config.postgres_operation_timeout,
@@ -111,7 +117,18 @@ async def _serve(config: Config, driver: Driver) -> None:
                 (5.0, "jobs", lambda: maintenance.rescue_jobs(door)),
                 (60.0, "purge", lambda: maintenance.purge(door)),
                 (60.0, "entitlements", lambda: maintenance.settle_entitlements(door)),
+            )
+        ),
+        *(
+            # Whoever starts it wants to know how things are.
+            asyncio.create_task(every(interval, name, sweep, is_due=True), name=name)
+            for interval, name, sweep in (
                 (60.0, "invariants", lambda: maintenance.check_invariants(door)),
+                (
+                    _METRICS_SECONDS,
+                    "metrics",
+                    lambda: maintenance.tell_metrics(door, (*QUICK_QUEUES, *ENGINE_QUEUES, *TRANSLATOR_QUEUES)),
+                ),
             )
         ),
     ]
@@ -165,6 +182,12 @@ def main(config: Config) -> int:
         return 1
     for warning in configuration.warnings(config):
         log.warning(warning)
-    telemetry.configure(config, "worker")
+    try:
+        telemetry.configure(config, "worker")
+    except scrape.ListenError as error:
+        log.error("refusing to start", extra={"reason": str(error)})
+        sys.stderr.write(f"{error}\n")
+        return 1
     asyncio.run(_serve(config, driver))
+    telemetry.shutdown()
     return 0

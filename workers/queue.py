@@ -10,6 +10,7 @@ from typing import Any
 
 import procrastinate
 import psycopg
+from opentelemetry.trace import SpanKind
 from procrastinate.job_context import JobContext
 from psycopg_pool import PoolTimeout
 
@@ -100,11 +101,10 @@ async def in_context(call_next: Callable[[], Awaitable[Any]], context: JobContex
     task = context.job.task_name
     outcome = "failed"
     with (
-        telemetry.span(f"job {task}", origin.get("traceparent")) as span,
-        logs.bind(request_id=origin.get("request_id"), job_id=context.job.id, task=task),
+        # What no request has asked for, a turn by its schedule, goes on under an id of the job's own.
+        logs.bind(request_id=origin.get("request_id") or f"job-{context.job.id:08}", job_id=context.job.id, task=task),
+        telemetry.span(f"job {task}", origin.get("traceparent"), SpanKind.CONSUMER),
     ):
-        if origin.get("request_id"):
-            span.set_attribute("request_id", str(origin["request_id"]))
         try:
             result = await call_next()
             outcome = "succeeded"

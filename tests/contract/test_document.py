@@ -250,3 +250,19 @@ def test_what_is_served_at_the_root_is_this_document(shared_api: Any) -> None:
     client = shared_api.client
     assert client.get("/openapi.yaml").content == (ROOT / "app" / "openapi" / "openapi.yaml").read_bytes()
     assert client.get("/openapi.json").json() == document().source
+
+
+def test_every_pattern_says_in_words_what_it_expects() -> None:
+    def patterns(node: Any) -> Iterator[Any]:
+        if isinstance(node, dict):
+            if isinstance(node.get("pattern"), str):
+                yield node
+            for inner in node.values():
+                yield from patterns(inner)
+        elif isinstance(node, list):
+            for inner in node:
+                yield from patterns(inner)
+
+    found = list(patterns(document().source))
+    assert found
+    assert [node for node in found if not node.get("x-expects")] == []

@@ -130,7 +130,7 @@ class Stream:
                 """
                 SELECT e.position, e.cursor, e.event_id::text, e.user_id::text,
                        coalesce(e.device_session_id::text, ''), e.kind, e.payload, e.reason,
-                       coalesce(e.request_id, ''), coalesce(e.trace_id, ''),
+                       coalesce(e.request_id, ''), coalesce(e.trace_id, ''), coalesce(e.span_id, ''),
                        extract(epoch FROM e.created_at)::float8
                   FROM push.events_read(%s, %s) AS e
                  ORDER BY e.position

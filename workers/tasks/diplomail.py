@@ -68,11 +68,8 @@ class DiplomailDelivery:
             outcome, error = "failed", str(refused)
         except TranslatorError as failed:
             outcome, error = "transient", str(failed)
-        context = {key: row[key] for key in ("request_id", "traceparent") if row[key] is not None}
         claim = {"message_id": row["message_id"], "language": row["language"], "attempt_no": row["attempt_no"]}
-        reported = await self._door.call(
-            "diplomail_report", context, **claim, outcome=outcome, subject=subject, body=body, error=error
-        )
+        reported = await self._door.call("diplomail_report", **claim, outcome=outcome, subject=subject, body=body, error=error)
         status = reported[0]["diplomail_report"]
         fields = {**claim, "message_id": str(row["message_id"]), "status": status}
         if error is None:

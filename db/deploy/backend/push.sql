@@ -22,6 +22,7 @@ CREATE TABLE backend.push_pending (
     reason text,
     request_id text,
     trace_id text,
+    span_id text,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
     CONSTRAINT push_pending_is_event_or_invalidation
         CHECK ((kind IS NOT NULL AND payload IS NOT NULL AND reason IS NULL) OR (kind IS NULL AND payload IS NULL AND reason IS NOT NULL))
@@ -29,6 +30,7 @@ CREATE TABLE backend.push_pending (
 COMMENT ON TABLE backend.push_pending IS
     'Events that have no place in the stream yet. An event for a client has kind and payload; an invalidation of sessions has reason.';
 COMMENT ON COLUMN backend.push_pending.device_session_id IS 'Null: every device of the person.';
+COMMENT ON COLUMN backend.push_pending.span_id IS 'The span that caused it, where the trace is recorded: the sending''s parent.';
 
 CREATE TABLE backend.push_events (
     position bigint PRIMARY KEY,
@@ -40,6 +42,7 @@ CREATE TABLE backend.push_events (
     reason text,
     request_id text,
     trace_id text,
+    span_id text,
     created_at timestamptz NOT NULL,
     sequenced_at timestamptz NOT NULL DEFAULT backend.now(),
     CONSTRAINT push_events_is_event_or_invalidation
@@ -107,8 +110,8 @@ LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = backend, pg_catalog, pg_temp
 AS $$
 BEGIN
-    INSERT INTO push_pending (event_id, user_id, device_session_id, kind, payload, request_id, trace_id)
-    VALUES (p_event_id, p_user_id, p_device_session_id, p_kind, p_payload, p_request_id, split_part(traceparent(), '-', 2));
+    INSERT INTO push_pending (event_id, user_id, device_session_id, kind, payload, request_id, trace_id, span_id)
+    VALUES (p_event_id, p_user_id, p_device_session_id, p_kind, p_payload, p_request_id, split_part(traceparent(), '-', 2), trace_span_id());
     PERFORM push_wake();
 END;
 $$;
@@ -120,8 +123,8 @@ LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = backend, pg_catalog, pg_temp
 AS $$
 BEGIN
-    INSERT INTO push_pending (event_id, user_id, device_session_id, reason, request_id, trace_id)
-    VALUES (uuid_v7(), p_user_id, p_device_session_id, p_reason, request_id(), split_part(traceparent(), '-', 2));
+    INSERT INTO push_pending (event_id, user_id, device_session_id, reason, request_id, trace_id, span_id)
+    VALUES (uuid_v7(), p_user_id, p_device_session_id, p_reason, request_id(), split_part(traceparent(), '-', 2), trace_span_id());
     PERFORM push_wake();
 END;
 $$;
