@@ -208,7 +208,7 @@ def settled(connection: psycopg.Connection[Any]) -> None:
 
 Start = Callable[..., Streamer]
 Subscribe = Callable[..., Gateway]
-MakeProxy = Callable[..., "Proxy"]
+MakeProxy = Callable[..., "PostgresProxy"]
 
 
 @pytest.fixture
@@ -274,20 +274,21 @@ def memory(pid: int) -> int:
 
 
 class Proxy:
-    """A way to Postgres that can be shut, and that can swallow notifications as a pooler does."""
+    """A way to a server that can be shut, that can go silent as networks do, and that can swallow notifications as a
+    pooler does.
 
-    def __init__(self, database: Database, swallow: bool = False) -> None:
-        found = conninfo_to_dict(dsn.conninfo(database.dsn("galaxy_push"), application_name="test"))
-        host, port = str(found["host"]), int(str(found["port"]))
-        self._server: Any = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port)
+    `address` is where it listens.
+    """
+
+    def __init__(self, server: str | tuple[str, int], swallow: bool = False) -> None:
+        self._server: Any = server
         self._swallow = swallow
         self._sockets: set[socket.socket] = set()
+        self._silenced: set[socket.socket] = set()
         self._is_open = True
+        self._is_silent = False
         self._listening = socket.create_server(("127.0.0.1", 0))
-        self.dsn = (
-            f"postgresql://galaxy_push@127.0.0.1:{self._listening.getsockname()[1]}/{database.name}"
-            "?search_path=backend&sslmode=disable&gssencmode=disable"
-        )
+        self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def shut(self) -> None:
@@ -297,6 +298,15 @@ class Proxy:
 
     def open(self) -> None:
         self._is_open = True
+
+    def silence(self) -> None:
+        """From now on nothing comes through, and nobody is told."""
+        self._is_silent = True
+        self._silenced |= self._sockets
+
+    def speak(self) -> None:
+        """Let new connections through; those that were silenced stay so."""
+        self._is_silent = False
 
     def close(self) -> None:
         self._end(self._listening)
@@ -314,6 +324,8 @@ class Proxy:
             server = socket.socket(socket.AF_UNIX if isinstance(self._server, str) else socket.AF_INET)
             server.connect(self._server)
             self._sockets |= {client, server}
+            if self._is_silent:
+                self._silenced |= {client, server}
             for source, sink in ((client, server), (server, client)):
                 messages = self._swallow and source is server
                 threading.Thread(target=self._pump, args=(source, sink, messages), daemon=True).start()
@@ -322,18 +334,32 @@ class Proxy:
         try:
             with source.makefile("rb") as stream:
                 while data := _message(stream) if messages else source.recv(65536):
-                    if not (messages and data[:1] == b"A"):  # NotificationResponse
+                    is_notification = messages and data[:1] == b"A"
+                    if not is_notification and source not in self._silenced:
                         sink.sendall(data)
         except OSError:
             pass
         finally:
-            self._end(source)
-            self._end(sink)
+            if source not in self._silenced:
+                self._end(source)
+                self._end(sink)
 
     def _end(self, one: socket.socket) -> None:
         with contextlib.suppress(OSError):
             one.shutdown(socket.SHUT_RDWR)
         one.close()
+
+
+class PostgresProxy(Proxy):
+    """A way to the test's database; `dsn` is for a streamer."""
+
+    def __init__(self, database: Database, swallow: bool = False) -> None:
+        found = conninfo_to_dict(dsn.conninfo(database.dsn("galaxy_push"), application_name="test"))
+        host, port = str(found["host"]), int(str(found["port"]))
+        super().__init__(f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port), swallow)
+        self.dsn = (
+            f"postgresql://galaxy_push@{self.address}/{database.name}?search_path=backend&sslmode=disable&gssencmode=disable"
+        )
 
 
 def _message(stream: Any) -> bytes:
@@ -344,10 +370,10 @@ def _message(stream: Any) -> bytes:
 
 @pytest.fixture
 def proxy(database: Database) -> Iterator[MakeProxy]:
-    made: list[Proxy] = []
+    made: list[PostgresProxy] = []
 
-    def make(swallow: bool = False) -> Proxy:
-        made.append(Proxy(database, swallow))
+    def make(swallow: bool = False) -> PostgresProxy:
+        made.append(PostgresProxy(database, swallow))
         return made[-1]
 
     yield make
@@ -376,11 +402,11 @@ class Authority:
         self._subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.certificate = self._sign(self._subject, self._key, is_authority=True)
 
-    def issue(self, name: str) -> tuple[Path, Path]:
+    def issue(self, name: str, has_expired: bool = False) -> tuple[Path, Path]:
         """Return the files of a certificate and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = self._sign(subject, key, is_authority=False)
+        certificate = self._sign(subject, key, is_authority=False, has_expired=has_expired)
         key_file = self._directory / f"{self._name}-{name}.key"
         key_file.write_bytes(
             key.private_bytes(
@@ -391,8 +417,8 @@ class Authority:
         )
         return certificate, key_file
 
-    def _sign(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, is_authority: bool) -> Path:
-        now = datetime.datetime.now(datetime.UTC)
+    def _sign(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, is_authority: bool, has_expired: bool = False) -> Path:
+        now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=has_expired)
         address = x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))
         certificate = (
             x509.CertificateBuilder()

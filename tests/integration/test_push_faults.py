@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,12 +13,13 @@ import psycopg
 import pytest
 from grpc_health.v1 import health_pb2
 
-from dev.cluster import free_port
+from dev.cluster import KILLABLE, Cluster, free_port
 from dev.push_client import ReplacedError
 from tests.postgres import Database
 from tests.push import (
     SERVICE,
     MakeProxy,
+    Proxy,
     Start,
     Streamer,
     Subscribe,
@@ -205,3 +207,112 @@ def test_the_sequencer_sleeps_when_nothing_comes_and_writers_wake_it(
         return bool(list(listening.notifies(timeout=0.2, stop_after=1)))
 
     until(wakes)
+
+
+def test_a_network_that_goes_silent_is_noticed_and_gone_around(
+    start: Start, gateway: Subscribe, proxy: MakeProxy, connection: psycopg.Connection[Any]
+) -> None:
+    way = proxy()
+    streamer = start(way.dsn, BACKEND_POSTGRES_OPERATION_TIMEOUT="1s").ready()
+    one = gateway(streamer.target)
+    way.silence()
+    streamer.wait_for("trouble with the database")
+    streamer.wait_for("the listener begins anew")
+    until(lambda: health(streamer.target, SERVICE) == health_pb2.HealthCheckResponse.NOT_SERVING)
+    emit(connection, 1)
+    way.speak()
+    one.wait_for([1])
+    until(lambda: health(streamer.target, SERVICE) == health_pb2.HealthCheckResponse.SERVING)
+    assert not streamer.logged("unsubscribed")
+
+
+def test_the_listener_alone_notices_that_its_network_is_silent(
+    start: Start, gateway: Subscribe, proxy: MakeProxy, database: Database, connection: psycopg.Connection[Any]
+) -> None:
+    way = proxy()
+    streamer = start(database.dsn("galaxy_push"), BACKEND_POSTGRES_LISTEN_DSN=way.dsn).ready()
+    one = gateway(streamer.target)
+    until(lambda: connected(connection) >= {"listener"})
+    way.silence()
+    streamer.wait_for("the listener begins anew")
+    way.speak()
+    emit(connection, 1)
+    one.wait_for([1])
+    assert streamer.terminate() == 0
+
+
+def test_it_stops_in_its_time_while_the_network_is_silent(start: Start, proxy: MakeProxy) -> None:
+    way = proxy()
+    streamer = start(way.dsn, BACKEND_POSTGRES_OPERATION_TIMEOUT="1s", BACKEND_GRPC_PUSH_SHUTDOWN_TIMEOUT="2s").ready()
+    way.silence()
+    assert streamer.terminate() == 0
+
+
+def test_gateway_and_streamer_notice_each_that_the_other_has_fallen_silent(
+    start: Start, gateway: Subscribe, connection: psycopg.Connection[Any]
+) -> None:
+    first, second = start().ready(), start().ready()
+    way = Proxy(("127.0.0.1", int(first.target.rpartition(":")[2])))
+    one = gateway(f"ipv4:{way.address},{second.target}")
+    with raw_call(way.address, "vanished") as vanished:
+        assert dict(vanished.initial_metadata())["galaxy-resume"] == "fresh"
+        emit(connection, 1)
+        one.wait_for([1])
+        way.silence()
+        emit(connection, 2)
+        until(lambda: one.numbers() == [1, 2], timeout=60)
+        assert (one.client.resume, one.client.gaps) == ("exact", 0)
+        until(lambda: [line for line in first.logged("unsubscribed") if line["gateway_client_id"] == "vanished"], timeout=60)
+    way.close()
+
+
+def test_postgres_that_is_killed_and_comes_back_loses_nothing(start: Start, gateway: Subscribe, tmp_path: Path) -> None:
+    with Cluster(tmp_path / "postgres", settings=KILLABLE, die_with_parent=True) as cluster:
+        try:
+            cluster.create_database("galaxy")
+            cluster.sqitch("galaxy", "deploy")
+            streamer = start(cluster.dsn("galaxy_push", "galaxy")).ready()
+            one = gateway(streamer.target)
+            for number in range(1, 4):
+                with cluster.connect("galaxy", options="-csearch_path=backend") as writer:
+                    emit(writer, number)
+                cluster.crash()
+                cluster.start()
+            one.wait_for([1, 2, 3])
+            assert not streamer.logged("unsubscribed")
+        finally:
+            cluster.destroy()
+
+
+def test_a_stream_that_broke_before_its_first_event_is_gone_on_with(
+    start: Start, gateway: Subscribe, connection: psycopg.Connection[Any]
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    streamer = start(BACKEND_GRPC_PUSH_LISTEN_ADDR=address).ready()
+    one = gateway(address)
+    streamer.kill()
+    emit(connection, 1, 3)
+    start(BACKEND_GRPC_PUSH_LISTEN_ADDR=address).ready()
+    one.wait_for([1, 2, 3])
+    assert (one.client.resume, one.client.gaps) == ("exact", 0)
+
+
+@pytest.mark.parametrize("brought_back", [False, True], ids=["nothing", "an older one"])
+def test_a_stream_that_the_database_has_forgotten_is_not_taken_for_a_replaced_one(
+    streamer: Streamer, gateway: Subscribe, connection: psycopg.Connection[Any], brought_back: bool
+) -> None:
+    one = gateway(streamer.target)
+    with connection.transaction():
+        connection.execute("DELETE FROM backend.push_subscribers")
+        if brought_back:
+            connection.execute(
+                """
+                INSERT INTO backend.push_subscribers (gateway_client_id, connection_id, streamer_id, claim)
+                OVERRIDING SYSTEM VALUE VALUES ('gateway', gen_random_uuid(), gen_random_uuid(), 0)
+                """
+            )
+    assert streamer.wait_for("unsubscribed")["reason"] == "forgotten"
+    streamer.wait_for("subscribed", count=3)  # twice, and once the end
+    emit(connection, 1)
+    one.wait_for([1])
+    assert (one.error, one.client.gaps) == (None, 0)

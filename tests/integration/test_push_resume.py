@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +12,8 @@ import grpc
 import psycopg
 import pytest
 
-from tests.push import Start, Streamer, Subscribe, emit, memory, number, purge, raw_call, settled, until, value
+from tests.postgres import Database
+from tests.push import ENVIRONMENT, ROOT, Start, Streamer, Subscribe, emit, memory, number, purge, raw_call, settled, until, value
 
 # Resuming
 
@@ -137,6 +141,42 @@ def test_a_new_epoch_makes_every_gateway_start_fresh(
     emit(connection, 12)
     until(lambda: one.numbers()[-1] == 12)
     assert one.cursors() == sorted(one.cursors())
+
+
+def begin_epoch(**variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("BACKEND_")} | ENVIRONMENT | variables
+    return subprocess.run(
+        [sys.executable, "-m", "app", "epoch"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_an_operator_begins_a_new_epoch(
+    streamer: Streamer, gateway: Subscribe, connection: psycopg.Connection[Any], database: Database
+) -> None:
+    one = gateway(streamer.target)
+    emit(connection, 1, 3)
+    one.wait_for([1, 2, 3])
+    before = one.client.cursor
+    done = begin_epoch(
+        BACKEND_POSTGRES_DSN=database.dsn("galaxy_push"), BACKEND_POSTGRES_DSN_DEPLOY=database.dsn("galaxy_deploy")
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    until(lambda: one.gaps_at == [3])
+    until(lambda: one.client.cursor == done.stdout.strip() > before)
+    assert gateway(streamer.target, "another", before).client.gaps == 1
+    emit(connection, 4)
+    one.wait_for([1, 2, 3, 4])
+    assert one.cursors() == sorted(one.cursors())
+
+
+def test_an_epoch_is_begun_by_the_login_that_deploys(database: Database) -> None:
+    refused = begin_epoch(BACKEND_POSTGRES_DSN=database.dsn("galaxy_push"))
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("no new epoch: 42501")
+    doors = {f"BACKEND_POSTGRES_DSN_{door}": database.dsn(f"galaxy_{door.lower()}") for door in ("API", "PUSH", "WORKER")}
+    missing = begin_epoch(**doors)
+    assert (missing.returncode, missing.stdout) == (78, "")
+    assert "BACKEND_POSTGRES_DSN_DEPLOY" in missing.stderr
 
 
 # A gateway that is slow

@@ -89,6 +89,11 @@ def test_metrics_tell_of_subscribers_events_and_losses(
     assert metric('grpc_push_events_total{kind="test"}') == 20_000 + received
     assert metric('grpc_push_dropped_total{gateway_client_id="slow"}') == 20_000 - received > 0
     assert metric("push_commit_to_send_seconds_count") > 0
+    newer = gateway(streamer.target)
+    until(lambda: one.error is not None)
+    newer.close()
+    until(lambda: metric('grpc_push_streams_ended_total{reason="replaced"}') == 1)
+    until(lambda: metric('grpc_push_streams_ended_total{reason="left"}') == 2)
 
 
 # What else is served on the port
@@ -116,27 +121,56 @@ def test_watched_health_says_not_serving_at_shutdown(streamer: Streamer) -> None
         assert streamer.ended(timeout=5) == 0  # and it does not wait for who watches
 
 
-def test_tls_demands_a_certificate_of_the_clients_authority(start: Start, tmp_path: Path) -> None:
+def client_credentials(ours: Authority, certificate: tuple[Path, Path] | None) -> grpc.ChannelCredentials:
+    """What a client has that trusts our authority, and shows a certificate or none."""
+    if certificate is None:
+        return grpc.ssl_channel_credentials(ours.certificate.read_bytes())
+    chain, key = certificate
+    return grpc.ssl_channel_credentials(ours.certificate.read_bytes(), key.read_bytes(), chain.read_bytes())
+
+
+def test_tls_demands_a_certificate_of_the_clients_authority(
+    start: Start, gateway: Subscribe, connection: psycopg.Connection[Any], tmp_path: Path
+) -> None:
     ours, theirs = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
     certificate, key = ours.issue("server")
     streamer = start(
         BACKEND_GRPC_PUSH_TLS_CERT=str(certificate),
         BACKEND_GRPC_PUSH_TLS_KEY=str(key),
         BACKEND_GRPC_PUSH_TLS_CLIENT_CA=str(ours.certificate),
+        BACKEND_INTERNAL_TOKEN="hush",
     ).ready()
-
-    def credentials(authority: Authority) -> grpc.ChannelCredentials:
-        certificate, key = authority.issue("client")
-        return grpc.ssl_channel_credentials(ours.certificate.read_bytes(), key.read_bytes(), certificate.read_bytes())
-
-    with raw_call(streamer.target, credentials=credentials(ours)) as call:
-        assert dict(call.initial_metadata())["galaxy-resume"] == "fresh"
+    good = client_credentials(ours, ours.issue("client"))
+    one = gateway(streamer.target, token="hush", credentials=good)
+    emit(connection, 1)
+    one.wait_for([1])
+    # A certificate does not stand for the token.
+    assert refusal(streamer.target, credentials=good) is grpc.StatusCode.UNAUTHENTICATED
     for refused in (
-        credentials(theirs),
-        grpc.ssl_channel_credentials(ours.certificate.read_bytes()),
+        client_credentials(ours, theirs.issue("client")),
+        client_credentials(ours, ours.issue("late", has_expired=True)),
+        client_credentials(ours, None),
         None,
     ):
+        assert refusal(streamer.target, token="Bearer hush", credentials=refused) is grpc.StatusCode.UNAVAILABLE
+
+
+def test_tls_alone_asks_clients_for_no_certificate(start: Start, tmp_path: Path) -> None:
+    ours, theirs = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
+    certificate, key = ours.issue("server")
+    streamer = start(BACKEND_GRPC_PUSH_TLS_CERT=str(certificate), BACKEND_GRPC_PUSH_TLS_KEY=str(key)).ready()
+    with raw_call(streamer.target, credentials=client_credentials(ours, None)) as call:
+        assert dict(call.initial_metadata())["galaxy-resume"] == "fresh"
+    # Whoever trusts another authority, or speaks no TLS, is not served.
+    for refused in (client_credentials(theirs, None), None):
         assert refusal(streamer.target, credentials=refused) is grpc.StatusCode.UNAVAILABLE
+
+
+def test_gateways_refuse_a_streamer_whose_certificate_has_expired(start: Start, tmp_path: Path) -> None:
+    ours = Authority(tmp_path, "ours")
+    certificate, key = ours.issue("server", has_expired=True)
+    streamer = start(BACKEND_GRPC_PUSH_TLS_CERT=str(certificate), BACKEND_GRPC_PUSH_TLS_KEY=str(key)).ready()
+    assert refusal(streamer.target, credentials=client_credentials(ours, None)) is grpc.StatusCode.UNAVAILABLE
 
 
 def test_files_of_tls_that_cannot_be_used_are_refused(start: Start, tmp_path: Path) -> None:
