@@ -35,6 +35,7 @@ _OPTIONS = (
     # every ten, the streamer hangs up.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # what counts in newer versions of gRPC; a minute by default
     ("grpc.http2.max_pings_without_data", 0),
     # By itself gRPC would wait for up to two minutes before it tries an address again.
     ("grpc.initial_reconnect_backoff_ms", 100),

@@ -39,6 +39,7 @@ OPTIONS = [
     # A gateway that has vanished without a word is noticed; gateways may ping us every ten seconds.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # what counts in newer versions of gRPC; a minute by default
     ("grpc.keepalive_permit_without_calls", 1),
     # Else it would ask an idle one twice, and never again.
     ("grpc.http2.max_pings_without_data", 0),
