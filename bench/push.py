@@ -271,6 +271,7 @@ def report(plan: Plan) -> str:
             "",
             "Written by `python -m bench.push`. Writers, streamer, subscribers and Postgres share the cores; each figure is the",
             f"median of {plan.rounds} rounds of {plan.seconds:g} s, with the least and the greatest in brackets.",
+            "Where something else runs on the machine, only the ratios say anything, and those with a wide spread little.",
             "",
             "## From commit to receipt",
             "",
