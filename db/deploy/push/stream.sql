@@ -50,7 +50,8 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(push_sequencer_key()) THEN
         RETURN 0;
     END IF;
-    -- Each before the next, in a statement of its own: the id, the snapshot, then what is taken.
+    -- Each before the next, in a statement of its own: the id, the snapshot, then what is taken. + 0, or the index of
+    -- pending_id would be read from its beginning for the sake of the order.
     SELECT s.last_value INTO v_last_id FROM push_pending_pending_id_seq AS s;
     v_snapshot := pg_current_snapshot();
     v_head := push_head();
@@ -62,11 +63,11 @@ BEGIN
                        WHERE s.pending_id >= v_known_id ORDER BY s.pending_id LIMIT p_limit)
                      UNION
                      (SELECT o.pending_id FROM push_pending AS o
-                       WHERE o.writer = ANY (ARRAY(SELECT pg_snapshot_xip(v_known_snapshot))) ORDER BY o.pending_id LIMIT p_limit)
+                       WHERE o.writer = ANY (ARRAY(SELECT pg_snapshot_xip(v_known_snapshot))) ORDER BY o.pending_id + 0 LIMIT p_limit)
                      UNION
                      (SELECT o.pending_id FROM push_pending AS o
                        WHERE o.writer >= pg_snapshot_xmax(v_known_snapshot) AND o.writer < v_known_transaction
-                       ORDER BY o.pending_id LIMIT p_limit)) AS q
+                       ORDER BY o.pending_id + 0 LIMIT p_limit)) AS q
               ORDER BY q.pending_id LIMIT p_limit))
         RETURNING p.*
     )
