@@ -98,6 +98,12 @@ grpc_push_dropped_total = _counter(
 push_commit_to_send_seconds = _histogram(
     "push_commit_to_send_seconds", "", "push", "From an event's transaction to its first sending."
 )
+grpc_push_streams_ended_total = _counter(
+    "grpc_push_streams_ended_total",
+    "reason",
+    "push",
+    "Streams that ended: left, replaced, forgotten (by a restored database), restarted, no_database, shut_down.",
+)
 mail_outbox_depth = Figures(
     "mail_outbox_depth",
     "gauge",

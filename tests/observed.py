@@ -17,8 +17,8 @@ from prometheus_client.samples import Sample
 from dev.cluster import Cluster, free_port
 from dev.mail_catcher import MailCatcher
 from tests.integration.test_games_story import Platform
-from tests.integration.test_push import raw_call
 from tests.otlp_collector import Collector
+from tests.push import raw_call
 from tests.services import Api, Program, StartProgram, session_database, until
 
 PROGRAMS = ("api", "worker", "push")

@@ -14,10 +14,10 @@ from app import logs, scrape, telemetry
 from app.config import Config
 from app.schema import EX_CONFIG, Refused, check_deployed, check_login, deployed_changes
 from workers import lobby, maintenance
+from workers.database import Database, Watch
 from workers.door import Door, conninfo
+from workers.listener import Listener
 from workers.loops import every
-from workers.push.database import Database, Watch
-from workers.push.listener import Listener
 from workers.queue import ENGINE_QUEUES, QUICK_AT_ONCE, QUICK_QUEUES, TRANSLATOR_QUEUES, job_app, run_queue
 from workers.runtime.docker_driver import DockerDriver
 from workers.runtime.driver import Driver
@@ -85,7 +85,9 @@ async def _serve(config: Config, driver: Driver) -> None:
         lifetime=config.postgres_conn_max_lifetime,
     )
     waker = Watch("waker", Waker(wake_connection).look, BACKSTOP, lambda: None)
-    listener = Listener(conninfo(config, "galaxy-worker-listener"), wake_connection, {CHANNEL: waker.wake})
+    listener = Listener(
+        conninfo(config, "galaxy-worker-listener"), "BACKEND_POSTGRES_DSN_WORKER", wake_connection, {CHANNEL: waker.wake}
+    )
     diplomail = DiplomailDelivery(config, door)
     tasks: list[asyncio.Task[None]] = [
         asyncio.create_task(waker.run(), name="waker"),

@@ -15,9 +15,9 @@ import pytest
 from app.metrics import REGISTRY, markdown
 from dev.cluster import Cluster
 from tests.integration.test_games_story import Match
-from tests.integration.test_push import emit, purge
 from tests.observed import PROGRAMS, Observed, observed
 from tests.postgres import Database
+from tests.push import emit, purge
 from tests.services import StartProgram, new_email, send_code, until
 
 pytestmark = pytest.mark.xdist_group("metrics")
@@ -78,6 +78,13 @@ def a_person_of_somewhere(world: Observed) -> Iterator[None]:
 def a_gateway(world: Observed) -> Iterator[None]:
     with world.subscribed("counted"):
         yield
+
+
+@contextlib.contextmanager
+def a_gateway_that_leaves(world: Observed) -> Iterator[None]:
+    with world.subscribed("leaving"):
+        pass
+    yield
 
 
 @contextlib.contextmanager
@@ -190,6 +197,7 @@ MOVES: dict[str, Callable[[Observed], contextlib.AbstractContextManager[None]]] 
     "grpc_push_subscribers": a_gateway,
     "grpc_push_events_total": an_event,
     "grpc_push_dropped_total": a_gateway_that_is_too_slow,
+    "grpc_push_streams_ended_total": a_gateway_that_leaves,
     "push_commit_to_send_seconds": an_event,
     "mail_outbox_depth": a_mail_for_later,
     "mail_attempts_total": a_code,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
 import psycopg
 from psycopg import sql
 
-from workers.push.database import Backoff, Database, DatabaseError, describe
+from workers.database import Backoff, Database, DatabaseError, describe, severed_after
 
-log = logging.getLogger("galaxy.push")
+log = logging.getLogger("galaxy.database")
 
 # Seconds: how often the connection is asked whether it is alive, how long it may take to say so, and how long
 # the notification may take that proves that they arrive.
@@ -23,11 +22,13 @@ PROOF_TIMEOUT = 2.0
 class Listener:
     """LISTENs on a connection of its own, and calls what belongs to the channel of each notification.
 
-    `other` is another connection, from which a notification is sent to prove that they arrive.
+    `other` is another connection, from which a notification is sent to prove that they arrive; `variable` is the one that
+    says where `conninfo` leads, for whoever has to mend it.
     """
 
-    def __init__(self, conninfo: str, other: Database, channels: Mapping[str, Callable[[], None]]) -> None:
+    def __init__(self, conninfo: str, variable: str, other: Database, channels: Mapping[str, Callable[[], None]]) -> None:
         self._conninfo = conninfo
+        self._variable = variable
         self._other = other
         self._channels = channels
 
@@ -40,20 +41,21 @@ class Listener:
                     await self._begin(connection)
                     backoff.reset()
                     await self._listen(connection)
-            except (psycopg.Error, TimeoutError, DatabaseError) as error:
+            except (psycopg.Error, DatabaseError) as error:
                 log.warning("the listener begins anew", extra={"error": describe(error)})
             await backoff.wait()
 
     async def _begin(self, connection: psycopg.AsyncConnection) -> None:
-        for channel in self._channels:
-            await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+        with severed_after(connection, HEARTBEAT_TIMEOUT):
+            for channel in self._channels:
+                await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
         # For what has been missed without a connection.
         for wake in self._channels.values():
             wake()
         if not await self._hears(connection):
             log.error(
-                "notifications do not arrive, so events are found by polling, later and at a cost:"
-                " BACKEND_POSTGRES_LISTEN_DSN must be a direct way to Postgres, not through a pooler"
+                "notifications do not arrive, so what is new is found by polling, later and at a cost:"
+                f" {self._variable} must be a direct way to Postgres, not through a pooler"
             )
 
     async def _hears(self, connection: psycopg.AsyncConnection) -> bool:
@@ -68,5 +70,5 @@ class Listener:
         while True:
             async for notification in connection.notifies(timeout=HEARTBEAT_INTERVAL):
                 self._channels[notification.channel]()
-            async with asyncio.timeout(HEARTBEAT_TIMEOUT):
+            with severed_after(connection, HEARTBEAT_TIMEOUT):
                 await connection.execute("SELECT 1")
