@@ -127,6 +127,7 @@ def a_mail_for_later(world: Observed) -> Iterator[None]:
             """
             SELECT mail_enqueue('game.started', gen_random_uuid()::text, ARRAY['later@example.org'],
                                 '{"game_id": "0197f3a2-5b1c-7d20-9e46-3f1a2b4c5d6e", "game_name": "x"}')
+              FROM generate_series(1, 20)
             """
         )
         connection.execute(
@@ -165,7 +166,10 @@ def a_job_for_later(world: Observed) -> Iterator[None]:
         # Its triggers speak of its tables without naming the schema.
         connection.execute("SET search_path = procrastinate")
         connection.execute(
-            "INSERT INTO procrastinate_jobs (queue_name, task_name, scheduled_at) VALUES ('mail', 'mail_deliver', '2100-01-01')"
+            """
+            INSERT INTO procrastinate_jobs (queue_name, task_name, scheduled_at)
+            SELECT 'mail', 'mail_deliver', '2100-01-01' FROM generate_series(1, 20)
+            """
         )
     yield
 
@@ -191,6 +195,7 @@ def something_that_must_not_be(world: Observed) -> Iterator[None]:
             connection.execute("DELETE FROM notification_opt_outs")
 
 
+# Where a figure falls too, it is moved by more than what comes and goes by itself.
 MOVES: dict[str, Callable[[Observed], contextlib.AbstractContextManager[None]]] = {
     "http_requests_total": a_probe,
     "http_request_duration_seconds": a_probe,
