@@ -117,7 +117,6 @@ class PushService:
             await asyncio.gather(sending, return_exceptions=True)
 
     async def _send(self, subscriber: Subscriber, chunk: Chunk, context: Context, form: Form) -> NoReturn:
-        since = time.time()
         while True:
             if chunk.lost:
                 self._count_lost(subscriber, chunk)
@@ -128,7 +127,7 @@ class PushService:
             for kind, count in Counter(event.kind for event in chunk.events).items():
                 metrics.grpc_push_events_total.add(count, {"kind": kind})
             # The oldest stands for all; what is sent again after a resume says nothing.
-            if chunk.events and chunk.events[0].created_at >= since:
+            if chunk.events and chunk.events[0].created_at >= subscriber.since:
                 metrics.push_commit_to_send_seconds.record(max(0.0, time.time() - chunk.events[0].created_at))
                 for event in chunk.events:
                     if event.traceparent is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -30,6 +31,7 @@ class Subscriber:
 
     gateway_client_id: str
     connection_id: uuid.UUID = field(default_factory=uuid.uuid4)
+    since: float = field(default_factory=time.time)  # seconds of the epoch
     claim: int = 0  # grows with every stream of the client
     position: int = 0
     ended: asyncio.Future[End] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
