@@ -61,6 +61,8 @@ def conninfo(config: Config) -> str:
             **configuration.database_settings(config),
             "statement_timeout": milliseconds,
             "lock_timeout": milliseconds,
+            # A program that is frozen, or a host that is lost, keeps no lock for longer.
+            "idle_in_transaction_session_timeout": milliseconds,
         },
         connect_timeout=seconds,
         keepalives_idle="10",

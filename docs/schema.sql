@@ -6743,8 +6743,8 @@ CREATE FUNCTION backend.runtime_health_note(p_game_id uuid, p_is_healthy boolean
 BEGIN
     INSERT INTO runtime_health_snapshots (game_id, is_healthy, details)
     SELECT p_game_id, p_is_healthy, left(p_details, 500)
-     WHERE (p_is_healthy, left(p_details, 500)) IS DISTINCT FROM (
-        SELECT ROW(h.is_healthy, h.details) FROM runtime_health_snapshots AS h WHERE h.game_id = p_game_id ORDER BY h.snapshot_id DESC LIMIT 1);
+     WHERE (p_is_healthy, split_part(left(p_details, 500), E'\n', 1)) IS DISTINCT FROM (
+        SELECT ROW(h.is_healthy, split_part(h.details, E'\n', 1)) FROM runtime_health_snapshots AS h WHERE h.game_id = p_game_id ORDER BY h.snapshot_id DESC LIMIT 1);
 END;
 $$;
 
@@ -6861,7 +6861,9 @@ CREATE FUNCTION backend.runtime_operation_done(p_runtime backend.runtime_records
                      ELSE 'failed'::text
                  END AS "case",
              "left"(runtime_operation_done.p_error, 1000) AS "left"
-           WHERE ((runtime_operation_done.p_error IS NULL) OR (ROW(runtime_operation_done.p_operation, (runtime_operation_done.p_runtime).generation, "left"(runtime_operation_done.p_error, 1000)) IS DISTINCT FROM ( SELECT ROW(l.operation, l.generation, l.error) AS "row"
+           WHERE ((runtime_operation_done.p_error IS NULL) OR (ROW(runtime_operation_done.p_operation, (runtime_operation_done.p_runtime).generation, split_part("left"(runtime_operation_done.p_error, 1000), '
+'::text, 1)) IS DISTINCT FROM ( SELECT ROW(l.operation, l.generation, split_part(l.error, '
+'::text, 1)) AS "row"
                     FROM backend.runtime_operation_log l
                    WHERE (l.game_id = (runtime_operation_done.p_runtime).game_id)
                    ORDER BY l.operation_id DESC
@@ -8534,6 +8536,28 @@ $$;
 
 COMMENT ON FUNCTION worker.runtime_observed(p_game_id uuid, p_generation integer, p_container_id text, p_endpoint text) IS 'The engine of a generation answers, there. False when it is not the one that is wanted, or somebody works on it. Raises nothing of its own.';
 
+CREATE FUNCTION worker.runtime_operations_purge(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    -- What was done to an engine last is kept, however long ago that was.
+    DELETE FROM runtime_operation_log AS l
+     WHERE l.operation_id = ANY (ARRAY(
+         SELECT o.operation_id FROM runtime_operation_log AS o
+          WHERE o.started_at <= backend.now() - interval '30 days'
+            AND EXISTS (SELECT FROM runtime_operation_log AS n WHERE n.game_id = o.game_id AND n.operation_id > o.operation_id)
+          ORDER BY o.operation_id LIMIT p_limit
+            FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.runtime_operations_purge(p_limit integer) IS 'Deletes at most so many operations that are 30 days old and not an engine''s last; returns how many. Raises nothing of its own.';
+
 CREATE FUNCTION worker.runtime_remove_claim(p_game_id uuid, p_lease_seconds integer) RETURNS TABLE(lease_number bigint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -8630,8 +8654,8 @@ BEGIN
     ELSE
         -- It stays wanted, and the reconciler tries on.
         UPDATE runtime_records
-           SET status = 'engine_unreachable', lease_until = NULL, turn_requested_at = NULL, skip_next_turn = false,
-               replaced_at = coalesce(replaced_at, backend.now())
+           SET status = 'engine_unreachable', container_id = NULL, endpoint = NULL, lease_until = NULL, turn_requested_at = NULL,
+               skip_next_turn = false, replaced_at = coalesce(replaced_at, backend.now())
          WHERE game_id = p_game_id;
         IF v_game.status = 'running' THEN
             PERFORM game_transition(v_game, 'engine-unreachable', 'job', p_lease_number::text, 'engine_unreachable');
@@ -8718,7 +8742,8 @@ BEGIN
     END IF;
     UPDATE runtime_records
        SET status = CASE WHEN p_kind = 'is_gone' THEN 'stopped' WHEN status IN ('running', 'generating') THEN 'engine_unreachable' ELSE status END,
-           container_id = CASE WHEN p_kind <> 'is_gone' THEN container_id END, endpoint = CASE WHEN p_kind <> 'is_gone' THEN endpoint END,
+           -- What cannot be started is taken away: where it was may be another's place soon.
+           container_id = CASE p_kind WHEN 'does_not_answer' THEN container_id END, endpoint = CASE p_kind WHEN 'does_not_answer' THEN endpoint END,
            unwell_since = coalesce(unwell_since, backend.now()), turn_requested_at = NULL, skip_next_turn = false
      WHERE game_id = p_game_id;
     IF v_game.status = 'running' THEN
@@ -11514,6 +11539,9 @@ GRANT ALL ON FUNCTION worker.runtime_moved(p_game_id uuid, p_lease_number bigint
 
 REVOKE ALL ON FUNCTION worker.runtime_observed(p_game_id uuid, p_generation integer, p_container_id text, p_endpoint text) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.runtime_observed(p_game_id uuid, p_generation integer, p_container_id text, p_endpoint text) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.runtime_operations_purge(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.runtime_operations_purge(p_limit integer) TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.runtime_remove_claim(p_game_id uuid, p_lease_seconds integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.runtime_remove_claim(p_game_id uuid, p_lease_seconds integer) TO backend_worker;

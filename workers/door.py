@@ -29,6 +29,8 @@ def conninfo(config: Config, application_name: str, **settings: str) -> str:
             **configuration.database_settings(config),
             "statement_timeout": milliseconds,
             "lock_timeout": milliseconds,
+            # A worker that is frozen, or whose host is lost, keeps no lock for longer: another takes over.
+            "idle_in_transaction_session_timeout": milliseconds,
             **settings,
         },
         connect_timeout=str(max(1, round(config.postgres_operation_timeout))),

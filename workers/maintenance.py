@@ -33,6 +33,7 @@ _PURGES = (
     "notifications_purge",
     "malformed_intents_purge",
     "runtime_health_purge",
+    "runtime_operations_purge",
     "diplomail_purge",
     "jobs_purge",
 )

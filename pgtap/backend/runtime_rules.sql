@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/runtime_rules
 
 BEGIN;
-SELECT plan(32);
+SELECT plan(34);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -45,6 +45,10 @@ SELECT results_eq(
     format($$SELECT outcome, left(error, 7) FROM backend.runtime_operation_log WHERE game_id = %L AND operation_id > (SELECT max(o.operation_id::text)::uuid FROM backend.runtime_operation_log AS o WHERE o.lease_number = %s AND o.outcome = 'failed' AND o.error LIKE 'x%%') ORDER BY operation_id$$, :'game', :newer),
     $$VALUES ('failed', 'no room'), ('failed', 'yyyyyyy'), ('done', NULL), ('done', NULL), ('failed', 'no room')$$, 'what fails again and again in the same way is written down once');
 
+SELECT count(*) AS operations FROM backend.runtime_operation_log \gset
+SELECT backend.runtime_operation_done(pg_temp.runtime(:'game'), 'start', e) FROM unnest(ARRAY[E'it has ended:\n12:01 why', E'it has ended:\n12:02 why']) AS e \g /dev/null
+SELECT is((SELECT count(*) FROM backend.runtime_operation_log) - :operations, 1::bigint, 'whatever the engine wrote meanwhile');
+
 -- Administrators are told.
 SELECT backend.runtime_failure_tell(pg_temp.runtime(:'game'), k, e)
   FROM (VALUES ('image_pull_failed', 'x'), ('start_config_invalid', ''), ('container_start_failed', 'x'), ('container_start_failed', 'x')) AS t(k, e) \g /dev/null
@@ -58,6 +62,9 @@ SELECT backend.runtime_health_note(:'game', h, d) FROM (VALUES (true, NULL), (tr
 SELECT results_eq(
     format('SELECT is_healthy, length(details) FROM backend.runtime_health_snapshots WHERE game_id = %L ORDER BY snapshot_id', :'game'),
     'VALUES (true, NULL::integer), (false, 1), (false, 500), (true, NULL)', 'how an engine answers is stored where it changes');
+
+SELECT backend.runtime_health_note(:'game', false, d) FROM unnest(ARRAY[E'it has ended:\n12:01 why', E'it has ended:\n12:02 why']) AS d \g /dev/null
+SELECT is((SELECT count(*) FROM backend.runtime_health_snapshots WHERE game_id = :'game'), 5::bigint, 'not where only what it wrote does');
 
 -- Turns and how races fare.
 CREATE FUNCTION pg_temp.fares(p_game_id uuid) RETURNS TABLE (race text, planets integer, population numeric, initial_planets integer, initial_population numeric,

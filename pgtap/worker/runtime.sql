@@ -1,7 +1,7 @@
 -- Test galaxy-backend:worker/runtime
 
 BEGIN;
-SELECT plan(372);
+SELECT plan(382);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -19,7 +19,7 @@ INSERT INTO functions VALUES
     ('runtime_unwell', ARRAY['uuid', 'integer', 'text', 'text', 'double precision'], 'text', 'volatile'),
     ('runtime_was_started', ARRAY['uuid', 'integer'], 'boolean', 'volatile'), ('runtime_lease_renew', ARRAY['uuid', 'bigint', 'integer'], 'boolean', 'volatile'),
     ('runtime_logs_defer', ARRAY['integer'], 'integer', 'volatile'), ('runtime_logs_store', ARRAY['uuid', 'text', 'text'], 'boolean', 'volatile'),
-    ('runtime_health_purge', ARRAY['integer'], 'integer', 'volatile');
+    ('runtime_health_purge', ARRAY['integer'], 'integer', 'volatile'), ('runtime_operations_purge', ARRAY['integer'], 'integer', 'volatile');
 SELECT function_returns('worker', name, arguments, returns, format('%s() answers %s', name, returns)) FROM functions;
 SELECT volatility_is('worker', name, arguments, volatility, format('%s() is %s', name, upper(volatility))) FROM functions;
 SELECT is_definer('worker', name, arguments, format('%s() has its owner''s rights', name)) FROM functions;
@@ -540,11 +540,14 @@ SELECT is(worker.runtime_unwell(:'long', 2, 'does_not_answer', 'silence', 30), '
 SELECT pg_temp.start_claim(:'long') \g /dev/null
 SELECT is(worker.runtime_started(:'long', pg_temp.lease(:'long'), 'c3', 'http://e3:8080', 1, pg_temp.players(:'long')), true, 'an engine that has gone back');
 SELECT results_eq(
-    format('SELECT g.status, g.status_reason, r.wanted, r.status FROM backend.games AS g JOIN backend.runtime_records AS r USING (game_id) WHERE game_id = %L', :'long'),
-    $$VALUES ('paused', 'engine_unreachable', 'running', 'engine_unreachable')$$, 'pauses the game; another is still wanted');
+    format('SELECT g.status, g.status_reason, r.wanted, r.status, r.container_id, r.endpoint FROM backend.games AS g JOIN backend.runtime_records AS r USING (game_id) WHERE game_id = %L', :'long'),
+    $$VALUES ('paused', 'engine_unreachable', 'running', 'engine_unreachable', NULL::text, NULL::text)$$, 'pauses the game; another is still wanted, and this one is nowhere');
 SELECT is((SELECT count(*) FROM backend.notifications WHERE kind = 'runtime.container_start_failed' AND payload ->> 'game_id' = :'long'), 1::bigint, 'administrators are told');
 SELECT is(worker.runtime_unwell(:'long', 3, 'container_start_failed', 'no room', 30), 'paused', 'one that cannot be started');
 SELECT is((pg_temp.runtime(:'long')).status, 'engine_unreachable', 'stays so');
+UPDATE backend.runtime_records SET container_id = 'c3', endpoint = 'http://e3:8080' WHERE game_id = :'long';
+SELECT worker.runtime_unwell(:'long', 3, 'container_start_failed', 'no room', 30) \g /dev/null
+SELECT is((SELECT ROW(container_id, endpoint)::text FROM backend.runtime_records WHERE game_id = :'long'), '(,)', 'nor is it where it was');
 SELECT is((SELECT count(*) FROM backend.notifications WHERE kind = 'runtime.container_start_failed' AND payload ->> 'game_id' = :'long'), 1::bigint, 'of which nobody is told twice');
 SELECT is(worker.runtime_was_started(:'long', 3), true, 'it is started after all');
 SELECT is(worker.runtime_was_started(:'long', 2), false, 'and no other');
@@ -594,6 +597,14 @@ SELECT is(worker.runtime_health_purge(1), 1, 'health is forgotten by so many');
 SELECT worker.runtime_health_purge(1000) \g /dev/null
 SELECT is((SELECT count(*) < :health FROM backend.runtime_health_snapshots), true, 'then all the others');
 SELECT is((SELECT count(*) FROM backend.runtime_health_snapshots WHERE game_id = :'long'), 1::bigint, 'but for the last of each engine');
+
+-- So is what was done.
+SELECT count(*) AS operations, count(DISTINCT game_id) AS engines FROM backend.runtime_operation_log \gset
+SELECT is(worker.runtime_operations_purge(1), 1, 'operations are forgotten by so many');
+SELECT worker.runtime_operations_purge(1000) \g /dev/null
+SELECT is((SELECT count(*) FROM backend.runtime_operation_log), :engines::bigint, 'then all the others, but for the last of each engine');
+UPDATE backend.clock SET clock_offset = '0';
+SELECT is(:operations > :engines, true, 'of which there were more');
 
 SELECT * FROM finish();
 ROLLBACK;

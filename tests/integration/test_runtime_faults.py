@@ -288,6 +288,28 @@ def test_a_log_is_fetched(platform: Platform) -> None:
     assert (told["generation"], told["problem"]) == (1, None)
 
 
+def test_a_log_that_is_not_there_leaves_the_one_before(platform: Platform) -> None:
+    game_id = platform.running()
+    call(platform.db, "api.runtime_logs_take", ADMIN, game_id)
+    platform.recover(1)
+    before = json.loads(call(platform.db, "api.runtime_logs_get", ADMIN, game_id))["content"]
+
+    async def take_away(_tasks: RuntimeTasks, driver: Driver, _client: EngineClient) -> None:
+        await driver.stop(game_id, 1)
+        await driver.remove(game_id)
+
+    platform.use(take_away)
+    call(platform.db, "api.runtime_logs_take", ADMIN, game_id)
+
+    async def fetch(tasks: RuntimeTasks, _driver: Driver, _client: EngineClient) -> None:
+        await tasks.logs(game_id)
+
+    platform.use(fetch)
+    told = json.loads(call(platform.db, "api.runtime_logs_get", ADMIN, game_id))
+    assert told["content"] == before
+    assert "no engine" in told["problem"]
+
+
 # -- many at once
 
 MANY = 100

@@ -254,6 +254,8 @@ class RuntimeTasks:
 
     async def _status(self, spec: Spec, lease: dict[str, Any]) -> tuple[str, State]:
         """Return where the engine is, and its state; one that is not there is started again, once."""
+        if lease["endpoint"] is None:
+            return await self._again(spec, lease["lease_number"])
         try:
             return lease["endpoint"], await self._client.status(lease["endpoint"], spec.game_id)
         except (EngineUnreachable, EngineOfAnotherGame):
@@ -392,7 +394,8 @@ class RuntimeTasks:
         content: str | None = None
         error: str | None = None
         try:
-            content = await self._driver.logs(game_id, _LOG_LINES)
+            content = await self._driver.logs(game_id, _LOG_LINES) or None
+            error = None if content else "there is no engine at present, or it has written nothing"
         except DriverUnavailable as trouble:
             log.warning("log not fetched yet", extra={"game_id": game_id, "error": _text(trouble)})
             return
@@ -485,4 +488,6 @@ def _start_failure(error: Exception) -> str:
 
 
 def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:500]
+    """Return what has happened, and the end of what the engine wrote: at most 500 characters, of which the last ones say why."""
+    first, _, rest = f"{type(error).__name__}: {error}".partition("\n")
+    return f"{first[:150]}\n{rest[-340:]}".rstrip() if rest else first[:500]

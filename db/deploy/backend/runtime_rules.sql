@@ -52,8 +52,9 @@ BEGIN ATOMIC
     INSERT INTO backend.runtime_operation_log (game_id, operation, generation, lease_number, finished_at, outcome, error)
     SELECT p_runtime.game_id, p_operation, p_runtime.generation, p_runtime.lease_number, backend.now(),
            CASE WHEN p_error IS NULL THEN 'done' ELSE 'failed' END, left(p_error, 1000)
-     WHERE p_error IS NULL OR (p_operation, p_runtime.generation, left(p_error, 1000)) IS DISTINCT FROM (
-        SELECT ROW(l.operation, l.generation, l.error) FROM backend.runtime_operation_log AS l
+     -- By the first line: after it comes what the engine wrote, which is never the same.
+     WHERE p_error IS NULL OR (p_operation, p_runtime.generation, split_part(left(p_error, 1000), E'\n', 1)) IS DISTINCT FROM (
+        SELECT ROW(l.operation, l.generation, split_part(l.error, E'\n', 1)) FROM backend.runtime_operation_log AS l
          WHERE l.game_id = p_runtime.game_id ORDER BY l.operation_id DESC LIMIT 1);
 END;
 COMMENT ON FUNCTION backend.runtime_operation_done(backend.runtime_records, text, text) IS
@@ -83,8 +84,8 @@ AS $$
 BEGIN
     INSERT INTO runtime_health_snapshots (game_id, is_healthy, details)
     SELECT p_game_id, p_is_healthy, left(p_details, 500)
-     WHERE (p_is_healthy, left(p_details, 500)) IS DISTINCT FROM (
-        SELECT ROW(h.is_healthy, h.details) FROM runtime_health_snapshots AS h WHERE h.game_id = p_game_id ORDER BY h.snapshot_id DESC LIMIT 1);
+     WHERE (p_is_healthy, split_part(left(p_details, 500), E'\n', 1)) IS DISTINCT FROM (
+        SELECT ROW(h.is_healthy, split_part(h.details, E'\n', 1)) FROM runtime_health_snapshots AS h WHERE h.game_id = p_game_id ORDER BY h.snapshot_id DESC LIMIT 1);
 END;
 $$;
 COMMENT ON FUNCTION backend.runtime_health_note(uuid, boolean, text) IS

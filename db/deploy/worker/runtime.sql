@@ -106,8 +106,8 @@ BEGIN
     ELSE
         -- It stays wanted, and the reconciler tries on.
         UPDATE runtime_records
-           SET status = 'engine_unreachable', lease_until = NULL, turn_requested_at = NULL, skip_next_turn = false,
-               replaced_at = coalesce(replaced_at, backend.now())
+           SET status = 'engine_unreachable', container_id = NULL, endpoint = NULL, lease_until = NULL, turn_requested_at = NULL,
+               skip_next_turn = false, replaced_at = coalesce(replaced_at, backend.now())
          WHERE game_id = p_game_id;
         IF v_game.status = 'running' THEN
             PERFORM game_transition(v_game, 'engine-unreachable', 'job', p_lease_number::text, 'engine_unreachable');
@@ -524,7 +524,8 @@ BEGIN
     END IF;
     UPDATE runtime_records
        SET status = CASE WHEN p_kind = 'is_gone' THEN 'stopped' WHEN status IN ('running', 'generating') THEN 'engine_unreachable' ELSE status END,
-           container_id = CASE WHEN p_kind <> 'is_gone' THEN container_id END, endpoint = CASE WHEN p_kind <> 'is_gone' THEN endpoint END,
+           -- What cannot be started is taken away: where it was may be another's place soon.
+           container_id = CASE p_kind WHEN 'does_not_answer' THEN container_id END, endpoint = CASE p_kind WHEN 'does_not_answer' THEN endpoint END,
            unwell_since = coalesce(unwell_since, backend.now()), turn_requested_at = NULL, skip_next_turn = false
      WHERE game_id = p_game_id;
     IF v_game.status = 'running' THEN
@@ -647,5 +648,27 @@ END;
 $$;
 COMMENT ON FUNCTION worker.runtime_health_purge(integer) IS
     'Deletes at most so many health snapshots that are 30 days old and not an engine''s last; returns how many. Raises nothing of its own.';
+
+CREATE FUNCTION worker.runtime_operations_purge(p_limit integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    -- What was done to an engine last is kept, however long ago that was.
+    DELETE FROM runtime_operation_log AS l
+     WHERE l.operation_id = ANY (ARRAY(
+         SELECT o.operation_id FROM runtime_operation_log AS o
+          WHERE o.started_at <= backend.now() - interval '30 days'
+            AND EXISTS (SELECT FROM runtime_operation_log AS n WHERE n.game_id = o.game_id AND n.operation_id > o.operation_id)
+          ORDER BY o.operation_id LIMIT p_limit
+            FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+COMMENT ON FUNCTION worker.runtime_operations_purge(integer) IS
+    'Deletes at most so many operations that are 30 days old and not an engine''s last; returns how many. Raises nothing of its own.';
 
 COMMIT;

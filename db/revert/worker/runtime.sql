@@ -3,6 +3,7 @@
 BEGIN;
 SET LOCAL ROLE backend_owner;
 
+DROP FUNCTION worker.runtime_operations_purge(integer);
 DROP FUNCTION worker.runtime_health_purge(integer);
 DROP FUNCTION worker.runtime_logs_store(uuid, text, text);
 DROP FUNCTION worker.runtime_logs_defer(integer);

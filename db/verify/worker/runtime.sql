@@ -29,7 +29,8 @@ BEGIN
         'worker.runtime_lease_renew(uuid, bigint, integer)',
         'worker.runtime_logs_defer(integer)',
         'worker.runtime_logs_store(uuid, text, text)',
-        'worker.runtime_health_purge(integer)'
+        'worker.runtime_health_purge(integer)',
+        'worker.runtime_operations_purge(integer)'
     ] LOOP
         ASSERT (SELECT p.prosecdef AND p.proowner = 'backend_owner'::regrole
                        AND p.proconfig[1] ~ '^search_path=backend, (procrastinate, )?pg_catalog, pg_temp$'
