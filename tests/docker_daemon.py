@@ -170,10 +170,8 @@ class OwnDaemon:
                 container.remove(force=True)
         self.stop()
         # One that was killed has left its data mounted over themselves, once for each time.
-        for mounted in ("data", "exec/netns"):
-            while (
-                subprocess.run(["umount", "--lazy", self._root / mounted], stderr=subprocess.DEVNULL, check=False).returncode == 0
-            ):
+        for mounted in (self._root / "data", self._root / "exec" / "netns"):
+            while subprocess.run(["umount", "--lazy", mounted], stderr=subprocess.DEVNULL, check=False).returncode == 0:
                 pass
         shutil.rmtree(self._root, ignore_errors=True)
 

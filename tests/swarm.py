@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -38,6 +39,13 @@ class Swarm(DockerDaemon):
         self._name = f"gx{uuid.uuid4().hex[:6]}"
         self.daemons = [OwnDaemon(f"{self._name}-{number}") for number in range(nodes)]
         self._clients: list[docker.DockerClient] = []
+        try:
+            self._make()
+        except BaseException:
+            self.close()
+            raise
+
+    def _make(self) -> None:
         self._connect()
         with ThreadPoolExecutor() as threads:
             list(threads.map(OwnDaemon.start, self.daemons))
@@ -48,21 +56,26 @@ class Swarm(DockerDaemon):
         for number, client in enumerate(others, 1):
             client.swarm.join([_address(0)], token, listen_addr=_address(number), advertise_addr=_address(number))
         super().__init__(self.daemons[0].host, driver="overlay", scope="swarm", attachable=True)
-        for client in others:
-            client.images.load(b"".join(self.client.images.get(self.image_ref).save(named=True)))
+        image = b"".join(self.client.images.get(self.image_ref).save(named=True)) if others else b""
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(lambda client: client.images.load(image), others))
         self._attached = self.client.containers.create(
             self.image_ref, ["python", "-c", "import time; time.sleep(86400)"], network=self.network, init=True
         )
         self._attached.start()
         self._attached.reload()
+        until(
+            lambda: [node.attrs["Status"]["State"] for node in self.client.nodes.list()] == ["ready"] * len(self.daemons), 60, 0.1
+        )
 
     def close(self) -> None:
         for client in self._clients:
             client.close()
-        for daemon in self.daemons:
-            daemon.remove()
-            _ip("netns", "delete", daemon.namespace)
-        _ip("netns", "delete", self._name)
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(OwnDaemon.remove, self.daemons))
+        for namespace in (self._name, *(daemon.namespace for daemon in self.daemons)):
+            if Path("/run/netns", namespace).exists():
+                _ip("netns", "delete", namespace)
 
     def node_ids(self) -> list[str]:
         return [client.info()["Swarm"]["NodeID"] for client in self._clients]
@@ -70,6 +83,14 @@ class Swarm(DockerDaemon):
     def node_of(self, container_id: str) -> int:
         """Return the number of the node that a container runs on."""
         return next(number for number, client in enumerate(self._clients) if _has(client, container_id))
+
+    def lose(self, number: int) -> None:
+        """Have a node die, with all that runs on it; it does not come back."""
+        pids = [int(found.attrs["State"]["Pid"]) for found in self._clients[number].containers.list()]
+        self.daemons[number].kill()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def drain(self, number: int, is_drained: bool = True) -> None:
         node = self.client.nodes.get(self.node_ids()[number])
@@ -157,12 +178,8 @@ def _enter(namespace: int) -> None:
 def _swarm(nodes: int) -> Iterator[Swarm]:
     if shutil.which("dockerd") is None or shutil.which("ip") is None or os.geteuid() != 0:
         absent("only root starts a Swarm, where dockerd and ip are installed")
-    made = Swarm(nodes)
-    try:
-        until(lambda: len([n for n in made.client.nodes.list() if n.attrs["Status"]["State"] == "ready"]) == nodes, 60, 0.1)
+    with contextlib.closing(Swarm(nodes)) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture(scope="session")
@@ -173,4 +190,5 @@ def swarm() -> Iterator[Swarm]:
 
 @pytest.fixture(scope="module")
 def swarm_of_three() -> Iterator[Swarm]:
+    """A manager and two other nodes."""
     yield from _swarm(3)

@@ -134,6 +134,9 @@ class SwarmDriver(DaemonDriver):
         """Return what docker-py is to be told to make a game's service, or to change it to; the fields are the daemon's own."""
         config = self._config
         recipe = self._recipe(client, spec)
+        network = client.networks.get(self._network)
+        if network.attrs["Scope"] != "swarm":
+            raise ConfigInvalid(f"the network {self._network!r} is of one node only")
         return {
             "labels": recipe.labels,
             "mode": {"Replicated": {"Replicas": 1}},
@@ -173,7 +176,7 @@ class SwarmDriver(DaemonDriver):
                 },
                 "RestartPolicy": {"Condition": "any", "Delay": RESTART_DELAY * _SECOND, "MaxAttempts": 0},
                 "Placement": {"Constraints": self._constraints(client, spec.game_id, recipe)},
-                "Networks": [{"Target": client.networks.get(self._network).id}],
+                "Networks": [{"Target": network.id}],
                 "LogDriver": {"Name": config.runtime_container_log_driver, "Options": self._log_options},
             },
         }
