@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup run test demo reset image lock lint format typecheck proto schema config mails bench pgtap
+.PHONY: help setup run test demo reset image lock lint format typecheck proto schema config mails bench pgtap push-bar
 
 PY := .venv/bin/python
 # The same on every machine: no address of a package index and no path gets into a lock file.
@@ -13,7 +13,7 @@ COMPILE = CUSTOM_COMPILE_COMMAND="make lock" ../.venv/bin/pip-compile --quiet $(
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 setup: ## Install what is missing: system packages, .venv
 	@dev/setup.sh
@@ -49,6 +49,9 @@ pgtap: setup ## Run pgTAP alone; FILES="pgtap/api/games.sql …" for some of it
 
 bench: setup ## Measure, and write bench/report.md
 	$(PY) -m bench
+
+push-bar: setup ## Kill streamers under load for minutes, and check that nothing is lost; ARGS="--seed N", "--backlog 1000000"
+	$(PY) -m bench.push_bar $(ARGS)
 
 lock: setup ## Pin what requirements/*.in name, with hashes; UPGRADE=1 takes newer versions
 	cd requirements && $(COMPILE) -o dev.txt dev.in

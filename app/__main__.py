@@ -16,6 +16,7 @@ USAGE = """usage: python -m app PROGRAM
   worker   the job program
   serve    the three of them, supervised
   config   checks the environment and says what is wrong with it
+  epoch    begins a new epoch of the push stream: once, after a restore from a backup
 
 All settings come from the environment: docs/configuration.md.
 """
@@ -23,7 +24,7 @@ All settings come from the environment: docs/configuration.md.
 
 def main(arguments: list[str]) -> int:
     """Run a program; return its exit status. 64 for a wrong command line, 78 for a wrong configuration."""
-    if len(arguments) != 1 or arguments[0] not in ("api", "push", "worker", "serve", "config"):
+    if len(arguments) != 1 or arguments[0] not in ("api", "push", "worker", "serve", "config", "epoch"):
         sys.stderr.write(USAGE)
         return os.EX_USAGE
     program = arguments[0]
@@ -41,6 +42,7 @@ def main(arguments: list[str]) -> int:
         "push": "workers.push.server",
         "worker": "workers.main",
         "serve": "app.supervisor",
+        "epoch": "workers.push.epoch",
     }
     status: int = importlib.import_module(modules[program]).main(config)
     return status

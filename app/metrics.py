@@ -30,6 +30,10 @@ grpc_push_events_total = _meter.create_counter("grpc_push_events_total", descrip
 grpc_push_dropped_total = _meter.create_counter(
     "grpc_push_dropped_total", description="Events that left the window before a subscriber read them."
 )
+grpc_push_streams_ended_total = _meter.create_counter(
+    "grpc_push_streams_ended_total",
+    description="Streams that ended: left, replaced, forgotten (by a restored database), restarted, no_database, shut_down.",
+)
 push_commit_to_send_seconds = _histogram("push_commit_to_send_seconds", "From an event's transaction to its sending.")
 mail_attempts_total = _meter.create_counter("mail_attempts_total", description="Attempts to send, by outcome.")
 mail_dead_letters_total = _meter.create_counter("mail_dead_letters_total", description="Mails given up.")

@@ -117,8 +117,8 @@ def running(
                 raise RuntimeError(f"{name} does not answer with the session")
         yield servers
     finally:
-        _stop([server.process for server in servers.values()])
-        _stop([collector])  # the last: what stops sends what it has still to tell
+        stop([server.process for server in servers.values()])
+        stop([collector])  # the last: what stops sends what it has still to tell
 
 
 def _start_ours(cluster: Cluster, name: str, rows: int, directory: Path, collector: int) -> Server:
@@ -143,7 +143,7 @@ def _start_ours(cluster: Cluster, name: str, rows: int, directory: Path, collect
         "BACKEND_OTEL_ENDPOINT": f"http://127.0.0.1:{collector}",
     }
     log = directory / f"{name} {rows}.log"
-    return Server(port, "/api/v1/internal/sessions/", _spawn(["app", "api"], settings, log), log)
+    return Server(port, "/api/v1/internal/sessions/", spawn_module(["app", "api"], settings, log), log)
 
 
 def _start_stock(cluster: Cluster, name: str, rows: int, directory: Path, gevent: Path | None) -> Server:
@@ -155,10 +155,10 @@ def _start_stock(cluster: Cluster, name: str, rows: int, directory: Path, gevent
     if stock.needs_gevent:
         settings["PYTHONPATH"] = str(gevent)
     log = directory / f"{name} {rows}.log"
-    return Server(port, "/sessions/", _spawn([*command, stock.application], settings, log), log)
+    return Server(port, "/sessions/", spawn_module([*command, stock.application], settings, log), log)
 
 
-def _spawn(module: Sequence[str], settings: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+def spawn_module(module: Sequence[str], settings: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
     """Run a module with its arguments; nothing that the caller's environment says of its own counts."""
     own = ("BACKEND_", "OTEL_", "PG", "GUNICORN_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(own)} | dict(settings)
@@ -179,7 +179,8 @@ def _first_answer(server: Server) -> bytes:
     raise RuntimeError(f"{server.log.stem} does not answer:\n{server.log.read_text(errors='replace')[-3000:]}")
 
 
-def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End processes; those that do not are killed."""
     for process in processes:
         process.terminate()
     until = time.monotonic() + _START

@@ -5643,9 +5643,12 @@ CREATE FUNCTION backend.push_client_event(p_user_id uuid, p_device_session_id uu
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
+DECLARE
+    -- Here, so that it is there before the row's own number is.
+    v_writer CONSTANT xid8 := pg_current_xact_id();
 BEGIN
-    INSERT INTO push_pending (event_id, user_id, device_session_id, kind, payload, request_id, trace_id)
-    VALUES (p_event_id, p_user_id, p_device_session_id, p_kind, p_payload, p_request_id, split_part(traceparent(), '-', 2));
+    INSERT INTO push_pending (event_id, user_id, device_session_id, kind, payload, request_id, trace_id, writer)
+    VALUES (p_event_id, p_user_id, p_device_session_id, p_kind, p_payload, p_request_id, split_part(traceparent(), '-', 2), v_writer);
     PERFORM push_wake();
 END;
 $$;
@@ -5658,6 +5661,56 @@ CREATE FUNCTION backend.push_cursor(p_epoch bigint, p_position bigint) RETURNS t
 
 COMMENT ON FUNCTION backend.push_cursor(p_epoch bigint, p_position bigint) IS 'A position in the stream as the string that gateways keep.';
 
+CREATE FUNCTION backend.push_epoch_begin() RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_epoch bigint;
+BEGIN
+    -- Greater than the one before whatever the clock says, as cursors always grow.
+    UPDATE push_epoch SET epoch = greatest(epoch + 1, extract(epoch FROM clock_timestamp())::bigint) RETURNING epoch INTO v_epoch;
+    DELETE FROM push_subscribers;
+    RETURN push_cursor(v_epoch, push_head());
+END;
+$$;
+
+COMMENT ON FUNCTION backend.push_epoch_begin() IS 'Begins a new epoch of the stream: every cursor given before starts fresh. Returns the cursor that it begins with.';
+
+CREATE TABLE backend.push_epoch (
+    is_only boolean DEFAULT true NOT NULL,
+    epoch bigint DEFAULT (EXTRACT(epoch FROM clock_timestamp()))::bigint NOT NULL,
+    purged_through bigint DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT push_epoch_has_one_row CHECK (is_only)
+);
+
+COMMENT ON TABLE backend.push_epoch IS 'One row: the epoch of the stream, and the last position that retention has deleted.';
+
+CREATE TABLE backend.push_events (
+    "position" bigint NOT NULL,
+    event_id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    device_session_id uuid,
+    kind text,
+    payload jsonb,
+    reason text,
+    request_id text,
+    trace_id text,
+    created_at timestamp with time zone NOT NULL,
+    sequenced_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT push_events_is_event_or_invalidation CHECK ((((kind IS NOT NULL) AND (payload IS NOT NULL) AND (reason IS NULL)) OR ((kind IS NULL) AND (payload IS NULL) AND (reason IS NOT NULL))))
+);
+
+COMMENT ON TABLE backend.push_events IS 'The stream: committed events at their positions, kept for the freshness window and a minute.';
+
+CREATE FUNCTION backend.push_head() RETURNS bigint
+    LANGUAGE sql STABLE
+    RETURN (SELECT GREATEST(p.purged_through, (SELECT max(e."position") AS max FROM backend.push_events e)) AS "greatest" FROM backend.push_epoch p);
+
+COMMENT ON FUNCTION backend.push_head() IS 'The position that was given last.';
+
 CREATE FUNCTION backend.push_sequencer_key() RETURNS bigint
     LANGUAGE sql IMMUTABLE
     RETURN ('01101010000110100000000000000010'::"bit")::bigint;
@@ -5668,9 +5721,12 @@ CREATE FUNCTION backend.push_session_invalidation(p_user_id uuid, p_device_sessi
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
+DECLARE
+    -- Here, so that it is there before the row's own number is.
+    v_writer CONSTANT xid8 := pg_current_xact_id();
 BEGIN
-    INSERT INTO push_pending (event_id, user_id, device_session_id, reason, request_id, trace_id)
-    VALUES (uuid_v7(), p_user_id, p_device_session_id, p_reason, request_id(), split_part(traceparent(), '-', 2));
+    INSERT INTO push_pending (event_id, user_id, device_session_id, reason, request_id, trace_id, writer)
+    VALUES (uuid_v7(), p_user_id, p_device_session_id, p_reason, request_id(), split_part(traceparent(), '-', 2), v_writer);
     PERFORM push_wake();
 END;
 $$;
@@ -6753,36 +6809,29 @@ $$;
 
 COMMENT ON FUNCTION backend.ways_in_lock(p_user_id uuid) IS 'Nobody signs in, or asks for a code, by a person''s ways in until the end of the transaction. Taken before any row.';
 
-CREATE FUNCTION push.cursor_resume(p_cursor text, OUT resume_position bigint, OUT is_exact boolean, OUT is_ahead boolean) RETURNS record
+CREATE FUNCTION push.cursor_resume(p_cursor text, OUT resume_position bigint, OUT resume_cursor text, OUT is_exact boolean, OUT is_ahead boolean) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $_$
 DECLARE
-    v_stream push_epoch%ROWTYPE;
-    v_position bigint;
+    v_epoch bigint;
+    v_purged_through bigint;
+    v_head bigint;
+    v_position numeric;  -- nineteen nines are more than a bigint holds
 BEGIN
-    SELECT * INTO STRICT v_stream FROM push_epoch;
-    resume_position := v_stream.head;
-    is_exact := false;
-    is_ahead := false;
-    IF p_cursor !~ '^[0-9]{19}-[0-9]{19}$' OR left(p_cursor, 19) <> lpad(v_stream.epoch::text, 19, '0') THEN
-        RETURN;
+    SELECT e.epoch, e.purged_through, push_head() INTO STRICT v_epoch, v_purged_through, v_head FROM push_epoch AS e;
+    IF p_cursor ~ '^[0-9]{19}-[0-9]{19}$' AND left(p_cursor, 19) = lpad(v_epoch::text, 19, '0') THEN
+        v_position := substring(p_cursor FROM 21)::numeric;
     END IF;
-    -- Nineteen nines are more than a bigint holds.
-    IF substring(p_cursor FROM 21)::numeric > v_stream.head THEN
-        is_ahead := true;
-        RETURN;
-    END IF;
-    v_position := substring(p_cursor FROM 21)::bigint;
     -- Exact when, and only when, nothing after the cursor has been deleted; never a part of it.
-    IF v_position >= v_stream.purged_through THEN
-        resume_position := v_position;
-        is_exact := true;
-    END IF;
+    is_ahead := coalesce(v_position > v_head, false);
+    is_exact := coalesce(v_position BETWEEN v_purged_through AND v_head, false);
+    resume_position := CASE WHEN is_exact THEN v_position ELSE v_head END;
+    resume_cursor := push_cursor(v_epoch, resume_position);
 END;
 $_$;
 
-COMMENT ON FUNCTION push.cursor_resume(p_cursor text, OUT resume_position bigint, OUT is_exact boolean, OUT is_ahead boolean) IS 'Where a gateway''s stream goes on: exactly after its cursor, or fresh, from now. is_ahead: a cursor that we never gave. Raises nothing of its own.';
+COMMENT ON FUNCTION push.cursor_resume(p_cursor text, OUT resume_position bigint, OUT resume_cursor text, OUT is_exact boolean, OUT is_ahead boolean) IS 'Where a gateway''s stream goes on: exactly after its cursor, or fresh, from now; either way after resume_cursor. is_ahead: a cursor that we never gave. Raises nothing of its own.';
 
 CREATE FUNCTION push.events_read(p_after bigint, p_limit integer) RETURNS TABLE("position" bigint, cursor text, event_id uuid, user_id uuid, device_session_id uuid, kind text, payload text, reason text, request_id text, trace_id text, created_at timestamp with time zone)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -6806,6 +6855,16 @@ CREATE FUNCTION push.events_sequence(p_limit integer) RETURNS integer
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
+    -- What this session knows from when it last left nothing: '{pending_id given last, first transaction that had not begun,
+    -- snapshot}'. Whatever it could see then is gone; what has come since is of a transaction that began later, and has a later
+    -- pending_id, or of one that was open. So what was moved need not be looked at again: its rows cannot be cleared
+    -- away while any old transaction is open, and there may be millions. Nothing known: all are looked at.
+    v_known CONSTANT text[] := nullif(current_setting('backend.push_known', true), '');
+    v_known_id CONSTANT bigint := coalesce(v_known[1]::bigint, 0);
+    v_known_transaction CONSTANT xid8 := coalesce(v_known[2], '0')::xid8;
+    v_known_snapshot CONSTANT pg_snapshot := v_known[3]::pg_snapshot;
+    v_last_id bigint;
+    v_snapshot pg_snapshot;
     v_head bigint;
     v_count integer;
 BEGIN
@@ -6813,10 +6872,25 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(push_sequencer_key()) THEN
         RETURN 0;
     END IF;
-    SELECT e.head INTO v_head FROM push_epoch AS e;
+    -- Each before the next, in a statement of its own: the id, the snapshot, then what is taken. + 0, or the index of
+    -- pending_id would be read from its beginning for the sake of the order.
+    SELECT s.last_value INTO v_last_id FROM push_pending_pending_id_seq AS s;
+    v_snapshot := pg_current_snapshot();
+    v_head := push_head();
     WITH taken AS (
         DELETE FROM push_pending AS p
-         WHERE p.pending_id = ANY (ARRAY(SELECT q.pending_id FROM push_pending AS q ORDER BY q.pending_id LIMIT p_limit))
+         WHERE p.pending_id = ANY (ARRAY(
+             SELECT q.pending_id
+               FROM ((SELECT s.pending_id FROM push_pending AS s
+                       WHERE s.pending_id >= v_known_id ORDER BY s.pending_id LIMIT p_limit)
+                     UNION
+                     (SELECT o.pending_id FROM push_pending AS o
+                       WHERE o.writer = ANY (ARRAY(SELECT pg_snapshot_xip(v_known_snapshot))) ORDER BY o.pending_id + 0 LIMIT p_limit)
+                     UNION
+                     (SELECT o.pending_id FROM push_pending AS o
+                       WHERE o.writer >= pg_snapshot_xmax(v_known_snapshot) AND o.writer < v_known_transaction
+                       ORDER BY o.pending_id + 0 LIMIT p_limit)) AS q
+              ORDER BY q.pending_id LIMIT p_limit))
         RETURNING p.*
     )
     INSERT INTO push_events (position, event_id, user_id, device_session_id, kind, payload, reason, request_id, trace_id, created_at)
@@ -6825,8 +6899,11 @@ BEGIN
       FROM taken AS t;
     GET DIAGNOSTICS v_count = ROW_COUNT;
     IF v_count > 0 THEN
-        UPDATE push_epoch SET head = v_head + v_count;
         NOTIFY galaxy_push_events;
+    END IF;
+    -- Where others have moved what came, this takes a transaction's number now and then, to know as much as they do.
+    IF v_count < p_limit AND (v_count > 0 OR v_last_id > v_known_id + 100) THEN
+        PERFORM set_config('backend.push_known', ARRAY[v_last_id::text, pg_current_xact_id()::text, v_snapshot::text]::text, false);
     END IF;
     RETURN v_count;
 END;
@@ -6867,20 +6944,25 @@ $$;
 
 COMMENT ON FUNCTION push.sequencer_wake() IS 'Makes this connection the awake sequencer, which writers need not notify; false where another one is. Raises nothing of its own.';
 
-CREATE FUNCTION push.subscriber_claim(p_gateway_client_id text, p_connection_id uuid, p_streamer_id uuid) RETURNS void
+CREATE FUNCTION push.subscriber_claim(p_gateway_client_id text, p_connection_id uuid, p_streamer_id uuid) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
+DECLARE
+    v_claim bigint;
 BEGIN
     INSERT INTO push_subscribers (gateway_client_id, connection_id, streamer_id)
     VALUES (p_gateway_client_id, p_connection_id, p_streamer_id)
     ON CONFLICT (gateway_client_id) DO UPDATE
-        SET connection_id = excluded.connection_id, streamer_id = excluded.streamer_id, connected_at = backend.now();
+        -- A number that is taken here, with the row locked: of two claims at once the one that stays has the greater.
+        SET connection_id = excluded.connection_id, streamer_id = excluded.streamer_id, claim = DEFAULT, connected_at = backend.now()
+    RETURNING claim INTO v_claim;
     NOTIFY galaxy_push_subscribers;
+    RETURN v_claim;
 END;
 $$;
 
-COMMENT ON FUNCTION push.subscriber_claim(p_gateway_client_id text, p_connection_id uuid, p_streamer_id uuid) IS 'Makes this the stream of a gateway client, in place of an older one. 23514 for an empty or over-long id.';
+COMMENT ON FUNCTION push.subscriber_claim(p_gateway_client_id text, p_connection_id uuid, p_streamer_id uuid) IS 'Makes this the stream of a gateway client, in place of an older one; returns the number of the claim. 23514 for an empty or over-long id.';
 
 CREATE FUNCTION push.subscriber_release(p_gateway_client_id text, p_connection_id uuid) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -6895,16 +6977,17 @@ $$;
 
 COMMENT ON FUNCTION push.subscriber_release(p_gateway_client_id text, p_connection_id uuid) IS 'Forgets a stream that has ended. Raises nothing of its own.';
 
-CREATE FUNCTION push.subscribers_live(p_streamer_id uuid) RETURNS SETOF uuid
+CREATE FUNCTION push.subscribers_newest(p_gateway_client_ids text[]) RETURNS TABLE(connection_id uuid, gateway_client_id text, claim bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-    RETURN QUERY SELECT s.connection_id FROM push_subscribers AS s WHERE s.streamer_id = p_streamer_id;
+    RETURN QUERY
+    SELECT s.connection_id, s.gateway_client_id, s.claim FROM push_subscribers AS s WHERE s.gateway_client_id = ANY (p_gateway_client_ids);
 END;
 $$;
 
-COMMENT ON FUNCTION push.subscribers_live(p_streamer_id uuid) IS 'The connections of a streamer that have not been replaced. Raises nothing of its own.';
+COMMENT ON FUNCTION push.subscribers_newest(p_gateway_client_ids text[]) IS 'The newest stream of each of these gateway clients, none for one that has no stream. A stream of a lesser claim was replaced. Raises nothing of its own.';
 
 CREATE FUNCTION worker.admin_attempts_purge(p_limit integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -7484,16 +7567,18 @@ DECLARE
 BEGIN
     -- The oldest, without a hole: up to the first that is still wanted.
     WITH oldest AS MATERIALIZED (
-        SELECT e.position, e.sequenced_at FROM push_events AS e ORDER BY e.position LIMIT p_limit
+        -- From where the last batch ended: what it deleted may be in the index for long.
+        SELECT e.position, e.sequenced_at FROM push_events AS e
+         WHERE e.position > (SELECT p.purged_through FROM push_epoch AS p)
+         ORDER BY e.position LIMIT p_limit
     )
     SELECT max(o.position) INTO v_through FROM oldest AS o
      WHERE o.position < coalesce((SELECT min(w.position) FROM oldest AS w WHERE w.sequenced_at > v_kept_since), 9223372036854775807);
     IF v_through IS NULL THEN
         RETURN 0;
     END IF;
-    DELETE FROM push_events AS e WHERE e.position <= v_through;
+    DELETE FROM push_events AS e WHERE e.position > (SELECT p.purged_through FROM push_epoch AS p) AND e.position <= v_through;
     GET DIAGNOSTICS v_count = ROW_COUNT;
-    -- Last, because the sequencer waits for this row from here to the commit.
     UPDATE push_epoch SET purged_through = greatest(purged_through, v_through);
     RETURN v_count;
 END;
@@ -8672,43 +8757,13 @@ UNION ALL
 
 COMMENT ON VIEW backend.invariants_notifications IS 'What must never be seen in notifications.';
 
-CREATE TABLE backend.push_epoch (
-    is_only boolean DEFAULT true NOT NULL,
-    epoch bigint DEFAULT (EXTRACT(epoch FROM clock_timestamp()))::bigint NOT NULL,
-    head bigint DEFAULT 0 NOT NULL,
-    purged_through bigint DEFAULT 0 NOT NULL,
-    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT push_epoch_has_one_row CHECK (is_only),
-    CONSTRAINT push_epoch_head_is_not_behind_the_purge CHECK ((head >= purged_through))
-);
-
-COMMENT ON TABLE backend.push_epoch IS 'One row: the epoch of the stream, the position given last, and the last one that retention has deleted.';
-
-CREATE TABLE backend.push_events (
-    "position" bigint NOT NULL,
-    event_id uuid NOT NULL,
-    user_id uuid NOT NULL,
-    device_session_id uuid,
-    kind text,
-    payload jsonb,
-    reason text,
-    request_id text,
-    trace_id text,
-    created_at timestamp with time zone NOT NULL,
-    sequenced_at timestamp with time zone DEFAULT backend.now() NOT NULL,
-    CONSTRAINT push_events_is_event_or_invalidation CHECK ((((kind IS NOT NULL) AND (payload IS NOT NULL) AND (reason IS NULL)) OR ((kind IS NULL) AND (payload IS NULL) AND (reason IS NOT NULL))))
-);
-
-COMMENT ON TABLE backend.push_events IS 'The stream: committed events at their positions, kept for the freshness window and a minute.';
-
 CREATE VIEW backend.invariants_push AS
- SELECT 'push_event_is_beyond_the_head'::text AS invariant,
+ SELECT 'push_event_outlived_its_purge'::text AS invariant,
     e."position" AS object_id,
-    ('head '::text || p.head) AS details
+    ('purged through '::text || p.purged_through) AS details
    FROM backend.push_events e,
     backend.push_epoch p
-  WHERE (e."position" > p.head)
+  WHERE (e."position" <= p.purged_through)
 UNION ALL
  SELECT 'push_stream_has_a_hole'::text AS invariant,
     e."position" AS object_id,
@@ -8717,15 +8772,7 @@ UNION ALL
     backend.push_epoch p
   WHERE (((e."position" - 1) > p.purged_through) AND (NOT (EXISTS ( SELECT
            FROM backend.push_events b
-          WHERE (b."position" = (e."position" - 1))))))
-UNION ALL
- SELECT 'push_head_without_its_event'::text AS invariant,
-    p.head AS object_id,
-    ('purged through '::text || p.purged_through) AS details
-   FROM backend.push_epoch p
-  WHERE ((p.head > p.purged_through) AND (NOT (EXISTS ( SELECT
-           FROM backend.push_events e
-          WHERE (e."position" = p.head)))));
+          WHERE (b."position" = (e."position" - 1))))));
 
 COMMENT ON VIEW backend.invariants_push IS 'What must never be seen in the push stream.';
 
@@ -8809,6 +8856,7 @@ CREATE TABLE backend.push_pending (
     request_id text,
     trace_id text,
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    writer xid8 NOT NULL,
     CONSTRAINT push_pending_is_event_or_invalidation CHECK ((((kind IS NOT NULL) AND (payload IS NOT NULL) AND (reason IS NULL)) OR ((kind IS NULL) AND (payload IS NULL) AND (reason IS NOT NULL))))
 )
 WITH (fillfactor='100', autovacuum_vacuum_scale_factor='0.0', autovacuum_vacuum_threshold='5000');
@@ -8816,6 +8864,8 @@ WITH (fillfactor='100', autovacuum_vacuum_scale_factor='0.0', autovacuum_vacuum_
 COMMENT ON TABLE backend.push_pending IS 'Events that have no place in the stream yet. An event for a client has kind and payload; an invalidation of sessions has reason.';
 
 COMMENT ON COLUMN backend.push_pending.device_session_id IS 'Null: every device of the person.';
+
+COMMENT ON COLUMN backend.push_pending.writer IS 'The transaction that wrote it, which had this number before the row had its own: the sequencer relies on that order.';
 
 ALTER TABLE backend.push_pending ALTER COLUMN pending_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME backend.push_pending_pending_id_seq
@@ -8830,6 +8880,7 @@ CREATE TABLE backend.push_subscribers (
     gateway_client_id text NOT NULL,
     connection_id uuid NOT NULL,
     streamer_id uuid NOT NULL,
+    claim bigint NOT NULL,
     connected_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
@@ -8837,6 +8888,17 @@ CREATE TABLE backend.push_subscribers (
 );
 
 COMMENT ON TABLE backend.push_subscribers IS 'The newest stream of each gateway client; an older one of the same id has been replaced.';
+
+COMMENT ON COLUMN backend.push_subscribers.claim IS 'Grows with every stream of the client, so that a newer one is told from one that a backup brought back.';
+
+ALTER TABLE backend.push_subscribers ALTER COLUMN claim ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME backend.push_subscribers_claim_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 CREATE VIEW backend.race_name_problems AS
  WITH live AS MATERIALIZED (
@@ -9246,7 +9308,7 @@ CREATE INDEX notifications_by_user ON backend.notifications USING btree (user_id
 
 CREATE INDEX player_mappings_by_user ON backend.player_mappings USING btree (user_id);
 
-CREATE INDEX push_subscribers_by_streamer ON backend.push_subscribers USING btree (streamer_id);
+CREATE INDEX push_pending_by_writer ON backend.push_pending USING btree (writer, pending_id);
 
 CREATE INDEX race_names_by_expiry ON backend.race_names USING btree (expires_at) WHERE (tier = 'pending_registration'::text);
 
@@ -10161,6 +10223,10 @@ REVOKE ALL ON FUNCTION backend.push_client_event(p_user_id uuid, p_device_sessio
 
 REVOKE ALL ON FUNCTION backend.push_cursor(p_epoch bigint, p_position bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.push_epoch_begin() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.push_head() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.push_sequencer_key() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.push_session_invalidation(p_user_id uuid, p_device_session_id uuid, p_reason text) FROM PUBLIC;
@@ -10299,8 +10365,8 @@ REVOKE ALL ON FUNCTION backend.wake(p_awake_key bigint, p_channel text) FROM PUB
 
 REVOKE ALL ON FUNCTION backend.ways_in_lock(p_user_id uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION push.cursor_resume(p_cursor text, OUT resume_position bigint, OUT is_exact boolean, OUT is_ahead boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION push.cursor_resume(p_cursor text, OUT resume_position bigint, OUT is_exact boolean, OUT is_ahead boolean) TO backend_push;
+REVOKE ALL ON FUNCTION push.cursor_resume(p_cursor text, OUT resume_position bigint, OUT resume_cursor text, OUT is_exact boolean, OUT is_ahead boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION push.cursor_resume(p_cursor text, OUT resume_position bigint, OUT resume_cursor text, OUT is_exact boolean, OUT is_ahead boolean) TO backend_push;
 
 REVOKE ALL ON FUNCTION push.events_read(p_after bigint, p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION push.events_read(p_after bigint, p_limit integer) TO backend_push;
@@ -10323,8 +10389,8 @@ GRANT ALL ON FUNCTION push.subscriber_claim(p_gateway_client_id text, p_connecti
 REVOKE ALL ON FUNCTION push.subscriber_release(p_gateway_client_id text, p_connection_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION push.subscriber_release(p_gateway_client_id text, p_connection_id uuid) TO backend_push;
 
-REVOKE ALL ON FUNCTION push.subscribers_live(p_streamer_id uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION push.subscribers_live(p_streamer_id uuid) TO backend_push;
+REVOKE ALL ON FUNCTION push.subscribers_newest(p_gateway_client_ids text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION push.subscribers_newest(p_gateway_client_ids text[]) TO backend_push;
 
 REVOKE ALL ON FUNCTION worker.admin_attempts_purge(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.admin_attempts_purge(p_limit integer) TO backend_worker;

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/push
 
 BEGIN;
-SELECT plan(55);
+SELECT plan(60);
 \ir ../helpers.psql
 
 -- Attributes.
@@ -13,13 +13,13 @@ SELECT is(
 SELECT col_is_pk('backend', 'push_events', 'position', 'a position is given once');
 SELECT col_not_null('backend', t, c, format('%s.%s is always told', t, c))
   FROM (VALUES ('push_pending', 'event_id'), ('push_pending', 'user_id'), ('push_events', 'event_id'), ('push_events', 'user_id'),
-               ('push_epoch', 'epoch'), ('push_epoch', 'head'), ('push_epoch', 'purged_through'),
+               ('push_pending', 'writer'), ('push_epoch', 'epoch'), ('push_epoch', 'purged_through'),
                ('push_events', 'sequenced_at'), ('push_subscribers', 'connection_id'), ('push_subscribers', 'streamer_id'),
-               ('push_subscribers', 'connected_at')) AS t(t, c);
+               ('push_subscribers', 'claim'), ('push_subscribers', 'connected_at')) AS t(t, c);
 SELECT is_empty(
     $$SELECT conname FROM pg_constraint WHERE contype = 'f' AND conrelid IN ('backend.push_pending'::regclass, 'backend.push_events'::regclass)$$,
     'an event holds up nobody''s row');
-SELECT has_index('backend', 'push_subscribers', 'push_subscribers_by_streamer', ARRAY['streamer_id'], 'a streamer finds its own streams');
+SELECT has_index('backend', 'push_pending', 'push_pending_by_writer', ARRAY['writer', 'pending_id'], 'what a transaction left is found by it');
 SELECT volatility_is('backend', f, '{}'::name[], v, format('%s() is %s', f, upper(v)))
   FROM (VALUES ('push_wake', 'volatile'), ('push_awake_key', 'immutable'), ('push_sequencer_key', 'immutable')) AS t(f, v);
 SELECT isnt(backend.push_awake_key(), backend.push_sequencer_key(), 'the two locks are two');
@@ -27,7 +27,8 @@ SELECT isnt(backend.push_awake_key(), backend.push_sequencer_key(), 'the two loc
 -- Privileges.
 SET LOCAL ROLE backend_push;
 SELECT throws_ok('SELECT FROM backend.push_events', '42501', NULL, 'backend_push reads the stream through its door only');
-SELECT throws_ok('UPDATE backend.push_epoch SET head = 0', '42501', NULL, 'backend_push cannot turn the stream back');
+SELECT throws_ok('UPDATE backend.push_epoch SET purged_through = 0', '42501', NULL, 'backend_push cannot turn the stream back');
+SELECT throws_ok('SELECT backend.push_epoch_begin()', '42501', NULL, 'nor begin an epoch');
 SET LOCAL ROLE backend_api;
 SELECT throws_ok($$SELECT backend.push_session_invalidation(gen_random_uuid(), NULL, 'logout')$$, '42501', NULL,
     'backend_api sends no event that is not the effect of what it may do');
@@ -35,7 +36,8 @@ RESET ROLE;
 
 -- Constraints.
 SELECT is(
-    pg_temp.violated(format('INSERT INTO backend.push_pending (event_id, user_id, kind, payload, reason) VALUES (gen_random_uuid(), gen_random_uuid(), %s)', v)),
+    pg_temp.violated(format('INSERT INTO backend.push_pending (event_id, user_id, writer, kind, payload, reason)
+        VALUES (gen_random_uuid(), gen_random_uuid(), pg_current_xact_id(), %s)', v)),
     c, format('pending: %s', d))
   FROM (VALUES
     ($$'a', '{}', NULL$$, 'nothing', 'an event has a kind and a payload'),
@@ -60,9 +62,6 @@ DELETE FROM backend.push_pending;
 SELECT is(pg_temp.violated($$INSERT INTO backend.push_epoch DEFAULT VALUES$$), 'push_epoch_pkey', 'there is one stream');
 SELECT is(pg_temp.violated($$INSERT INTO backend.push_epoch (is_only) VALUES (false)$$), 'push_epoch_has_one_row', 'and no other');
 SELECT is(
-    pg_temp.violated('UPDATE backend.push_epoch SET head = 3, purged_through = 4'), 'push_epoch_head_is_not_behind_the_purge',
-    'nothing is deleted that was not there');
-SELECT is(
     pg_temp.violated(format('INSERT INTO backend.push_subscribers VALUES (%L, gen_random_uuid(), gen_random_uuid())', v)), c, d)
   FROM (VALUES
     ('', 'push_subscribers_client_id_has_1_to_128_characters', 'a client has an id'),
@@ -76,15 +75,15 @@ SELECT set_config('backend.request_id', 'request-1', true) \gset ignored_
 SELECT set_config('backend.traceparent', '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01', true) \gset ignored_
 SELECT backend.push_client_event(:'ann', :'phone', 'game.started', '{"a": 1}', :'route', 'intent-1') \gset ignored_
 SELECT results_eq(
-    'SELECT event_id, user_id, device_session_id, kind, payload, reason, request_id, trace_id, created_at FROM backend.push_pending',
+    'SELECT event_id, user_id, device_session_id, kind, payload, reason, request_id, trace_id, created_at, writer FROM backend.push_pending',
     format($$VALUES (%L::uuid, %L::uuid, %L::uuid, 'game.started', '{"a": 1}'::jsonb, NULL::text, 'intent-1',
-                     '0af7651916cd43dd8448eb211c80319c', transaction_timestamp())$$, :'route', :'ann', :'phone'),
-    'an event for a client has its route''s id, its intent''s key and the trace');
+                     '0af7651916cd43dd8448eb211c80319c', transaction_timestamp(), pg_current_xact_id())$$, :'route', :'ann', :'phone'),
+    'an event for a client has its route''s id, its intent''s key, the trace and its writer');
 DELETE FROM backend.push_pending;
 SELECT backend.push_session_invalidation(:'ann', NULL, 'logout') \gset ignored_
 SELECT results_eq(
-    'SELECT user_id, device_session_id, kind, payload, reason, request_id, trace_id FROM backend.push_pending',
-    format($$VALUES (%L::uuid, NULL::uuid, NULL::text, NULL::jsonb, 'logout', 'request-1', '0af7651916cd43dd8448eb211c80319c')$$, :'ann'),
+    'SELECT user_id, device_session_id, kind, payload, reason, request_id, trace_id, writer FROM backend.push_pending',
+    format($$VALUES (%L::uuid, NULL::uuid, NULL::text, NULL::jsonb, 'logout', 'request-1', '0af7651916cd43dd8448eb211c80319c', pg_current_xact_id())$$, :'ann'),
     'an invalidation has its reason and the request');
 SELECT set_config('backend.traceparent', '', true) \gset ignored_
 DELETE FROM backend.push_pending;
@@ -103,20 +102,26 @@ SELECT cmp_ok(
 -- Invariants.
 SELECT is_empty('SELECT * FROM backend.invariants_push', 'nothing is wrong yet');
 INSERT INTO backend.push_events (position, event_id, user_id, reason, created_at) SELECT i, gen_random_uuid(), :'ann', 'logout', now() FROM unnest(ARRAY[3, 5]) AS i;
-UPDATE backend.push_epoch SET head = 5, purged_through = 2;
+UPDATE backend.push_epoch SET purged_through = 2;
 SELECT results_eq(
     'SELECT invariant, object_id FROM backend.invariants_push', $$VALUES ('push_stream_has_a_hole', 5::bigint)$$,
     'a hole in the stream is listed; what retention deleted is none');
+SELECT is(backend.push_head(), 5::bigint, 'the head is the last event''s position');
 DELETE FROM backend.push_events WHERE position = 3;
-UPDATE backend.push_epoch SET head = 4, purged_through = 4;
+UPDATE backend.push_epoch SET purged_through = 5;
 SELECT results_eq(
-    'SELECT invariant, object_id FROM backend.invariants_push', $$VALUES ('push_event_is_beyond_the_head', 5::bigint)$$,
-    'an event beyond the head is listed');
+    'SELECT invariant, object_id FROM backend.invariants_push', $$VALUES ('push_event_outlived_its_purge', 5::bigint)$$,
+    'an event that was said to be deleted is listed');
 DELETE FROM backend.push_events;
-UPDATE backend.push_epoch SET head = 5, purged_through = 4;
-SELECT results_eq(
-    'SELECT invariant, object_id FROM backend.invariants_push', $$VALUES ('push_head_without_its_event', 5::bigint)$$,
-    'a head without its event is listed');
+SELECT is(backend.push_head(), 5::bigint, 'and stays when retention has deleted that');
+
+-- Epochs.
+UPDATE backend.push_epoch SET epoch = 1;
+INSERT INTO backend.push_subscribers VALUES ('gateway-1', gen_random_uuid(), gen_random_uuid());
+SELECT matches(backend.push_epoch_begin(), '^0{9}[0-9]{10}-0000000000000000005$', 'a new epoch is known by its seconds, and goes on after the last position');
+SELECT is_empty('SELECT FROM backend.push_subscribers', 'whoever was subscribed comes anew');
+UPDATE backend.push_epoch SET epoch = 5000000000;
+SELECT matches(backend.push_epoch_begin(), '^0{9}5000000001-', 'an epoch is greater than the one before, whatever the clock says');
 
 SELECT * FROM finish();
 ROLLBACK;

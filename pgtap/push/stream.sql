@@ -1,7 +1,7 @@
 -- Test galaxy-backend:push/stream
 
 BEGIN;
-SELECT plan(89);
+SELECT plan(92);
 \ir ../helpers.psql
 
 -- Attributes and privileges.
@@ -9,8 +9,8 @@ CREATE TEMPORARY TABLE functions (name text, arguments name[], result text, vola
 INSERT INTO functions VALUES
     ('sequencer_wake', '{}', 'boolean', 'volatile'), ('sequencer_sleep', '{}', 'void', 'volatile'), ('events_sequence', ARRAY['integer'], 'integer', 'volatile'),
     ('events_read', ARRAY['bigint', 'integer'], 'setof record', 'stable'), ('cursor_resume', ARRAY['text'], 'record', 'stable'),
-    ('subscriber_claim', ARRAY['text', 'uuid', 'uuid'], 'void', 'volatile'), ('subscriber_release', ARRAY['text', 'uuid'], 'void', 'volatile'),
-    ('subscribers_live', ARRAY['uuid'], 'setof uuid', 'stable');
+    ('subscriber_claim', ARRAY['text', 'uuid', 'uuid'], 'bigint', 'volatile'), ('subscriber_release', ARRAY['text', 'uuid'], 'void', 'volatile'),
+    ('subscribers_newest', ARRAY['text[]'], 'setof record', 'stable');
 SELECT function_returns('push', name, arguments, result, format('%s() is %s', name, result)) FROM functions;
 SELECT volatility_is('push', name, arguments, volatility, format('%s() is %s', name, upper(volatility))) FROM functions;
 SELECT is_definer('push', name, arguments, format('%s() has its owner''s rights', name)) FROM functions;
@@ -51,7 +51,7 @@ SELECT results_eq(
     'SELECT user_id, device_session_id, payload, reason, request_id, trace_id FROM backend.push_events WHERE event_id = ' || quote_literal(:'third'),
     format($$VALUES (%L::uuid, %L::uuid, '{"n": 3}'::jsonb, NULL::text, 'intent-3', '0af7651916cd43dd8448eb211c80319c')$$, :'ann', :'phone'),
     'and all that they are');
-SELECT is((SELECT head FROM backend.push_epoch), 3::bigint, 'the head follows');
+SELECT is(backend.push_head(), 3::bigint, 'the head follows');
 SELECT is((SELECT count(*) FROM backend.push_pending), 2::bigint, 'what is not moved stays');
 SET LOCAL ROLE backend_push;
 SELECT is(push.events_sequence(10), 2, 'the next call goes on');
@@ -59,8 +59,8 @@ SELECT is(push.events_sequence(10), 0, 'to the end');
 RESET ROLE;
 -- As rows lie where space is free, the order of what is read is not that of what was written.
 SAVEPOINT before;
-INSERT INTO backend.push_pending (pending_id, event_id, user_id, reason) OVERRIDING SYSTEM VALUE
-SELECT 1000 + i, gen_random_uuid(), :'ann', 'reason-' || i FROM unnest(ARRAY[3, 1, 2]) AS i;
+INSERT INTO backend.push_pending (pending_id, event_id, user_id, reason, writer) OVERRIDING SYSTEM VALUE
+SELECT 1000 + i, gen_random_uuid(), :'ann', 'reason-' || i, pg_current_xact_id() FROM unnest(ARRAY[3, 1, 2]) AS i;
 SELECT push.events_sequence(10) \g /dev/null
 SELECT results_eq(
     'SELECT position, reason FROM backend.push_events WHERE position > 5 ORDER BY position',
@@ -72,6 +72,11 @@ SELECT results_eq(
     'SELECT position FROM push.events_read(5, 10)', ARRAY[6, 7, 8]::bigint[], 'and read in the order of places');
 ROLLBACK TO before;
 SET LOCAL ROLE backend_push;
+
+-- What a session knows it need not look at again.
+SELECT isnt(current_setting('backend.push_known'), '', 'a session that has left nothing knows since when');
+SELECT set_config('backend.push_known', '', false) \g /dev/null
+SELECT is(push.events_sequence(10), 0, 'one that knows nothing looks at all');
 
 -- Reading.
 SELECT results_eq(
@@ -90,11 +95,13 @@ SELECT is_empty('SELECT FROM push.events_read(5, 10)', 'after the last there is 
 
 -- Resuming.
 RESET ROLE;
-UPDATE backend.push_epoch SET head = 9, purged_through = 2, epoch = 1700000000;
+UPDATE backend.push_epoch SET purged_through = 2, epoch = 1700000000;
 DELETE FROM backend.push_events WHERE position <= 2;
+UPDATE backend.push_events SET position = 9 WHERE position = 5;
 SET LOCAL ROLE backend_push;
 SELECT results_eq(
-    format('SELECT resume_position, is_exact, is_ahead FROM push.cursor_resume(%L)', c), format('VALUES (%s::bigint, %L::boolean, %L::boolean)', p, e, a), d)
+    format('SELECT resume_position, resume_cursor, is_exact, is_ahead FROM push.cursor_resume(%L)', c),
+    format('VALUES (%s::bigint, ''0000000001700000000-000000000000000000%1$s'', %L::boolean, %L::boolean)', p, e, a), d)
   FROM (VALUES
     ('0000000001700000000-0000000000000000004', 4, true, false, 'a cursor is gone on after exactly'),
     ('0000000001700000000-0000000000000000002', 2, true, false, 'if nothing after it was deleted'),
@@ -113,21 +120,29 @@ SELECT results_eq(
 
 -- Replacing.
 SELECT gen_random_uuid() AS c1, gen_random_uuid() AS c2, gen_random_uuid() AS s1, gen_random_uuid() AS s2 \gset
-SELECT push.subscriber_claim('gateway-1', :'c1', :'s1') \g /dev/null
-SELECT set_eq(format('SELECT push.subscribers_live(%L)', :'s1'), ARRAY[:'c1']::uuid[], 'a stream is its client''s newest');
-SELECT is_empty(format('SELECT push.subscribers_live(%L)', :'s2'), 'another streamer has none');
+SELECT push.subscriber_claim('gateway-1', :'c1', :'s1') AS first \gset
+SELECT results_eq(
+    $$SELECT connection_id, gateway_client_id, claim FROM push.subscribers_newest('{gateway-1,gateway-2}')$$,
+    format($$VALUES (%L::uuid, 'gateway-1', %s::bigint)$$, :'c1', :'first'), 'a stream is its client''s newest; a client without one has none');
 RESET ROLE;
 UPDATE backend.clock SET clock_offset = '1 hour';
 SET LOCAL ROLE backend_push;
-SELECT push.subscriber_claim('gateway-1', :'c2', :'s2') \g /dev/null
-SELECT is_empty(format('SELECT push.subscribers_live(%L)', :'s1'), 'until the client comes again, elsewhere too');
-SELECT set_eq(format('SELECT push.subscribers_live(%L)', :'s2'), ARRAY[:'c2']::uuid[], 'then that one is');
+SELECT push.subscriber_claim('gateway-1', :'c2', :'s2') AS second \gset
+SELECT cmp_ok(:second::bigint, '>', :first::bigint, 'until the client comes again, elsewhere too: claims grow');
+SELECT results_eq(
+    $$SELECT connection_id, gateway_client_id, claim FROM push.subscribers_newest('{gateway-1,gateway-2}')$$,
+    format($$VALUES (%L::uuid, 'gateway-1', %s::bigint)$$, :'c2', :'second'), 'then that one is');
+RESET ROLE;
+SELECT results_eq(
+    'SELECT streamer_id, connected_at FROM backend.push_subscribers', format('VALUES (%L::uuid, backend.now())', :'s2'), 'and is where it is, since when it is');
+SET LOCAL ROLE backend_push;
 SELECT push.subscriber_claim('gateway-2', gen_random_uuid(), :'s2') \g /dev/null
-SELECT is((SELECT count(*) FROM push.subscribers_live(:'s2')), 2::bigint, 'another client''s is another''s');
+SELECT is((SELECT count(*) FROM push.subscribers_newest('{gateway-1,gateway-2}')), 2::bigint, 'another client''s is another''s');
+SELECT is((SELECT count(*) FROM push.subscribers_newest('{gateway-2}')), 1::bigint, 'of which only those are told who are asked for');
 SELECT push.subscriber_release('gateway-1', :'c1') \g /dev/null
-SELECT is((SELECT count(*) FROM push.subscribers_live(:'s2')), 2::bigint, 'a stream that was replaced takes nothing with it when it ends');
+SELECT is((SELECT count(*) FROM push.subscribers_newest('{gateway-1,gateway-2}')), 2::bigint, 'a stream that was replaced takes nothing with it when it ends');
 SELECT push.subscriber_release('gateway-1', :'c2') \g /dev/null
-SELECT is((SELECT count(*) FROM push.subscribers_live(:'s2')), 1::bigint, 'the newest one does');
+SELECT is((SELECT count(*) FROM push.subscribers_newest('{gateway-1,gateway-2}')), 1::bigint, 'the newest one does');
 SELECT is(
     pg_temp.violated(format('SELECT push.subscriber_claim(%L, gen_random_uuid(), gen_random_uuid())', i)),
     'push_subscribers_client_id_has_1_to_128_characters', d)

@@ -305,6 +305,44 @@ def test_one_sequencer_moves_and_what_is_not_committed_holds_up_nobody(database:
     ]
 
 
+def test_what_was_moved_is_not_looked_at_again_however_long_a_transaction_is_open(database: Database) -> None:
+    writer, held = database.connect(), database.connect(autocommit=False)
+    # As the streamer's sequencer connects.
+    sequencer = database.connect(
+        "galaxy_push", options="-csearch_path=backend -cenable_seqscan=off -cenable_bitmapscan=off -cjit=off"
+    )
+    emit = "SELECT count(push_session_invalidation(gen_random_uuid(), NULL, n::text)) FROM generate_series(1, %s) AS n"
+    held.execute(emit, [1])
+    indexes = one(writer, "SELECT array_agg(indexrelid) FROM pg_index WHERE indrelid = 'push_pending'::regclass")
+    for _ in range(3):
+        writer.execute(emit, [1000])
+        assert one(sequencer, "SELECT push.events_sequence(1000)") == 1000
+        assert one(sequencer, "SELECT push.events_sequence(1000)") == 0
+    writer.execute(emit, [1])
+    assert one(sequencer, "SELECT push.events_sequence(1000)") == 1
+    looked_at = "SELECT sum(pg_stat_get_xact_tuples_returned(i)) FROM unnest(%s::oid[]) AS i"
+    with sequencer.transaction():  # within which what was counted stays
+        before = one(sequencer, looked_at, indexes)
+        assert one(sequencer, "SELECT push.events_sequence(1000)") == 0
+        assert one(sequencer, looked_at, indexes) - before < 100
+    held.commit()
+    assert one(sequencer, "SELECT push.events_sequence(1000)") == 1
+    assert one(writer, "SELECT count(*) FROM push_pending") == 0
+
+
+def test_a_session_that_others_have_overtaken_learns_what_they_have_moved(database: Database) -> None:
+    writer = database.connect()
+    first, second = database.connect("galaxy_push"), database.connect("galaxy_push")
+    emit = "SELECT count(push_session_invalidation(gen_random_uuid(), NULL, n::text)) FROM generate_series(1, 500) AS n"
+    known = "SELECT (current_setting('backend.push_known')::text[])[1]::bigint"
+    for sequencer in (first, second):
+        writer.execute(emit)
+        assert one(sequencer, "SELECT push.events_sequence(1000)") == 500
+    before = one(first, known)
+    assert one(first, "SELECT push.events_sequence(1000)") == 0
+    assert one(first, known) >= before + 500
+
+
 # Administrators
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, LiteralString
 
 import psycopg
@@ -16,6 +18,25 @@ log = logging.getLogger("galaxy.push")
 
 class DatabaseError(Exception):
     """A statement has failed, and its connection is gone; the same call makes a new one."""
+
+
+@contextmanager
+def severed_after(connection: psycopg.AsyncConnection[Any], seconds: float) -> Iterator[None]:
+    """Cut the connection if the block takes longer: what waits for it then raises psycopg.OperationalError.
+
+    Cancelling it would not do: psycopg asks the server to give up and waits until it says so, which it never does
+    where the network has gone silent.
+    """
+    timer = asyncio.get_running_loop().call_later(seconds, _sever, connection)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _sever(connection: psycopg.AsyncConnection[Any]) -> None:
+    with suppress(OSError, psycopg.OperationalError), socket.socket(fileno=os.dup(connection.fileno())) as same:
+        same.shutdown(socket.SHUT_RDWR)
 
 
 class Backoff:
@@ -56,11 +77,11 @@ class Database:
             try:
                 connection = await self._connected()
                 # The server's statement_timeout ends a slow statement; this ends a connection that is dead.
-                async with asyncio.timeout(self._timeout + 1):
+                with severed_after(connection, self._timeout + 1):
                     # Not prepared, so that it works through any pooler.
                     cursor = await connection.execute(query, parameters, prepare=False)
                     return await cursor.fetchall()
-            except (psycopg.Error, TimeoutError) as error:
+            except psycopg.Error as error:
                 await self.close()
                 raise DatabaseError(describe(error)) from error
             except BaseException:  # cancelled: the answer may still be on its way

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
 import psycopg
 from psycopg import sql
 
-from workers.push.database import Backoff, Database, DatabaseError, describe
+from workers.push.database import Backoff, Database, DatabaseError, describe, severed_after
 
 log = logging.getLogger("galaxy.push")
 
@@ -40,13 +39,14 @@ class Listener:
                     await self._begin(connection)
                     backoff.reset()
                     await self._listen(connection)
-            except (psycopg.Error, TimeoutError, DatabaseError) as error:
+            except (psycopg.Error, DatabaseError) as error:
                 log.warning("the listener begins anew", extra={"error": describe(error)})
             await backoff.wait()
 
     async def _begin(self, connection: psycopg.AsyncConnection) -> None:
-        for channel in self._channels:
-            await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+        with severed_after(connection, HEARTBEAT_TIMEOUT):
+            for channel in self._channels:
+                await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
         # For what has been missed without a connection.
         for wake in self._channels.values():
             wake()
@@ -68,5 +68,5 @@ class Listener:
         while True:
             async for notification in connection.notifies(timeout=HEARTBEAT_INTERVAL):
                 self._channels[notification.channel]()
-            async with asyncio.timeout(HEARTBEAT_TIMEOUT):
+            with severed_after(connection, HEARTBEAT_TIMEOUT):
                 await connection.execute("SELECT 1")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from workers.push.database import Database
 
 # Events per transaction: enough to keep up with any burst, few enough to be quick.
 BATCH = 1000
+
+# Seconds between the looks for more before it goes to sleep. While events keep coming it does not sleep, and nobody
+# has to wake it; and it finds what was written while it was awake and committed a moment later.
+PATIENCE = (0.0, 0.001, 0.002, 0.004, 0.008)
 
 
 class Sequencer:
@@ -30,10 +35,17 @@ class Sequencer:
             # that one goes on, and the one pass was enough.
             if not (await self._database.fetch("SELECT push.sequencer_wake()"))[0][0]:
                 return
-            while await self._move():
+            while await self._move_more():
                 pass
             await self._database.fetch("SELECT push.sequencer_sleep()")
             # Once more: whoever committed just before that has seen us awake and has not notified.
+
+    async def _move_more(self) -> int:
+        for delay in PATIENCE:
+            await asyncio.sleep(delay)
+            if count := await self._move():
+                return count
+        return 0
 
     async def _move(self) -> int:
         count: int = (await self._database.fetch("SELECT push.events_sequence(%s)", BATCH))[0][0]

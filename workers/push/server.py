@@ -30,8 +30,8 @@ log = logging.getLogger("galaxy.push")
 POLL_INTERVAL = 0.05
 REPLACED_INTERVAL = 2.0
 
-SHUT_DOWN = End(grpc.StatusCode.UNAVAILABLE, "This streamer shuts down; resume elsewhere.")
-RESTARTED = End(grpc.StatusCode.UNAVAILABLE, "The stream has begun anew; subscribe again.")
+SHUT_DOWN = End("shut_down", grpc.StatusCode.UNAVAILABLE, "This streamer shuts down; resume elsewhere.")
+RESTARTED = End("restarted", grpc.StatusCode.UNAVAILABLE, "The stream has begun anew; subscribe again.")
 
 OPTIONS = [
     # Two streamers on one port would share it without a word.
@@ -39,7 +39,10 @@ OPTIONS = [
     # A gateway that has vanished without a word is noticed; gateways may ping us every ten seconds.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # what counts in newer versions of gRPC; a minute by default
     ("grpc.keepalive_permit_without_calls", 1),
+    # Else it would ask an idle one twice, and never again.
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 9_000),
     # A request is an id and a cursor.
     ("grpc.max_receive_message_length", 64 * 1024),
@@ -75,22 +78,24 @@ async def _main(config: Config) -> int:
 class Streamer:
     def __init__(self, config: Config) -> None:
         self._config = config
-        settings = {"statement_timeout": str(round(config.postgres_operation_timeout * 1000))}
+        timeout = {"statement_timeout": str(round(config.postgres_operation_timeout * 1000))}
 
-        def conninfo(given: str, part: str) -> str:
+        def conninfo(given: str, part: str, **settings: str) -> str:
             name = f"{config.service_name}-push-{part}"
-            return dsn.conninfo(given, application_name=name, settings=settings, connect_timeout="5")
+            return dsn.conninfo(given, application_name=name, settings=timeout | settings, connect_timeout="5")
 
-        def database(given: str, part: str) -> Database:
+        def database(given: str, part: str, **settings: str) -> Database:
             return Database(
-                conninfo(given, part),
+                conninfo(given, part, **settings),
                 timeout=config.postgres_operation_timeout,
                 lifetime=config.postgres_conn_max_lifetime,
             )
 
-        # The sequencer takes the direct way as well: it holds a lock of its session.
+        # The sequencer takes the direct way as well: it holds a lock of its session. What is pending is nothing at one
+        # moment and a million at the next, so that statistics mislead: always by the indexes. That makes every plan look
+        # dear, and what looks dear would be compiled.
         self._databases = [
-            database(config.postgres_listen_dsn, "sequencer"),
+            database(config.postgres_listen_dsn, "sequencer", enable_seqscan="off", enable_bitmapscan="off", jit="off"),
             database(config.postgres_dsn_push, "stream"),
             database(config.postgres_dsn_push, "service"),
         ]

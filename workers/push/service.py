@@ -25,6 +25,8 @@ NAME = push_pb2.DESCRIPTOR.services_by_name["Push"].full_name
 
 Request = push_pb2.GatewaySubscribeRequest
 Context = grpc.aio.ServicerContext[Request, bytes]
+NO_DATABASE = End("no_database", grpc.StatusCode.UNAVAILABLE, "This streamer cannot serve now; try here or elsewhere.")
+
 Form = Callable[[Iterable[Event]], Iterator[bytes]]
 
 
@@ -66,12 +68,13 @@ class PushService:
             await _unavailable(context)
         try:
             sending = self._send(subscriber, await self._begin(subscriber, request.cursor, context), context, form)
-            end = await self._until_ended(subscriber, sending)
+            await self._until_ended(subscriber, sending)
         except DatabaseError:
-            await _unavailable(context)
+            subscriber.end(NO_DATABASE)
         finally:
             self._subscribers.remove(subscriber)
-        await context.abort(*end)
+        end = subscriber.ended.result()
+        await context.abort(end.code, end.details)
 
     async def _check(self, request: Request, context: Context) -> None:
         if self._token is not None and not _has_token(context, self._token):
@@ -98,11 +101,11 @@ class PushService:
             )
         subscriber.position = resumption.position
         resume = "exact" if resumption.is_exact else "fresh"
-        await context.send_initial_metadata((("galaxy-resume", resume),))
+        await context.send_initial_metadata((("galaxy-resume", resume), ("galaxy-cursor", resumption.cursor)))
         log.info("subscribed", extra={"gateway_client_id": subscriber.gateway_client_id, "resume": resume})
         return first
 
-    async def _until_ended(self, subscriber: Subscriber, send: Coroutine[Any, Any, NoReturn]) -> End:
+    async def _until_ended(self, subscriber: Subscriber, send: Coroutine[Any, Any, NoReturn]) -> None:
         # A task of its own, because a write waits for as long as the gateway does not read.
         sending = asyncio.create_task(send)
         try:
@@ -112,7 +115,6 @@ class PushService:
         finally:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
-        return subscriber.ended.result()
 
     async def _send(self, subscriber: Subscriber, chunk: Chunk, context: Context, form: Form) -> NoReturn:
         since = time.time()
@@ -151,4 +153,4 @@ def _has_token(context: Context, token: str) -> bool:
 
 
 async def _unavailable(context: Context) -> NoReturn:
-    await context.abort(grpc.StatusCode.UNAVAILABLE, "This streamer cannot serve now; try here or elsewhere.")
+    await context.abort(NO_DATABASE.code, NO_DATABASE.details)

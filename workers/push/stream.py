@@ -37,6 +37,7 @@ class Chunk(NamedTuple):
 
 class Resumption(NamedTuple):
     position: int
+    cursor: str  # of that position
     is_exact: bool
     is_ahead: bool
 
@@ -86,7 +87,7 @@ class Stream:
                 if len(rows) < CHUNK:
                     return
         except HistoryError:
-            self._restart((await _resume(self._tail_database, "")).position)
+            self._restart(await _resume(self._tail_database, ""))
         except DatabaseError:
             self._next_check_at = 0.0  # who knows what comes back
             raise
@@ -139,28 +140,26 @@ class Stream:
                 CHUNK,
             )
         ]
-        if rows and self._last_cursor and _epoch(rows[-1].cursor) != _epoch(self._last_cursor):
+        if rows and _epoch(rows[-1].cursor) != _epoch(self._last_cursor):
             raise HistoryError
         return rows
 
     async def _check_history(self) -> None:
         found = await _resume(self._tail_database, self._last_cursor)
         if self._head is None:
-            self._head = found.position
-        elif not found.is_exact:  # then `found.position` is the table's head
-            # At our own head, a cursor of ours is exact in its epoch, whatever retention has deleted.
-            is_other_epoch = self._last_cursor and found.position == self._head
-            if is_other_epoch or found.position < self._head:
-                raise HistoryError
+            self._head, self._last_cursor = found.position, found.cursor
+        # At our own head, a cursor of ours is exact in its epoch, whatever retention has deleted. Otherwise
+        # `found.position` is the table's head.
+        elif not found.is_exact and found.position <= self._head:
+            raise HistoryError
 
-    def _restart(self, head: int) -> None:
+    def _restart(self, now: Resumption) -> None:
         log.error(
             "the database has another history of the stream than before: every gateway starts afresh",
-            extra={"head_before": self._head, "head": head},
+            extra={"head_before": self._head, "head": now.position},
         )
         self._clear_tail()
-        self._last_cursor = ""
-        self._head = head
+        self._head, self._last_cursor = now.position, now.cursor
         self._on_restart()
 
     def _append(self, rows: list[Row]) -> None:
@@ -188,7 +187,7 @@ async def _resume(database: Database, cursor: str) -> Resumption:
     return Resumption(
         *(
             await database.fetch(
-                "SELECT r.resume_position, r.is_exact, r.is_ahead FROM push.cursor_resume(%s) AS r",
+                "SELECT r.resume_position, r.resume_cursor, r.is_exact, r.is_ahead FROM push.cursor_resume(%s) AS r",
                 "" if "\0" in cursor else cursor,
             )
         )[0]

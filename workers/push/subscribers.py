@@ -17,8 +17,9 @@ log = logging.getLogger("galaxy.push")
 
 
 class End(NamedTuple):
-    """Why a stream ends: what its gateway is told."""
+    """Why a stream ends: what is counted, and what its gateway is told."""
 
+    reason: str
     code: grpc.StatusCode
     details: str
 
@@ -29,6 +30,7 @@ class Subscriber:
 
     gateway_client_id: str
     connection_id: uuid.UUID = field(default_factory=uuid.uuid4)
+    claim: int = 0  # grows with every stream of the client
     position: int = 0
     ended: asyncio.Future[End] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -37,7 +39,9 @@ class Subscriber:
             self.ended.set_result(end)
 
 
-REPLACED = End(grpc.StatusCode.ABORTED, "A newer stream of the same gateway_client_id has replaced this one.")
+REPLACED = End("replaced", grpc.StatusCode.ABORTED, "A newer stream of the same gateway_client_id has replaced this one.")
+# As after a restore from a backup.
+FORGOTTEN = End("forgotten", grpc.StatusCode.UNAVAILABLE, "The database does not know this stream; subscribe again.")
 
 
 class Subscribers:
@@ -52,12 +56,13 @@ class Subscribers:
     async def add(self, gateway_client_id: str) -> Subscriber:
         """Make a new stream the client's only one. Raises DatabaseError."""
         subscriber = Subscriber(gateway_client_id)
-        await self._database.fetch(
+        rows = await self._database.fetch(
             "SELECT push.subscriber_claim(%s, %s, %s)",
             gateway_client_id,
             subscriber.connection_id,
             self._streamer_id,
         )
+        subscriber.claim = rows[0][0]
         self._subscribers[subscriber.connection_id] = subscriber
         metrics.grpc_push_subscribers.add(1)
         return subscriber
@@ -66,13 +71,9 @@ class Subscribers:
         """Forget a stream that ends. The database is told without waiting for it."""
         del self._subscribers[subscriber.connection_id]
         metrics.grpc_push_subscribers.add(-1)
-        log.info(
-            "unsubscribed",
-            extra={
-                "gateway_client_id": subscriber.gateway_client_id,
-                "code": subscriber.ended.result().code.name if subscriber.ended.done() else None,
-            },
-        )
+        reason = subscriber.ended.result().reason if subscriber.ended.done() else "left"
+        metrics.grpc_push_streams_ended_total.add(1, {"reason": reason})
+        log.info("unsubscribed", extra={"gateway_client_id": subscriber.gateway_client_id, "reason": reason})
         release = asyncio.create_task(self._release(subscriber))
         self._releases.add(release)
         release.add_done_callback(self._releases.discard)
@@ -99,11 +100,17 @@ class Subscribers:
         claimed = list(self._subscribers.values())
         if not claimed:
             return
-        rows = await self._database.fetch("SELECT push.subscribers_live(%s)", self._streamer_id)
-        live = {row[0] for row in rows}
+        rows = await self._database.fetch(
+            "SELECT n.gateway_client_id, n.connection_id, n.claim FROM push.subscribers_newest(%s) AS n",
+            [subscriber.gateway_client_id for subscriber in claimed],
+        )
+        newest = {client_id: (connection_id, claim) for client_id, connection_id, claim in rows}
         for subscriber in claimed:
-            if subscriber.connection_id not in live:
+            connection_id, claim = newest.get(subscriber.gateway_client_id, (None, 0))
+            if claim > subscriber.claim:
                 subscriber.end(REPLACED)
+            elif connection_id != subscriber.connection_id:
+                subscriber.end(FORGOTTEN)
 
     def end_all(self, end: End) -> None:
         for subscriber in self._subscribers.values():

@@ -23,12 +23,17 @@ CREATE TABLE backend.push_pending (
     request_id text,
     trace_id text,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
+    writer xid8 NOT NULL,
     CONSTRAINT push_pending_is_event_or_invalidation
         CHECK ((kind IS NOT NULL AND payload IS NOT NULL AND reason IS NULL) OR (kind IS NULL AND payload IS NULL AND reason IS NOT NULL))
 ) WITH (fillfactor = 100, autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 5000);
 COMMENT ON TABLE backend.push_pending IS
     'Events that have no place in the stream yet. An event for a client has kind and payload; an invalidation of sessions has reason.';
 COMMENT ON COLUMN backend.push_pending.device_session_id IS 'Null: every device of the person.';
+COMMENT ON COLUMN backend.push_pending.writer IS
+    'The transaction that wrote it, which had this number before the row had its own: the sequencer relies on that order.';
+-- What was left open when everything else had been moved is found by its transaction.
+CREATE INDEX push_pending_by_writer ON backend.push_pending (writer, pending_id);
 
 CREATE TABLE backend.push_events (
     position bigint PRIMARY KEY,
@@ -50,13 +55,11 @@ COMMENT ON TABLE backend.push_events IS 'The stream: committed events at their p
 CREATE TABLE backend.push_epoch (
     is_only boolean PRIMARY KEY DEFAULT true CONSTRAINT push_epoch_has_one_row CHECK (is_only),
     epoch bigint NOT NULL DEFAULT extract(epoch FROM clock_timestamp())::bigint,
-    head bigint NOT NULL DEFAULT 0,
     purged_through bigint NOT NULL DEFAULT 0,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
-    updated_at timestamptz NOT NULL DEFAULT backend.now(),
-    CONSTRAINT push_epoch_head_is_not_behind_the_purge CHECK (head >= purged_through)
+    updated_at timestamptz NOT NULL DEFAULT backend.now()
 );
-COMMENT ON TABLE backend.push_epoch IS 'One row: the epoch of the stream, the position given last, and the last one that retention has deleted.';
+COMMENT ON TABLE backend.push_epoch IS 'One row: the epoch of the stream, and the last position that retention has deleted.';
 CREATE TRIGGER touch BEFORE UPDATE ON backend.push_epoch FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 INSERT INTO backend.push_epoch DEFAULT VALUES;
 
@@ -65,12 +68,13 @@ CREATE TABLE backend.push_subscribers (
         CHECK (length(gateway_client_id) BETWEEN 1 AND 128),
     connection_id uuid NOT NULL,
     streamer_id uuid NOT NULL,
+    claim bigint GENERATED ALWAYS AS IDENTITY,
     connected_at timestamptz NOT NULL DEFAULT backend.now(),
     created_at timestamptz NOT NULL DEFAULT backend.now(),
     updated_at timestamptz NOT NULL DEFAULT backend.now()
 );
 COMMENT ON TABLE backend.push_subscribers IS 'The newest stream of each gateway client; an older one of the same id has been replaced.';
-CREATE INDEX push_subscribers_by_streamer ON backend.push_subscribers (streamer_id);
+COMMENT ON COLUMN backend.push_subscribers.claim IS 'Grows with every stream of the client, so that a newer one is told from one that a backup brought back.';
 CREATE TRIGGER touch BEFORE UPDATE ON backend.push_subscribers FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 -- The keys of our advisory locks in one place.
@@ -106,9 +110,12 @@ CREATE FUNCTION backend.push_client_event(
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = backend, pg_catalog, pg_temp
 AS $$
+DECLARE
+    -- Here, so that it is there before the row's own number is.
+    v_writer CONSTANT xid8 := pg_current_xact_id();
 BEGIN
-    INSERT INTO push_pending (event_id, user_id, device_session_id, kind, payload, request_id, trace_id)
-    VALUES (p_event_id, p_user_id, p_device_session_id, p_kind, p_payload, p_request_id, split_part(traceparent(), '-', 2));
+    INSERT INTO push_pending (event_id, user_id, device_session_id, kind, payload, request_id, trace_id, writer)
+    VALUES (p_event_id, p_user_id, p_device_session_id, p_kind, p_payload, p_request_id, split_part(traceparent(), '-', 2), v_writer);
     PERFORM push_wake();
 END;
 $$;
@@ -119,9 +126,12 @@ CREATE FUNCTION backend.push_session_invalidation(p_user_id uuid, p_device_sessi
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = backend, pg_catalog, pg_temp
 AS $$
+DECLARE
+    -- Here, so that it is there before the row's own number is.
+    v_writer CONSTANT xid8 := pg_current_xact_id();
 BEGIN
-    INSERT INTO push_pending (event_id, user_id, device_session_id, reason, request_id, trace_id)
-    VALUES (uuid_v7(), p_user_id, p_device_session_id, p_reason, request_id(), split_part(traceparent(), '-', 2));
+    INSERT INTO push_pending (event_id, user_id, device_session_id, reason, request_id, trace_id, writer)
+    VALUES (uuid_v7(), p_user_id, p_device_session_id, p_reason, request_id(), split_part(traceparent(), '-', 2), v_writer);
     PERFORM push_wake();
 END;
 $$;
@@ -134,19 +144,38 @@ LANGUAGE sql IMMUTABLE SECURITY INVOKER
 RETURN lpad(p_epoch::text, 19, '0') || '-' || lpad(p_position::text, 19, '0');
 COMMENT ON FUNCTION backend.push_cursor(bigint, bigint) IS 'A position in the stream as the string that gateways keep.';
 
+-- Not a column: a row that every batch changes would grow as long as any transaction is open, and with it the time to read it.
+CREATE FUNCTION backend.push_head() RETURNS bigint
+LANGUAGE sql STABLE SECURITY INVOKER
+RETURN (SELECT greatest(p.purged_through, (SELECT max(e.position) FROM backend.push_events AS e)) FROM backend.push_epoch AS p);
+COMMENT ON FUNCTION backend.push_head() IS 'The position that was given last.';
+
+-- For the operator who has restored a backup: positions after it would be given a second time, to other events.
+CREATE FUNCTION backend.push_epoch_begin() RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_epoch bigint;
+BEGIN
+    -- Greater than the one before whatever the clock says, as cursors always grow.
+    UPDATE push_epoch SET epoch = greatest(epoch + 1, extract(epoch FROM clock_timestamp())::bigint) RETURNING epoch INTO v_epoch;
+    DELETE FROM push_subscribers;
+    RETURN push_cursor(v_epoch, push_head());
+END;
+$$;
+COMMENT ON FUNCTION backend.push_epoch_begin() IS
+    'Begins a new epoch of the stream: every cursor given before starts fresh. Returns the cursor that it begins with.';
+
 CREATE VIEW backend.invariants_push AS
-SELECT 'push_event_is_beyond_the_head' AS invariant, e.position AS object_id, 'head ' || p.head AS details
+SELECT 'push_event_outlived_its_purge' AS invariant, e.position AS object_id, 'purged through ' || p.purged_through AS details
   FROM backend.push_events AS e, backend.push_epoch AS p
- WHERE e.position > p.head
+ WHERE e.position <= p.purged_through
 UNION ALL
 SELECT 'push_stream_has_a_hole', e.position, 'the position before it is missing'
   FROM backend.push_events AS e, backend.push_epoch AS p
  WHERE e.position - 1 > p.purged_through
-   AND NOT EXISTS (SELECT FROM backend.push_events AS b WHERE b.position = e.position - 1)
-UNION ALL
-SELECT 'push_head_without_its_event', p.head, 'purged through ' || p.purged_through
-  FROM backend.push_epoch AS p
- WHERE p.head > p.purged_through AND NOT EXISTS (SELECT FROM backend.push_events AS e WHERE e.position = p.head);
+   AND NOT EXISTS (SELECT FROM backend.push_events AS b WHERE b.position = e.position - 1);
 COMMENT ON VIEW backend.invariants_push IS 'What must never be seen in the push stream.';
 
 COMMIT;

@@ -33,6 +33,16 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
+    -- What this session knows from when it last left nothing: '{pending_id given last, first transaction that had not begun,
+    -- snapshot}'. Whatever it could see then is gone; what has come since is of a transaction that began later, and has a later
+    -- pending_id, or of one that was open. So what was moved need not be looked at again: its rows cannot be cleared
+    -- away while any old transaction is open, and there may be millions. Nothing known: all are looked at.
+    v_known CONSTANT text[] := nullif(current_setting('backend.push_known', true), '');
+    v_known_id CONSTANT bigint := coalesce(v_known[1]::bigint, 0);
+    v_known_transaction CONSTANT xid8 := coalesce(v_known[2], '0')::xid8;
+    v_known_snapshot CONSTANT pg_snapshot := v_known[3]::pg_snapshot;
+    v_last_id bigint;
+    v_snapshot pg_snapshot;
     v_head bigint;
     v_count integer;
 BEGIN
@@ -40,10 +50,25 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(push_sequencer_key()) THEN
         RETURN 0;
     END IF;
-    SELECT e.head INTO v_head FROM push_epoch AS e;
+    -- Each before the next, in a statement of its own: the id, the snapshot, then what is taken. + 0, or the index of
+    -- pending_id would be read from its beginning for the sake of the order.
+    SELECT s.last_value INTO v_last_id FROM push_pending_pending_id_seq AS s;
+    v_snapshot := pg_current_snapshot();
+    v_head := push_head();
     WITH taken AS (
         DELETE FROM push_pending AS p
-         WHERE p.pending_id = ANY (ARRAY(SELECT q.pending_id FROM push_pending AS q ORDER BY q.pending_id LIMIT p_limit))
+         WHERE p.pending_id = ANY (ARRAY(
+             SELECT q.pending_id
+               FROM ((SELECT s.pending_id FROM push_pending AS s
+                       WHERE s.pending_id >= v_known_id ORDER BY s.pending_id LIMIT p_limit)
+                     UNION
+                     (SELECT o.pending_id FROM push_pending AS o
+                       WHERE o.writer = ANY (ARRAY(SELECT pg_snapshot_xip(v_known_snapshot))) ORDER BY o.pending_id + 0 LIMIT p_limit)
+                     UNION
+                     (SELECT o.pending_id FROM push_pending AS o
+                       WHERE o.writer >= pg_snapshot_xmax(v_known_snapshot) AND o.writer < v_known_transaction
+                       ORDER BY o.pending_id + 0 LIMIT p_limit)) AS q
+              ORDER BY q.pending_id LIMIT p_limit))
         RETURNING p.*
     )
     INSERT INTO push_events (position, event_id, user_id, device_session_id, kind, payload, reason, request_id, trace_id, created_at)
@@ -52,8 +77,11 @@ BEGIN
       FROM taken AS t;
     GET DIAGNOSTICS v_count = ROW_COUNT;
     IF v_count > 0 THEN
-        UPDATE push_epoch SET head = v_head + v_count;
         NOTIFY galaxy_push_events;
+    END IF;
+    -- Where others have moved what came, this takes a transaction's number now and then, to know as much as they do.
+    IF v_count < p_limit AND (v_count > 0 OR v_last_id > v_known_id + 100) THEN
+        PERFORM set_config('backend.push_known', ARRAY[v_last_id::text, pg_current_xact_id()::text, v_snapshot::text]::text, false);
     END IF;
     RETURN v_count;
 END;
@@ -82,51 +110,51 @@ $$;
 COMMENT ON FUNCTION push.events_read(bigint, integer) IS
     'The events after a position, in order, at most so many. Raises nothing of its own.';
 
-CREATE FUNCTION push.cursor_resume(p_cursor text, OUT resume_position bigint, OUT is_exact boolean, OUT is_ahead boolean)
+CREATE FUNCTION push.cursor_resume(
+    p_cursor text, OUT resume_position bigint, OUT resume_cursor text, OUT is_exact boolean, OUT is_ahead boolean
+)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_stream push_epoch%ROWTYPE;
-    v_position bigint;
+    v_epoch bigint;
+    v_purged_through bigint;
+    v_head bigint;
+    v_position numeric;  -- nineteen nines are more than a bigint holds
 BEGIN
-    SELECT * INTO STRICT v_stream FROM push_epoch;
-    resume_position := v_stream.head;
-    is_exact := false;
-    is_ahead := false;
-    IF p_cursor !~ '^[0-9]{19}-[0-9]{19}$' OR left(p_cursor, 19) <> lpad(v_stream.epoch::text, 19, '0') THEN
-        RETURN;
+    SELECT e.epoch, e.purged_through, push_head() INTO STRICT v_epoch, v_purged_through, v_head FROM push_epoch AS e;
+    IF p_cursor ~ '^[0-9]{19}-[0-9]{19}$' AND left(p_cursor, 19) = lpad(v_epoch::text, 19, '0') THEN
+        v_position := substring(p_cursor FROM 21)::numeric;
     END IF;
-    -- Nineteen nines are more than a bigint holds.
-    IF substring(p_cursor FROM 21)::numeric > v_stream.head THEN
-        is_ahead := true;
-        RETURN;
-    END IF;
-    v_position := substring(p_cursor FROM 21)::bigint;
     -- Exact when, and only when, nothing after the cursor has been deleted; never a part of it.
-    IF v_position >= v_stream.purged_through THEN
-        resume_position := v_position;
-        is_exact := true;
-    END IF;
+    is_ahead := coalesce(v_position > v_head, false);
+    is_exact := coalesce(v_position BETWEEN v_purged_through AND v_head, false);
+    resume_position := CASE WHEN is_exact THEN v_position ELSE v_head END;
+    resume_cursor := push_cursor(v_epoch, resume_position);
 END;
 $$;
 COMMENT ON FUNCTION push.cursor_resume(text) IS
-    'Where a gateway''s stream goes on: exactly after its cursor, or fresh, from now. is_ahead: a cursor that we never gave. Raises nothing of its own.';
+    'Where a gateway''s stream goes on: exactly after its cursor, or fresh, from now; either way after resume_cursor. is_ahead: a cursor that we never gave. Raises nothing of its own.';
 
-CREATE FUNCTION push.subscriber_claim(p_gateway_client_id text, p_connection_id uuid, p_streamer_id uuid) RETURNS void
+CREATE FUNCTION push.subscriber_claim(p_gateway_client_id text, p_connection_id uuid, p_streamer_id uuid) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = backend, pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_claim bigint;
 BEGIN
     INSERT INTO push_subscribers (gateway_client_id, connection_id, streamer_id)
     VALUES (p_gateway_client_id, p_connection_id, p_streamer_id)
     ON CONFLICT (gateway_client_id) DO UPDATE
-        SET connection_id = excluded.connection_id, streamer_id = excluded.streamer_id, connected_at = backend.now();
+        -- A number that is taken here, with the row locked: of two claims at once the one that stays has the greater.
+        SET connection_id = excluded.connection_id, streamer_id = excluded.streamer_id, claim = DEFAULT, connected_at = backend.now()
+    RETURNING claim INTO v_claim;
     NOTIFY galaxy_push_subscribers;
+    RETURN v_claim;
 END;
 $$;
 COMMENT ON FUNCTION push.subscriber_claim(text, uuid, uuid) IS
-    'Makes this the stream of a gateway client, in place of an older one. 23514 for an empty or over-long id.';
+    'Makes this the stream of a gateway client, in place of an older one; returns the number of the claim. 23514 for an empty or over-long id.';
 
 CREATE FUNCTION push.subscriber_release(p_gateway_client_id text, p_connection_id uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -140,15 +168,16 @@ END;
 $$;
 COMMENT ON FUNCTION push.subscriber_release(text, uuid) IS 'Forgets a stream that has ended. Raises nothing of its own.';
 
-CREATE FUNCTION push.subscribers_live(p_streamer_id uuid) RETURNS SETOF uuid
+CREATE FUNCTION push.subscribers_newest(p_gateway_client_ids text[]) RETURNS TABLE (connection_id uuid, gateway_client_id text, claim bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = backend, pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN QUERY SELECT s.connection_id FROM push_subscribers AS s WHERE s.streamer_id = p_streamer_id;
+    RETURN QUERY
+    SELECT s.connection_id, s.gateway_client_id, s.claim FROM push_subscribers AS s WHERE s.gateway_client_id = ANY (p_gateway_client_ids);
 END;
 $$;
-COMMENT ON FUNCTION push.subscribers_live(uuid) IS
-    'The connections of a streamer that have not been replaced. Raises nothing of its own.';
+COMMENT ON FUNCTION push.subscribers_newest(text[]) IS
+    'The newest stream of each of these gateway clients, none for one that has no stream. A stream of a lesser claim was replaced. Raises nothing of its own.';
 
 COMMIT;

@@ -106,16 +106,18 @@ DECLARE
 BEGIN
     -- The oldest, without a hole: up to the first that is still wanted.
     WITH oldest AS MATERIALIZED (
-        SELECT e.position, e.sequenced_at FROM push_events AS e ORDER BY e.position LIMIT p_limit
+        -- From where the last batch ended: what it deleted may be in the index for long.
+        SELECT e.position, e.sequenced_at FROM push_events AS e
+         WHERE e.position > (SELECT p.purged_through FROM push_epoch AS p)
+         ORDER BY e.position LIMIT p_limit
     )
     SELECT max(o.position) INTO v_through FROM oldest AS o
      WHERE o.position < coalesce((SELECT min(w.position) FROM oldest AS w WHERE w.sequenced_at > v_kept_since), 9223372036854775807);
     IF v_through IS NULL THEN
         RETURN 0;
     END IF;
-    DELETE FROM push_events AS e WHERE e.position <= v_through;
+    DELETE FROM push_events AS e WHERE e.position > (SELECT p.purged_through FROM push_epoch AS p) AND e.position <= v_through;
     GET DIAGNOSTICS v_count = ROW_COUNT;
-    -- Last, because the sequencer waits for this row from here to the commit.
     UPDATE push_epoch SET purged_through = greatest(purged_through, v_through);
     RETURN v_count;
 END;

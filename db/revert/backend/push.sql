@@ -4,6 +4,8 @@ BEGIN;
 SET LOCAL ROLE backend_owner;
 
 DROP VIEW backend.invariants_push;
+DROP FUNCTION backend.push_epoch_begin();
+DROP FUNCTION backend.push_head();
 DROP FUNCTION backend.push_cursor(bigint, bigint);
 DROP FUNCTION backend.push_session_invalidation(uuid, uuid, text);
 DROP FUNCTION backend.push_client_event(uuid, uuid, text, jsonb, uuid, text);

@@ -3,7 +3,7 @@
 BEGIN;
 SET LOCAL ROLE backend_owner;
 
-DROP FUNCTION push.subscribers_live(uuid);
+DROP FUNCTION push.subscribers_newest(text[]);
 DROP FUNCTION push.subscriber_release(text, uuid);
 DROP FUNCTION push.subscriber_claim(text, uuid, uuid);
 DROP FUNCTION push.cursor_resume(text);

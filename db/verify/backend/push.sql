@@ -3,11 +3,11 @@
 BEGIN;
 SET LOCAL ROLE backend_owner;
 
-SELECT pending_id, event_id, user_id, device_session_id, kind, payload, reason, request_id, trace_id, created_at
+SELECT pending_id, event_id, user_id, device_session_id, kind, payload, reason, request_id, trace_id, created_at, writer
   FROM backend.push_pending WHERE false;
 SELECT position, event_id, user_id, device_session_id, kind, payload, reason, request_id, trace_id, created_at, sequenced_at
   FROM backend.push_events WHERE false;
-SELECT gateway_client_id, connection_id, streamer_id, connected_at FROM backend.push_subscribers WHERE false;
+SELECT gateway_client_id, connection_id, streamer_id, claim, connected_at FROM backend.push_subscribers WHERE false;
 
 DO $$
 BEGIN
@@ -15,6 +15,7 @@ BEGIN
     PERFORM backend.push_session_invalidation(gen_random_uuid(), NULL, 'logout');
     ASSERT EXISTS (SELECT FROM backend.push_pending WHERE reason = 'logout'), 'an invalidation is not pending';
     ASSERT backend.push_cursor(1, 9) < backend.push_cursor(1, 10), 'cursors do not grow';
+    ASSERT backend.push_epoch_begin() > backend.push_cursor(0, backend.push_head()), 'an epoch does not begin';
     PERFORM FROM backend.invariants_push;
     PERFORM 'backend.push_awake_key()'::regprocedure;
     PERFORM 'backend.push_sequencer_key()'::regprocedure;
