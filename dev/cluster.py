@@ -35,7 +35,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from app.supervisor import sqitch
+from app.supervisor import ROOT, sqitch
 
 MINIMUM_MAJOR = 15
 DEPLOY_LOGIN = "galaxy_deploy"
@@ -298,8 +298,8 @@ class Cluster:
         with self.connect() as connection:
             connection.execute(statement)
 
-    def sqitch(self, database: str, command: str, *arguments: str) -> str:
-        """Run `sqitch command --target … arguments…` as the deploying login and return its output.
+    def sqitch(self, database: str, command: str, *arguments: str, project: Path = ROOT) -> str:
+        """Run `sqitch command --target … arguments…` of this project as the deploying login and return its output.
 
         Raises SqitchError with that output when it fails.
         """
@@ -309,7 +309,7 @@ class Cluster:
             "user": DEPLOY_LOGIN,
             "dbname": database,
         }
-        return sqitch(parameters, command, *arguments)
+        return sqitch(parameters, command, *arguments, project=project)
 
     # -- inside
 
