@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup run test demo reset image lock lint format typecheck proto schema config mails bench pgtap push-bar
+.PHONY: help setup run test demo reset image lock lint format typecheck proto schema config mails bench pgtap types push-bar
 
 PY := .venv/bin/python
 # The same on every machine: no address of a package index and no path gets into a lock file.
@@ -68,6 +68,10 @@ schema: setup ## Write docs/schema.sql, docs/states.md and docs/error_codes.md a
 mails: setup ## Take the pictures of every mail for docs/mail.md anew; needs Chromium
 	@$(PY) -m dev.mail_pictures
 
-config: setup ## Write docs/configuration.md and .env.example anew
+types: setup ## Write web/api.d.ts, TypeScript's types of the contract anew; needs Node.js
+	cd web && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent types
+
+config: setup ## Write docs/configuration.md, docs/metrics.md and .env.example anew
 	$(PY) -m app.config markdown > docs/configuration.md
 	$(PY) -m app.config env > .env.example
+	$(PY) -m app.metrics > docs/metrics.md

@@ -57,6 +57,10 @@ class Secret(str):
         return "***"
 
 
+FLUSH_SECONDS = 3.0
+"""So long at most a program waits at its end for whoever collects its spans and metrics."""
+
+
 class Address(NamedTuple):
     """Where to listen; an empty host is every address of the machine, port 0 any free port."""
 
@@ -351,10 +355,11 @@ def _optional(
     default: _Computed | None = None,
     required: _Condition | None = None,
     sample: str = "",
+    setting: str = "",
     heading: str = "",
 ) -> T | None:
-    """Declare a variable that may have no value: None."""
-    variable = _Variable(kind, about, default, required, sample, "", "", heading)
+    """Declare a variable that may have no value: None; the database is told whether it has one."""
+    variable = _Variable(kind, about, default, required, sample, "", setting, heading)
     return cast("T | None", field(metadata={"variable": variable}))
 
 
@@ -682,7 +687,9 @@ class Config:
         default="256",
         setting="diplomail_max_subject_bytes",
     )
-    diplomail_translator_url: str | None = _optional(_URL, "The LibreTranslate server; without it nothing is translated.")
+    diplomail_translator_url: str | None = _optional(
+        _URL, "The LibreTranslate server; without it nothing is translated.", setting="diplomail_translator"
+    )
     diplomail_translator_timeout: float = _var(_duration("100ms", "10m"), "How long one translation may take.", default="10s")
     diplomail_translator_max_attempts: int = _var(
         _whole(1, 100),
@@ -775,7 +782,7 @@ def warnings(config: Config) -> list[str]:
 def database_settings(config: Config) -> dict[str, str]:
     """Return the settings of rules that live in the database, for `dsn.conninfo`.
 
-    The names are `backend.…`; the values plain decimal numbers, durations in seconds.
+    The names are `backend.…`; the values plain decimal numbers, durations in seconds, 1 or 0 for what is set or not.
     """
     return {
         f"backend.{variable.setting}": _plain(getattr(config, field_name))
@@ -829,7 +836,9 @@ def _warnings(config: Config) -> Iterator[str]:
         yield f"{_name('development')} is set: the database's protection against our own programs is off"
 
 
-def _plain(value: float) -> str:
+def _plain(value: float | str | None) -> str:
+    if value is None or isinstance(value, str):
+        return "0" if value is None else "1"
     return f"{Decimal(repr(value)).normalize():f}"
 
 
@@ -880,7 +889,8 @@ def markdown() -> str:
             default = default.replace("required", "**required**", 1)
         about = variable.about
         if variable.setting:
-            about += f" The database is told as `backend.{variable.setting}`."
+            what = "The database is told" if variable.default is not None else "Whether it is set the database is told"
+            about += f" {what} as `backend.{variable.setting}`."
         lines.append(f"| `{_name(field_name)}` | {_form(variable)} | {default} | {about} |")
     return "\n".join(lines) + "\n"
 

@@ -51,9 +51,8 @@ class Schema:
 
     def __init__(self, schema: Mapping[str, Any], components: Mapping[str, Any]) -> None:
         # Values are masked: a problem is shown to the caller and must never carry a secret elsewhere.
-        self._validator = jsonschema_rs.Draft202012Validator(
-            {**schema, "components": components}, validate_formats=True, mask="the value"
-        )
+        self._schema: Mapping[str, Any] = {**schema, "components": components}
+        self._validator = jsonschema_rs.Draft202012Validator(self._schema, validate_formats=True, mask="the value")
 
     def problems(self, value: Any, path: str = "") -> list[Problem]:
         """Return what is wrong with a value, as `{path, problem}`; nothing when it is right."""
@@ -61,11 +60,23 @@ class Schema:
             if self._validator.is_valid(value):
                 return []
             return [
-                {"path": ".".join([*([path] if path else []), *map(str, e.instance_path)]), "problem": e.message}
+                {"path": ".".join([*([path] if path else []), *map(str, e.instance_path)]), "problem": self._problem(e)}
                 for e in self._validator.iter_errors(value)
             ]
         except ValueError:
             return [{"path": path, "problem": "is nested too deeply"}]
+
+    def _problem(self, error: jsonschema_rs.ValidationError) -> str:
+        """What is wrong in words: of a pattern, what is expected (`x-expects`), not its expression."""
+        match error.kind.name:
+            case "pattern":
+                node: Any = self._schema
+                for part in list(error.schema_path)[:-1]:
+                    node = node[part]
+                return f"the value is not {node.get('x-expects', 'of the form that is expected')}"
+            case "anyOf" | "oneOf":
+                return "the value is of none of the forms that are allowed"
+        return error.message
 
 
 @dataclass(frozen=True)

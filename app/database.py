@@ -19,7 +19,7 @@ import psycopg
 from psycopg import pq
 from psycopg.errors import error_from_result
 
-from app import metrics
+from app import metrics, telemetry
 
 log = logging.getLogger("galaxy.api")
 
@@ -106,6 +106,8 @@ class Database:
         self._lifetime = lifetime
         # append and pop of a deque need no lock.
         self._idle: collections.deque[_Connection] = collections.deque()
+        self._open: set[_Connection] = set()
+        metrics.watch_pool(lambda: len(self._open) - len(self._idle))
 
     def open(self, count: int) -> None:
         """Open so many connections with every statement prepared. Raises psycopg.Error."""
@@ -115,7 +117,7 @@ class Database:
     def close(self) -> None:
         """Close the connections that nobody is using."""
         while self._idle:
-            self._idle.pop().close()
+            self._drop(self._idle.pop())
 
     def call(self, name: str, parameters: Sequence[Value]) -> list[Value]:
         """Call a function in a transaction of its own and return the columns of its one row, as bytes in text form.
@@ -127,7 +129,8 @@ class Database:
         for tries in range(1, _TRIES + 1):
             connection = self._take()
             try:
-                columns = connection.call(statement, parameters)
+                with telemetry.child(f"SQL {name}"):
+                    columns = connection.call(statement, parameters)
             except psycopg.Error as error:
                 lost = self._give_back(connection)
                 if tries < _TRIES and (error.sqlstate in _TRY_AGAIN or (lost and statement.is_read)):
@@ -135,7 +138,7 @@ class Database:
                     continue
                 raise
             except BaseException:
-                connection.close()
+                self._drop(connection)
                 raise
             self._idle.append(connection)
             return columns
@@ -151,7 +154,8 @@ class Database:
             connection = self._take()
 
             def call(name: str, parameters: Sequence[Value], connection: _Connection = connection) -> list[Value]:
-                return connection.call(self._statements[name], parameters)
+                with telemetry.child(f"SQL {name}"):
+                    return connection.call(self._statements[name], parameters)
 
             try:
                 connection.execute(b"BEGIN")
@@ -169,7 +173,7 @@ class Database:
                 raise
             except BaseException:
                 # Whatever it was doing ends with the connection.
-                connection.close()
+                self._drop(connection)
                 raise
             self._idle.append(connection)
             return result
@@ -180,7 +184,7 @@ class Database:
             if connection.pgconn.transaction_status != pq.TransactionStatus.IDLE:
                 connection.execute(b"ROLLBACK")
         except psycopg.Error:
-            connection.close()
+            self._drop(connection)
         else:
             self._give_back(connection)
 
@@ -188,7 +192,7 @@ class Database:
         """Keep a connection on which a statement failed, unless it is lost; tell whether it is."""
         lost = connection.pgconn.status != pq.ConnStatus.OK
         if lost:
-            connection.close()
+            self._drop(connection)
         else:
             self._idle.append(connection)
         return lost
@@ -199,13 +203,20 @@ class Database:
             try:
                 connection = self._idle.pop()
             except IndexError:
+                metrics.db_pool_waits_total.add(1)
                 return self._connect()
             if connection.is_good():
                 return connection
-            connection.close()
+            self._drop(connection)
 
     def _connect(self) -> _Connection:
-        return _Connection(self._conninfo, self._statements, self._lifetime)
+        connection = _Connection(self._conninfo, self._statements, self._lifetime)
+        self._open.add(connection)
+        return connection
+
+    def _drop(self, connection: _Connection) -> None:
+        connection.close()
+        self._open.discard(connection)
 
 
 def _pause(tries: int) -> None:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import falcon
 import httpx
 
+from app import telemetry
 from app.contract import Operation
 from app.database import Statement, Value
 from app.errors import ApiError, unavailable
@@ -112,12 +113,12 @@ class Engines:
         else:
             given = {"params": {**race, "turn": (arguments["p_turn"] or b"").decode()}}
         content = bytearray()
-        with _Deadline(seconds) as deadline:
+        with telemetry.child(f"engine {request.method} {request.path}"), _Deadline(seconds) as deadline:
             try:
                 with self._http.stream(
                     request.method,
                     access["endpoint"] + request.path,
-                    headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+                    headers={"Accept": "application/json", "Accept-Encoding": "identity", **telemetry.headers()},
                     timeout=seconds,
                     extensions={"trace": deadline.watch},
                     **given,

@@ -28,7 +28,7 @@ from gunicorn.glogging import Logger
 from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import _DEFER, TConn, ThreadWorker
 
-from app import background, contract, dsn, engines, idempotency, logs, probes, telemetry
+from app import background, contract, dsn, engines, idempotency, logs, probes, scrape, telemetry
 from app import config as configuration
 from app.application import create_app
 from app.background import Countries, Flusher, SeenSessions
@@ -40,7 +40,7 @@ from app.identity import Administrators, Credential, hash_password
 from app.operations import Services
 from app.probes import Check, Probes
 from app.schema import EX_CONFIG, Refused, check_deployed, check_login, deployed_changes
-from app.supervisor import spawn
+from app.supervisor import HEALTH_SOCKET, spawn
 
 log = logging.getLogger("galaxy.api")
 
@@ -109,7 +109,7 @@ def build(config: Config) -> tuple[falcon.App[falcon.Request, falcon.Response], 
         seen=seen,
         countries=countries,
     )
-    root = Probes(_checks(config, database), preflight.document)
+    root = Probes(_checks(database), preflight.document)
     game_engines = engines.Engines(
         services,
         call_timeout=min(config.engine_call_timeout, config.http_write_timeout - 1),
@@ -157,7 +157,7 @@ class _Credentials:
         return value
 
 
-def _checks(config: Config, database: Database) -> dict[str, Check]:
+def _checks(database: Database) -> dict[str, Check]:
     def schema() -> str:
         (value,) = database.call(_CHANGES.name, [])
         check_deployed((value or b"").decode().split())
@@ -169,19 +169,12 @@ def _checks(config: Config, database: Database) -> dict[str, Check]:
 
     checks: dict[str, Check] = {"postgres": postgres, "schema": schema}
     # `serve` tells its children so: there the stream is a part of the same whole.
-    if os.environ.get("GALAXY_SUPERVISED"):
-        checks["push"] = _push_check(config)
+    if health_socket := os.environ.get(HEALTH_SOCKET):
+        # Not before the fork, which gRPC does not bear.
+        from app.push_health import check
+
+        checks["push"] = lambda: check(health_socket)
     return checks
-
-
-def _push_check(config: Config) -> Check:
-    def push() -> str:
-        host = config.grpc_push_listen_addr.host or "127.0.0.1"
-        host = "127.0.0.1" if host == "0.0.0.0" else "::1" if host == "::" else host  # noqa: S104
-        with socket.create_connection((host, config.grpc_push_listen_addr.port), timeout=1):
-            return "ok"
-
-    return push
 
 
 class _Body:
@@ -375,6 +368,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
     def finish(self) -> None:
         """In the worker, when it has answered its last request."""
         self._flusher.stop()
+        telemetry.shutdown()
 
 
 def _bind_address(config: Config) -> str:
@@ -410,11 +404,18 @@ def main(config: Config) -> int:
     if config.otel_metrics_exporter != "prometheus":
         _Server(config, None).run()
         return 0
+    try:
+        listener = scrape.listen(config.otel_prometheus_listen_addr)
+    except scrape.ListenError as error:
+        log.error("refusing to start", extra={"reason": str(error)})
+        sys.stderr.write(f"{error}\n")
+        return 1
     directory = tempfile.mkdtemp(prefix="galaxy-api-")
     master = os.getpid()
     try:
-        address = config.otel_prometheus_listen_addr
-        spawn([sys.executable, "-m", "app.scrape", address.host, str(address.port), directory])
+        with listener:
+            command = [sys.executable, "-m", "app.scrape", str(listener.fileno()), directory]
+            spawn(command, descriptors=[listener.fileno()])
         _Server(config, Path(directory)).run()
     finally:
         # Workers are forks of this: one that ends passes by here too.

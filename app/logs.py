@@ -40,6 +40,11 @@ def pop(pushed: contextvars.Token[Mapping[str, object]]) -> None:
     _bound.reset(pushed)
 
 
+def bound() -> Mapping[str, object]:
+    """Return what lines are bound to now."""
+    return _bound.get()
+
+
 @contextlib.contextmanager
 def bind(**fields: object) -> Iterator[None]:
     """Add fields to every line logged inside the block."""

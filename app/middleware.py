@@ -70,4 +70,10 @@ class Requests:
                 },
             )
         logs.pop(req.context.bound)
-        req.context.span.end()
+        span = req.context.span
+        span.rename(f"{labels['method']} {labels['path']}")
+        span.set_attribute("http.route", labels["path"])
+        span.set_attribute("http.response.status_code", resp.status_code)
+        if resp.status_code >= 500:
+            span.fail(str(getattr(req.context, "code", None)))
+        span.end()

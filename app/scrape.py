@@ -2,7 +2,7 @@
 
 Each process writes its metrics to whoever connects to a Unix socket of its own; a small process beside them answers
 Prometheus with the sum. What a process had counted before it ended stays in the sum, so that no counter goes back.
-`python -m app.scrape HOST PORT DIRECTORY` is that process; the HTTP program starts it.
+`python -m app.scrape DESCRIPTOR DIRECTORY` is that process; the HTTP program opens the socket and starts it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 from prometheus_client import (
@@ -21,14 +22,38 @@ from prometheus_client import (
     PROCESS_COLLECTOR,
     REGISTRY,
     CollectorRegistry,
+    MetricsHandler,
     generate_latest,
-    start_http_server,
 )
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from app.config import Address
+
 _TIMEOUT = 2.0
+
+
+class ListenError(Exception):
+    """The address cannot be opened."""
+
+
+def listen(address: Address) -> socket.socket:
+    """Open the address where Prometheus asks. Raises ListenError."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        return socket.create_server((address.host, address.port), family=family, backlog=64)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ListenError(f"cannot listen on {address} (BACKEND_OTEL_PROMETHEUS_LISTEN_ADDR): {reason}") from error
+
+
+def serve(listener: socket.socket, registry: Collector) -> None:
+    """Answer Prometheus on a socket that listens, from a thread."""
+    server = ThreadingHTTPServer(listener.getsockname()[:2], MetricsHandler.factory(registry), bind_and_activate=False)
+    server.socket.close()
+    server.socket = listener
+    threading.Thread(target=server.serve_forever, name="scrape", daemon=True).start()
 
 
 def serve_own(directory: Path) -> None:
@@ -110,10 +135,10 @@ def _read(path: Path) -> str:
 
 def main(arguments: list[str]) -> int:
     """Serve the sum until killed."""
-    host, port, directory = arguments
+    descriptor, directory = arguments
     registry = CollectorRegistry()
     registry.register(Sum(Path(directory)))
-    start_http_server(int(port), addr=host or "0.0.0.0", registry=registry)  # noqa: S104 - as it is configured
+    serve(socket.socket(fileno=int(descriptor)), registry)
     while True:
         time.sleep(3600)
 

@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,13 +25,17 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from app import dsn, logs
-from app.config import Config
+from app.config import FLUSH_SECONDS, Config
 from app.schema import EX_CONFIG
 
 ROOT = Path(__file__).resolve().parent.parent
-MARGIN = 2.0  # seconds that a program may take beyond its own budget, which it is expected to keep by itself
+# Seconds that a program may take beyond its own budget, which it is expected to keep by itself: to send its last spans, and more.
+MARGIN = 2.0 + FLUSH_SECONDS
 
 log = logging.getLogger("galaxy.serve")
+
+HEALTH_SOCKET = "GALAXY_PUSH_HEALTH_SOCKET"
+"""The variable by which the api and the streamer under one `serve` are told where the one asks for the other's health."""
 
 _PR_SET_PDEATHSIG = 1
 _STOP = frozenset({signal.SIGTERM, signal.SIGINT})
@@ -80,11 +85,12 @@ def spawn(
     death_signal: signal.Signals = signal.SIGKILL,
     environment: Mapping[str, str] | None = None,
     output: IO[bytes] | None = None,
+    descriptors: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a program that gets `death_signal` when this thread ends, however that happens.
 
     It has a session of its own, so that the terminal's Ctrl-C does not reach it. `output` takes its standard
-    output and error. Not for a process with several threads: Python runs in the forked child.
+    output and error; `descriptors` it inherits. Not for a process with several threads: Python runs in the forked child.
     """
     parent = os.getpid()
 
@@ -102,6 +108,7 @@ def spawn(
         stdout=output,
         stderr=output,
         start_new_session=True,
+        pass_fds=descriptors,
         preexec_fn=prepare,
     )
 
@@ -278,8 +285,8 @@ def deploy(deploy_dsn: str) -> str:
     return sqitch({key: str(value) for key, value in found.items() if key != "options"}, "deploy")
 
 
-def programs(config: Config) -> list[Program]:
-    """Return the three programs in the order in which they stop."""
+def programs(config: Config, directory: Path) -> list[Program]:
+    """Return the three programs in the order in which they stop; `directory` is for what they share."""
     longest = config.shutdown_timeout
     kinds = (
         ("api", min(config.http_shutdown_timeout, longest), 0),
@@ -291,7 +298,7 @@ def programs(config: Config) -> list[Program]:
             name=name,
             command=[sys.executable, "-m", "app", name],
             stop_timeout=budget + MARGIN,
-            environment={**os.environ, **_scrape_address(config, offset), "GALAXY_SUPERVISED": "1"},
+            environment={**os.environ, **_scrape_address(config, offset), HEALTH_SOCKET: str(directory / "push.sock")},
         )
         for name, budget, offset in kinds
     ]
@@ -316,4 +323,5 @@ def main(config: Config) -> int:
             sys.stderr.write(f"serve: {error}\n")
             return 1
         log.info("schema deployed")
-    return Supervisor(programs(config)).run()
+    with tempfile.TemporaryDirectory(prefix="galaxy-serve-") as directory:
+        return Supervisor(programs(config, Path(directory))).run()

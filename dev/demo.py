@@ -105,9 +105,9 @@ class Person:
         """Ask as this person, whom the gateway has checked."""
         return platform.request(method, f"/user{path}", status, headers={"X-User-ID": self.user_id}, **rest)
 
-    def sign_in(self, platform: Platform) -> None:
+    def sign_in(self, platform: Platform, locale: str = "en-GB") -> None:
         """Ask for a code, read it from the mail, confirm it with a fresh key."""
-        body = {"email": self.address, "locale": "en-GB"}
+        body = {"email": self.address, "locale": locale}
         before = platform.newest_mail(self.address)
         challenge = platform.request("POST", "/public/auth/send-email-code", 200, json=body)["challenge_id"]
         tell(f"{self.name} asked for a code; the challenge is {challenge}")
@@ -268,7 +268,7 @@ def game_in_play(platform: Platform, hurry: bool) -> None:
     subscriber = Subscriber(platform, f"demo-{mark}")
     dana, emil = Person("Dana"), Person("Emil")
     dana.sign_in(platform)
-    emil.sign_in(platform)
+    emil.sign_in(platform, "de-AT")
     dana_race, emil_race = f"Zorg {mark}", f"Blips {mark}"
     ends_at = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=365)).isoformat()
     body = {
@@ -306,6 +306,8 @@ def game_in_play(platform: Platform, hurry: bool) -> None:
         subscriber.client_event(person.user_id, "game.started", game_id=game["game_id"])
     running = dana.ask(platform, "GET", path, 200)
     check(running["status"] == "running" and running["current_turn"] == 0, "it runs, and both were told on the push stream")
+
+    _write_to_each_other(platform, subscriber, game["game_id"], dana, emil, dana_race, emil_race)
 
     step("The administrator forces a turn")
     force = f"/runtimes/{game['game_id']}/force-next-turn"
@@ -378,6 +380,35 @@ def game_in_play(platform: Platform, hurry: bool) -> None:
     # Else every game made after this would be played with it.
     platform.admin("POST", f"/engine-versions/{version}/disable", 200)
     subscriber.kill()
+
+
+def _write_to_each_other(
+    platform: Platform, subscriber: Subscriber, game_id: str, dana: Person, emil: Person, dana_race: str, emil_race: str
+) -> None:
+    """Dana reads English, Emil German."""
+    step("Dana and Emil write to each other; neither reads the other's language")
+    path = f"/games/{game_id}/mail"
+    pact = {"recipients": [emil_race], "subject": "A pact", "body": "Let us leave each other in peace. \N{DOVE OF PEACE}"}
+    sent = dana.ask(platform, "POST", f"{path}/messages", 201, json=pact)
+    tell(f"Dana wrote in {sent['language']}; Emil gets it when it is translated")
+    subscriber.client_event(emil.user_id, "diplomail.received", game_id=game_id, message_id=sent["message_id"])
+    message = emil.ask(platform, "GET", f"{path}/messages/{sent['message_id']}", 200)
+    check(message["body"] == pact["body"] and message["sender_race_name"] == dana_race, "Emil reads what Dana wrote")
+    translation = message["translation"] or {}
+    check(translation.get("language") == "de", f"and in German: “{translation.get('body')}”")
+    unread = emil.ask(platform, "GET", "/mail/unread", 200)["items"]
+    check(unread == [{"game_id": game_id, "unread_count": 1}], "it counts as unread")
+    emil.ask(platform, "POST", f"{path}/messages/{sent['message_id']}/read", 200)
+    check(emil.ask(platform, "GET", "/mail/unread", 200)["items"] == [], "until he has read it")
+    answer = emil.ask(platform, "POST", f"{path}/messages", 201, json={"recipients": [dana_race], "body": "Einverstanden."})
+    subscriber.client_event(dana.user_id, "diplomail.received", message_id=answer["message_id"])
+    inbox = dana.ask(platform, "GET", f"{path}/inbox", 200)["items"]
+    check([m["body"] for m in inbox] == ["Einverstanden."], "Dana has Emil's answer in her inbox")
+    dana.ask(platform, "DELETE", f"{path}/messages/{answer['message_id']}", 204)
+    kept = [m["message_id"] for m in emil.ask(platform, "GET", f"{path}/sent", 200)["items"]]
+    check(kept == [answer["message_id"]], "she deletes it for herself; Emil still has what he wrote")
+    dana.ask(platform, "POST", f"{path}/messages", 422, json={"recipients": ["Nobody"], "body": "Hello?"})
+    tell("✓ nobody else can be written to")
 
 
 def _move_clock(platform: Platform, minutes: int) -> None:

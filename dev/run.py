@@ -48,6 +48,7 @@ PORTS = {
     "metrics": (9100, 3),
     "mail_smtp": (1025, 1),
     "mail_http": (8025, 1),
+    "translator": (5000, 1),
     "postgres": (5433, 1),
 }
 
@@ -196,6 +197,7 @@ def settings(cluster: Cluster, ports: Mapping[str, int], known: Mapping[str, str
         "BACKEND_SMTP_TLS_MODE": "none",
         "BACKEND_SMTP_FROM": "Galaxy <galaxy@galaxy.example>",
         "BACKEND_NOTIFICATION_ADMIN_EMAIL": "admin@galaxy.example",
+        "BACKEND_DIPLOMAIL_TRANSLATOR_URL": f"http://127.0.0.1:{ports['translator']}",
         "BACKEND_RUNTIME_DRIVER": "process",
         "BACKEND_GAME_STATE_ROOT": str(DEV / "games"),
         "BACKEND_GEOIP_DB_PATH": str(DEV / "geo.mmdb"),
@@ -275,6 +277,7 @@ class Platform:
         self.cluster = Cluster(DEV / "postgres", port=self.ports["postgres"], die_with_parent=True)
         self.serve: subprocess.Popen[bytes] | None = None
         self.mail: subprocess.Popen[bytes] | None = None
+        self.translator: subprocess.Popen[bytes] | None = None
         self.used: dict[str, str] = {}
         self.places: dict[str, object] = {}
         self.announced: int | None = None  # the process of `serve` that endpoints.json tells of
@@ -290,6 +293,7 @@ class Platform:
         self.used = settings(self.cluster, self.ports, keep_secrets())
         self.places = endpoints(self.cluster, self.ports, self.used)
         self.start_mail()
+        self.start_translator()
         say("Deploying the schema, starting the service …")
         self.start_serve()
 
@@ -297,6 +301,10 @@ class Platform:
         ports = [f"--smtp-port={self.ports['mail_smtp']}", f"--http-port={self.ports['mail_http']}"]
         with open_log("mail.log") as log:
             self.mail = spawn([sys.executable, "-m", "dev.mail_catcher", *ports], output=log)
+
+    def start_translator(self) -> None:
+        with open_log("translator.log") as log:
+            self.translator = spawn([sys.executable, "-m", "dev.translator", f"--port={self.ports['translator']}"], output=log)
 
     def start_serve(self) -> None:
         with open_log("serve.log") as log:
@@ -307,9 +315,10 @@ class Platform:
         """Start again what was killed, and announce the service whenever it has become ready."""
         assert self.serve is not None
         assert self.mail is not None
+        assert self.translator is not None
         deadline = time.monotonic() + PATIENCE
         while True:
-            reap({self.serve.pid, self.mail.pid, self.cluster.pid})
+            reap({self.serve.pid, self.mail.pid, self.translator.pid, self.cluster.pid})
             if self.serve.poll() is not None:
                 if self.serve.returncode >= 0:
                     raise RunError(f"serve ended with exit code {self.serve.returncode}:\n{log_tail('serve.log')}")
@@ -320,6 +329,10 @@ class Platform:
                 say("the mail catcher ended: starting it again")
                 time.sleep(1)
                 self.start_mail()
+            if self.translator.poll() is not None:
+                say("the stand-in translator ended: starting it again")
+                time.sleep(1)
+                self.start_translator()
             if self.cluster.pid is None:
                 say("Postgres ended: starting it again")
                 self.cluster.start()
@@ -346,12 +359,14 @@ class Platform:
         (DEV / "endpoints.json").unlink(missing_ok=True)
         end(self.serve, GRACE)
         # Engines outlive the worker that started them, but not the platform.
-        end_orphans({self.mail.pid if self.mail else None, self.cluster.pid})
-        end(self.mail, 5)
+        helpers = (self.mail, self.translator)
+        end_orphans({*(helper.pid for helper in helpers if helper), self.cluster.pid})
+        for helper in helpers:
+            end(helper, 5)
         self.cluster.stop()
 
     def kill(self) -> None:
-        for process in (self.serve, self.mail):
+        for process in (self.serve, self.mail, self.translator):
             if process is not None and process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)

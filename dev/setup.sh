@@ -60,8 +60,13 @@ missing_packages() {
     command -v setpriv >/dev/null || echo util-linux
     command -v git >/dev/null || echo git
     command -v make >/dev/null || echo make
-    # Elsewhere than on CI, what needs a Docker daemon runs where there is one.
-    [ -z "${CI:-}" ] || command -v dockerd >/dev/null || echo docker.io
+    # What some tests need that a laptop may do without; there they are skipped.
+    if [ -n "${CI:-}" ]; then
+        command -v dockerd >/dev/null || echo docker.io
+        command -v npm >/dev/null || printf '%s\n' nodejs npm
+        command -v chromium >/dev/null || command -v google-chrome >/dev/null || echo chromium
+        command -v promtool >/dev/null || echo prometheus
+    fi
 }
 
 refuse() { # refuse WHY PACKAGES…
@@ -150,4 +155,17 @@ if [ "$(cat .venv/.lock-sha256 2>/dev/null || true)" != "$lock" ]; then
     say "Installing the packages of requirements/dev.txt"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
     echo "$lock" >.venv/.lock-sha256
+fi
+
+if command -v npm >/dev/null; then
+    lock=$(sha256sum web/package-lock.json | cut -d' ' -f1)
+    if [ "$(cat web/node_modules/.lock-sha256 2>/dev/null || true)" != "$lock" ]; then
+        say "Installing the packages of web/package-lock.json"
+        # No package runs anything of its own here.
+        if (cd web && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2); then
+            echo "$lock" >web/node_modules/.lock-sha256
+        elif [ -n "${CI:-}" ]; then
+            exit 1
+        fi
+    fi
 fi

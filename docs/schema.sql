@@ -30,6 +30,11 @@ CREATE DOMAIN backend.limit_code AS text
 
 COMMENT ON DOMAIN backend.limit_code IS 'A number of a tier that can be another one for one person.';
 
+CREATE DOMAIN backend.primary_language AS text
+	CONSTRAINT primary_language_is_a_lowercase_subtag CHECK ((VALUE ~ '^[a-z]{2,8}$'::text));
+
+COMMENT ON DOMAIN backend.primary_language IS 'The primary subtag of a BCP 47 tag: the language, without script or region.';
+
 CREATE TYPE backend.reason AS (
 	status integer,
 	code text,
@@ -110,6 +115,114 @@ END;
 $$;
 
 COMMENT ON FUNCTION api.admin_application_reject(p_admin text, p_game_id uuid, p_application_id uuid) IS 'Declines an application. GX401 unauthorized, GX404 game_not_found, application_not_found, GX409 invalid_transition.';
+
+CREATE FUNCTION api.admin_diplomail_broadcast(p_admin text, p_body jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_is_to_all boolean := jsonb_typeof(p_body -> 'game_ids') = 'string';
+    v_named uuid[];
+    v_game_ids uuid[];
+BEGIN
+    PERFORM administrator_require(p_admin);
+    PERFORM diplomail_text_refuse(p_body);
+    IF NOT v_is_to_all THEN
+        v_named := ARRAY(SELECT i.game_id::uuid FROM jsonb_array_elements_text(p_body -> 'game_ids') AS i (game_id));
+        IF EXISTS (SELECT FROM unnest(v_named) AS i (game_id) WHERE NOT EXISTS (SELECT FROM games AS g WHERE g.game_id = i.game_id)) THEN
+            PERFORM fail(404, 'game_not_found', 'Not all of these are games.');
+        END IF;
+    END IF;
+    v_game_ids := ARRAY(
+        SELECT g.game_id FROM games AS g
+         WHERE CASE WHEN v_is_to_all THEN g.status = 'running' ELSE g.game_id = ANY (v_named) END
+           AND EXISTS (SELECT FROM memberships AS m JOIN accounts AS a USING (user_id)
+                        WHERE m.game_id = g.game_id AND m.status = 'active' AND a.deleted_at IS NULL)
+         ORDER BY g.game_id);
+    IF v_game_ids <> '{}' THEN
+        INSERT INTO diplomail_broadcasts (game_ids, subject, body, request_id, traceparent)
+        VALUES (v_game_ids, p_body ->> 'subject', p_body ->> 'body', request_id(), traceparent());
+        PERFORM job_defer_once('diplomail', 'diplomail_deliver');
+    END IF;
+    PERFORM audit(p_admin, 'admin_diplomail_broadcast', 'diplomail', 'broadcast',
+                  jsonb_build_object('game_ids', p_body -> 'game_ids', 'messages', cardinality(v_game_ids)));
+    RETURN jsonb_build_object('messages', cardinality(v_game_ids))::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_diplomail_broadcast(p_admin text, p_body jsonb) IS 'Writes to all members of several games, or of all that run; a job does it, game by game. GX400 invalid_request, GX401 unauthorized, GX404 game_not_found.';
+
+CREATE FUNCTION api.admin_diplomail_list(p_admin text, p_game_id uuid, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_list text := 'admin_diplomail_list:' || p_game_id;
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    PERFORM administrator_require(p_admin);
+    IF NOT EXISTS (SELECT FROM games AS g WHERE g.game_id = p_game_id) THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    END IF;
+    SELECT array_agg(diplomail_json(i, NULL, NULL) ORDER BY i.message_id DESC), array_agg(i.message_id::text ORDER BY i.message_id DESC)
+      INTO v_items, v_keys
+      FROM (SELECT m.* FROM diplomail_messages AS m
+             WHERE m.game_id = p_game_id AND (v_before IS NULL OR m.message_id < v_before)
+             ORDER BY m.message_id DESC
+             LIMIT p_limit + 1) AS i;
+    RETURN page(v_list, v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_diplomail_list(p_admin text, p_game_id uuid, p_limit integer, p_cursor text) IS 'All that was written in a game, newest first, as it was written. GX400 invalid_cursor, GX401 unauthorized, GX404 game_not_found.';
+
+CREATE FUNCTION api.admin_diplomail_purge(p_admin text, p_body jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_days integer := (p_body ->> 'finished_more_than_days')::numeric::integer;
+    v_deleted integer;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    -- So many at once that it is done in time.
+    v_deleted := diplomail_remove(ARRAY(
+        SELECT m.message_id FROM diplomail_messages AS m JOIN games AS g USING (game_id)
+         WHERE g.finished_at < backend.now() - make_interval(days => v_days)
+         ORDER BY m.message_id LIMIT 2000
+           FOR NO KEY UPDATE OF m));
+    PERFORM audit(p_admin, 'admin_diplomail_purge', 'diplomail', 'purge',
+                  jsonb_build_object('finished_more_than_days', v_days, 'deleted', v_deleted));
+    RETURN jsonb_build_object('deleted', v_deleted)::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_diplomail_purge(p_admin text, p_body jsonb) IS 'Deletes the mail of games that ended more than so many days ago, for everybody; at most 2,000 messages at once, the oldest first. GX401 unauthorized.';
+
+CREATE FUNCTION api.admin_diplomail_send(p_admin text, p_game_id uuid, p_body jsonb) RETURNS api.reply
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_message diplomail_messages%ROWTYPE;
+BEGIN
+    PERFORM administrator_require(p_admin);
+    PERFORM diplomail_text_refuse(p_body);
+    -- Nobody leaves meanwhile.
+    PERFORM FROM games AS g WHERE g.game_id = p_game_id FOR SHARE;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    END IF;
+    v_message := diplomail_send(p_game_id, 'admin', NULL, p_body);
+    PERFORM audit(p_admin, 'admin_diplomail_send', 'game', p_game_id::text,
+                  jsonb_build_object('message_id', v_message.message_id, 'recipients', v_message.recipients));
+    RETURN ROW(201, diplomail_json(v_message, NULL, NULL)::text, format('/api/v1/admin/games/%s/mail/messages', p_game_id))::api.reply;
+END;
+$$;
+
+COMMENT ON FUNCTION api.admin_diplomail_send(p_admin text, p_game_id uuid, p_body jsonb) IS 'Writes to members of a game from the administration. GX400 invalid_request, GX401 unauthorized, GX404 game_not_found, GX422 recipient_not_found.';
 
 CREATE FUNCTION api.admin_game_ban_member(p_admin text, p_game_id uuid, p_body jsonb) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -825,6 +938,190 @@ END;
 $$;
 
 COMMENT ON FUNCTION api.constraint_errors() IS 'What a caller is told when a constraint refuses. Raises nothing of its own.';
+
+CREATE FUNCTION api.diplomail_delete(p_user_id uuid, p_game_id uuid, p_message_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM account_require(p_user_id);
+    UPDATE diplomail_recipients AS r SET deleted_at = backend.now()
+     WHERE r.message_id = p_message_id AND r.user_id = p_user_id AND r.game_id = p_game_id
+       AND r.delivered_at IS NOT NULL AND r.deleted_at IS NULL;
+    IF NOT FOUND THEN
+        UPDATE diplomail_messages AS m SET sender_deleted_at = backend.now()
+         WHERE m.message_id = p_message_id AND m.sender_user_id = p_user_id AND m.game_id = p_game_id AND m.sender_deleted_at IS NULL;
+        IF NOT FOUND THEN
+            PERFORM fail(404, 'message_not_found', 'There is no such message.');
+        END IF;
+    END IF;
+    RETURN NULL;
+END;
+$$;
+
+COMMENT ON FUNCTION api.diplomail_delete(p_user_id uuid, p_game_id uuid, p_message_id uuid) IS 'Deletes a message that the caller was sent, or wrote, for the caller alone. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, message_not_found.';
+
+CREATE FUNCTION api.diplomail_get(p_user_id uuid, p_game_id uuid, p_message_id uuid) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_account accounts%ROWTYPE;
+    v_message jsonb;
+BEGIN
+    v_account := account_require(p_user_id);
+    SELECT diplomail_json(m, v_account.preferred_language, r.read_at) INTO v_message
+      FROM diplomail_messages AS m
+      LEFT JOIN diplomail_recipients AS r
+        ON r.message_id = m.message_id AND r.user_id = p_user_id AND r.delivered_at IS NOT NULL AND r.deleted_at IS NULL
+     WHERE m.message_id = p_message_id AND m.game_id = p_game_id
+       AND (r.user_id IS NOT NULL OR (m.sender_user_id = p_user_id AND m.sender_deleted_at IS NULL));
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'message_not_found', 'There is no such message.');
+    END IF;
+    RETURN v_message::text;
+END;
+$$;
+
+COMMENT ON FUNCTION api.diplomail_get(p_user_id uuid, p_game_id uuid, p_message_id uuid) IS 'A message that the caller was sent, or wrote. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, message_not_found.';
+
+CREATE FUNCTION api.diplomail_inbox_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_account accounts%ROWTYPE;
+    v_list text := concat_ws(':', 'diplomail_inbox_list', p_user_id, p_game_id);
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    v_account := account_require(p_user_id);
+    PERFORM diplomail_game_find(p_game_id, p_user_id);
+    SELECT array_agg(diplomail_json(m, v_account.preferred_language, i.read_at) ORDER BY i.message_id DESC),
+           array_agg(i.message_id::text ORDER BY i.message_id DESC)
+      INTO v_items, v_keys
+      FROM (SELECT r.message_id, r.read_at FROM diplomail_recipients AS r
+             WHERE r.user_id = p_user_id AND r.game_id = p_game_id AND r.delivered_at IS NOT NULL AND r.deleted_at IS NULL
+               AND (v_before IS NULL OR r.message_id < v_before)
+             ORDER BY r.message_id DESC
+             LIMIT p_limit + 1) AS i
+      JOIN diplomail_messages AS m USING (message_id);
+    RETURN page(v_list, v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.diplomail_inbox_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) IS 'What the caller was sent in a game, newest first; also after they have left it. GX400 invalid_cursor, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, game_not_found.';
+
+CREATE FUNCTION api.diplomail_read(p_user_id uuid, p_game_id uuid, p_message_id uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_account accounts%ROWTYPE;
+    v_read_at timestamptz;
+BEGIN
+    v_account := account_require(p_user_id);
+    UPDATE diplomail_recipients AS r SET read_at = coalesce(r.read_at, backend.now())
+     WHERE r.message_id = p_message_id AND r.user_id = p_user_id AND r.game_id = p_game_id
+       AND r.delivered_at IS NOT NULL AND r.deleted_at IS NULL
+    RETURNING r.read_at INTO v_read_at;
+    IF NOT FOUND THEN
+        PERFORM fail(404, 'message_not_found', 'There is no such message.');
+    END IF;
+    RETURN (SELECT diplomail_json(m, v_account.preferred_language, v_read_at)::text
+              FROM diplomail_messages AS m WHERE m.message_id = p_message_id);
+END;
+$$;
+
+COMMENT ON FUNCTION api.diplomail_read(p_user_id uuid, p_game_id uuid, p_message_id uuid) IS 'Marks a message that the caller was sent as read; again changes nothing. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, message_not_found.';
+
+CREATE FUNCTION api.diplomail_send(p_user_id uuid, p_game_id uuid, p_body jsonb) RETURNS api.reply
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_account accounts%ROWTYPE;
+    v_game games%ROWTYPE;
+    v_message diplomail_messages%ROWTYPE;
+    v_is_to_all boolean := jsonb_typeof(p_body -> 'recipients') = 'string';
+    v_is_owner boolean;
+    v_is_member boolean;
+    v_kind text := p_body ->> 'kind';
+BEGIN
+    PERFORM account_require(p_user_id);
+    PERFORM diplomail_text_refuse(p_body);
+    -- What is taken from the sender, and the end of their account, come before or after.
+    PERFORM FROM accounts AS a WHERE a.user_id = p_user_id FOR SHARE;
+    v_account := account_require(p_user_id);
+    -- Nobody leaves meanwhile; others write beside.
+    SELECT * INTO v_game FROM games WHERE game_id = p_game_id FOR SHARE;
+    IF NOT FOUND OR NOT game_is_visible(v_game, p_user_id) THEN
+        PERFORM fail(404, 'game_not_found', 'There is no such game.');
+    END IF;
+    v_is_owner := v_game.owner_user_id IS NOT DISTINCT FROM p_user_id;
+    v_is_member := EXISTS (SELECT FROM memberships AS m WHERE m.game_id = p_game_id AND m.user_id = p_user_id AND m.status = 'active');
+    -- An owner who says nothing else writes to one race as another, and to all as who runs the game.
+    v_kind := coalesce(v_kind, CASE WHEN v_is_owner AND (v_is_to_all OR NOT v_is_member) THEN 'admin' ELSE 'personal' END);
+    IF NOT (CASE v_kind WHEN 'admin' THEN v_is_owner ELSE v_is_member END) THEN
+        PERFORM fail(403, 'forbidden', 'Only members of a game write to each other, and only who runs it writes as such.');
+    END IF;
+    PERFORM sanction_refuse(p_user_id, 'diplomail_block');
+    IF v_kind = 'admin' THEN
+        PERFORM sanction_refuse(p_user_id, 'private_game_manage_block');
+    ELSIF v_is_to_all AND NOT EXISTS (SELECT FROM entitlement_in_force(p_user_id) AS e JOIN entitlement_tiers AS t ON t.tier = e.tier WHERE t.is_paid) THEN
+        PERFORM fail(403, 'tier_required', 'Only a paid tier writes to all at once.');
+    END IF;
+    v_message := diplomail_send(p_game_id, v_kind, v_account, p_body);
+    RETURN ROW(201, diplomail_json(v_message, NULL, NULL)::text,
+               format('/api/v1/user/games/%s/mail/messages/%s', p_game_id, v_message.message_id))::api.reply;
+END;
+$$;
+
+COMMENT ON FUNCTION api.diplomail_send(p_user_id uuid, p_game_id uuid, p_body jsonb) IS 'Writes to members of a game, as one of them or as its owner. GX400 invalid_request, GX403 account_blocked, account_deleted, sanctioned, forbidden, tier_required, GX404 account_not_found, game_not_found, GX422 recipient_not_found.';
+
+CREATE FUNCTION api.diplomail_sent_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_account accounts%ROWTYPE;
+    v_list text := concat_ws(':', 'diplomail_sent_list', p_user_id, p_game_id);
+    v_before uuid := cursor_read_id(v_list, p_cursor);
+    v_items jsonb[];
+    v_keys text[];
+BEGIN
+    v_account := account_require(p_user_id);
+    PERFORM diplomail_game_find(p_game_id, p_user_id);
+    SELECT array_agg(diplomail_json(i, v_account.preferred_language, NULL) ORDER BY i.message_id DESC),
+           array_agg(i.message_id::text ORDER BY i.message_id DESC)
+      INTO v_items, v_keys
+      FROM (SELECT m.* FROM diplomail_messages AS m
+             WHERE m.sender_user_id = p_user_id AND m.game_id = p_game_id AND m.sender_deleted_at IS NULL
+               AND (v_before IS NULL OR m.message_id < v_before)
+             ORDER BY m.message_id DESC
+             LIMIT p_limit + 1) AS i;
+    RETURN page(v_list, v_items, v_keys, p_limit);
+END;
+$$;
+
+COMMENT ON FUNCTION api.diplomail_sent_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) IS 'What the caller wrote in a game, newest first; also after they have left it. GX400 invalid_cursor, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found, game_not_found.';
+
+CREATE FUNCTION api.diplomail_unread_list(p_user_id uuid) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM account_require(p_user_id);
+    RETURN (SELECT jsonb_build_object('items', coalesce(jsonb_agg(jsonb_build_object('game_id', u.game_id, 'unread_count', u.unread_count)
+                                                                  ORDER BY u.game_id DESC), '[]'))::text
+              FROM (SELECT r.game_id, count(*) AS unread_count FROM diplomail_recipients AS r
+                     WHERE r.user_id = p_user_id AND r.delivered_at IS NOT NULL AND r.read_at IS NULL AND r.deleted_at IS NULL
+                     GROUP BY r.game_id) AS u);
+END;
+$$;
+
+COMMENT ON FUNCTION api.diplomail_unread_list(p_user_id uuid) IS 'How much the caller has not read, by game, newest first; games without any are left out. GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
 
 CREATE FUNCTION api.email_code_confirm(p_body jsonb, p_code_hash bytea, p_source_country text, p_source_ip inet) RETURNS api.reply
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2959,6 +3256,8 @@ BEGIN
      WHERE r.route_id = l.route_id AND n.user_id = p_user_id;
     -- Also those to an address, before there was an account.
     PERFORM mail_forget(p_user_id, ARRAY(SELECT d.delivery_id FROM mail_deliveries AS d WHERE d.user_id = p_user_id) || code_mails(v_addresses));
+    -- In the order in which retention takes messages.
+    PERFORM FROM diplomail_recipients AS r WHERE r.user_id = p_user_id ORDER BY r.message_id FOR NO KEY UPDATE;
     FOR v_rule IN SELECT * FROM deletion_rules AS r WHERE r.rule = 'delete' ORDER BY r.table_name, r.column_name LOOP
         IF v_rule.holds = 'person' THEN
             EXECUTE format('DELETE FROM backend.%I WHERE %I = $1', v_rule.table_name, v_rule.column_name) USING p_user_id;
@@ -3931,6 +4230,269 @@ $_$;
 
 COMMENT ON FUNCTION backend.cursor_read_id(p_list text, p_cursor text) IS 'The id in a cursor of a list that is ordered by ids; null for null. GX400 invalid_cursor.';
 
+CREATE FUNCTION backend.diplomail_deliver(p_message_id uuid, p_language text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_message diplomail_messages%ROWTYPE;
+    v_user_id uuid;
+BEGIN
+    SELECT * INTO STRICT v_message FROM diplomail_messages WHERE message_id = p_message_id;
+    -- Who was removed meanwhile keeps what they had, and gets no more; but that they were removed they are told.
+    DELETE FROM diplomail_recipients AS r
+     WHERE r.message_id = p_message_id AND r.delivered_at IS NULL AND r.language IS NOT DISTINCT FROM p_language
+       AND v_message.kind <> 'system'
+       AND NOT EXISTS (SELECT FROM memberships AS m WHERE m.game_id = r.game_id AND m.user_id = r.user_id AND m.status = 'active');
+    FOR v_user_id IN
+        UPDATE diplomail_recipients AS r SET delivered_at = backend.now()
+         WHERE r.message_id = p_message_id AND r.delivered_at IS NULL AND r.language IS NOT DISTINCT FROM p_language
+        RETURNING r.user_id
+    LOOP
+        PERFORM notification_submit('diplomail.received', p_message_id::text, v_user_id,
+                                    jsonb_build_object('game_id', v_message.game_id, 'message_id', p_message_id));
+    END LOOP;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.diplomail_deliver(p_message_id uuid, p_language text) IS 'Delivers a message to those who wait for a translation, or for none (null), and tells them; the game is held by the caller, so that nobody leaves it meanwhile.';
+
+CREATE FUNCTION backend.diplomail_game_find(p_game_id uuid, p_user_id uuid) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    -- Also whoever had a seat.
+    IF NOT EXISTS (SELECT FROM memberships AS m WHERE m.game_id = p_game_id AND m.user_id = p_user_id) THEN
+        PERFORM game_find(p_game_id, p_user_id);
+    END IF;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.diplomail_game_find(p_game_id uuid, p_user_id uuid) IS 'Refuses who may neither see a game nor ever had a seat in it. GX404 game_not_found.';
+
+CREATE FUNCTION backend.language_primary(p_tag text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    RETURN lower(split_part(p_tag, '-'::text, 1));
+
+COMMENT ON FUNCTION backend.language_primary(p_tag text) IS 'The language of a BCP 47 tag, without script or region.';
+
+CREATE TABLE backend.diplomail_messages (
+    message_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    game_id uuid NOT NULL,
+    kind text NOT NULL,
+    sender_user_id uuid,
+    sender_race_name text,
+    sender_deleted_at timestamp with time zone,
+    recipients text[] NOT NULL,
+    language backend.primary_language NOT NULL,
+    subject text,
+    body text NOT NULL,
+    request_id text,
+    traceparent text,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT diplomail_messages_are_deleted_by_their_sender CHECK (((sender_deleted_at IS NULL) OR (sender_user_id IS NOT NULL))),
+    CONSTRAINT diplomail_messages_are_for_somebody CHECK ((cardinality(recipients) >= 1)),
+    CONSTRAINT diplomail_messages_body_is_plain CHECK ((body !~ '[\u0001-\u0008\u000b-\u001f\u007f-\u009f]'::text)),
+    CONSTRAINT diplomail_messages_kind_is_known CHECK ((kind = ANY (ARRAY['personal'::text, 'admin'::text, 'system'::text]))),
+    CONSTRAINT diplomail_messages_personal_is_from_a_race CHECK (((kind <> 'personal'::text) OR ((sender_user_id IS NOT NULL) AND (sender_race_name IS NOT NULL)))),
+    CONSTRAINT diplomail_messages_subject_is_one_line CHECK ((subject !~ '[\u0001-\u001f\u007f-\u009f\u2028\u2029]'::text)),
+    CONSTRAINT diplomail_messages_system_is_from_nobody CHECK (((kind <> 'system'::text) OR ((sender_user_id IS NULL) AND (sender_race_name IS NULL))))
+);
+
+COMMENT ON TABLE backend.diplomail_messages IS 'What was written in a game; sender_user_id is null for the administration and the platform itself.';
+
+COMMENT ON COLUMN backend.diplomail_messages.sender_race_name IS 'As it was then; null for who had no seat.';
+
+COMMENT ON COLUMN backend.diplomail_messages.sender_deleted_at IS 'The sender does not want it in their list any more.';
+
+COMMENT ON COLUMN backend.diplomail_messages.recipients IS 'The race names of those it was written to, as they were then.';
+
+COMMENT ON COLUMN backend.diplomail_messages.request_id IS 'The request that caused it; null for none.';
+
+COMMENT ON COLUMN backend.diplomail_messages.traceparent IS 'The W3C trace context of that request.';
+
+CREATE TABLE backend.diplomail_translations (
+    message_id uuid NOT NULL,
+    language backend.primary_language NOT NULL,
+    status text DEFAULT 'pending'::text NOT NULL,
+    subject text,
+    body text,
+    text_hash bigint NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    next_attempt_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    lease_until timestamp with time zone,
+    last_error text,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT diplomail_translations_have_a_body_once_translated CHECK (((status = 'translated'::text) = (body IS NOT NULL))),
+    CONSTRAINT diplomail_translations_subject_comes_with_the_body CHECK (((subject IS NULL) OR (body IS NOT NULL)))
+);
+
+COMMENT ON TABLE backend.diplomail_translations IS 'A message in another language: one, however many read it.';
+
+COMMENT ON COLUMN backend.diplomail_translations.text_hash IS 'Of what is translated: the same text in many games is asked for once.';
+
+COMMENT ON COLUMN backend.diplomail_translations.attempts IS 'Those too whose worker died; the fencing number of the lease.';
+
+COMMENT ON COLUMN backend.diplomail_translations.lease_until IS 'A worker has it until then.';
+
+CREATE FUNCTION backend.diplomail_json(p_message backend.diplomail_messages, p_language text, p_read_at timestamp with time zone) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('message_id', (p_message).message_id, 'game_id', (p_message).game_id, 'kind', (p_message).kind, 'sender_race_name', (p_message).sender_race_name, 'recipients', (p_message).recipients, 'subject', (p_message).subject, 'body', (p_message).body, 'language', (p_message).language, 'translation', (SELECT jsonb_build_object('language', t.language, 'subject', t.subject, 'body', t.body) AS jsonb_build_object FROM backend.diplomail_translations t WHERE ((t.message_id = (diplomail_json.p_message).message_id) AND ((t.language)::text = backend.language_primary(diplomail_json.p_language)) AND (t.status = 'translated'::text))), 'sent_at', backend.ts((p_message).created_at), 'read_at', backend.ts(p_read_at));
+
+COMMENT ON FUNCTION backend.diplomail_json(p_message backend.diplomail_messages, p_language text, p_read_at timestamp with time zone) IS 'The diplomatic message object of the contract, for whoever reads a language (null: as it was written) and has read it then.';
+
+CREATE FUNCTION backend.diplomail_readers(p_game_id uuid, p_sender_user_id uuid, p_recipients jsonb) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_readers uuid[];
+    v_unknown jsonb;
+BEGIN
+    IF jsonb_typeof(p_recipients) = 'string' THEN
+        RETURN NULL;
+    END IF;
+    SELECT array_agg(DISTINCT m.user_id), jsonb_agg(n.race_name ORDER BY n.place) FILTER (WHERE m.user_id IS NULL)
+      INTO v_readers, v_unknown
+      FROM jsonb_array_elements_text(p_recipients) WITH ORDINALITY AS n (race_name, place)
+      LEFT JOIN (SELECT s.user_id, s.race_name_canonical
+                   FROM memberships AS s JOIN accounts AS a USING (user_id)
+                  WHERE s.game_id = p_game_id AND s.status = 'active' AND a.deleted_at IS NULL
+                    AND s.user_id IS DISTINCT FROM p_sender_user_id) AS m
+        ON m.race_name_canonical = race_name_canonical(n.race_name);
+    IF v_unknown IS NOT NULL THEN
+        PERFORM fail(422, 'recipient_not_found', 'Not all of these are other members of this game.', jsonb_build_object('recipients', v_unknown));
+    END IF;
+    RETURN v_readers;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.diplomail_readers(p_game_id uuid, p_sender_user_id uuid, p_recipients jsonb) IS 'Whom the recipients of a request are: active members of the game by their race names, however written; null for "all". GX422 recipient_not_found.';
+
+CREATE FUNCTION backend.diplomail_remove(p_message_ids uuid[]) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    -- Whoever reports a translation holds it before its readers.
+    PERFORM FROM diplomail_translations AS t WHERE t.message_id = ANY (p_message_ids) ORDER BY t.message_id, t.language FOR NO KEY UPDATE;
+    -- In the order in which a reader's end takes theirs.
+    PERFORM FROM diplomail_recipients AS r WHERE r.message_id = ANY (p_message_ids) ORDER BY r.message_id, r.user_id FOR NO KEY UPDATE;
+    DELETE FROM diplomail_recipients WHERE message_id = ANY (p_message_ids);
+    DELETE FROM diplomail_translations WHERE message_id = ANY (p_message_ids);
+    DELETE FROM diplomail_messages WHERE message_id = ANY (p_message_ids);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.diplomail_remove(p_message_ids uuid[]) IS 'Deletes messages for everybody, with all that hangs on them; they are locked by the caller. Returns how many.';
+
+CREATE FUNCTION backend.diplomail_send(p_game_id uuid, p_kind text, p_sender backend.accounts, p_body jsonb) RETURNS backend.diplomail_messages
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_message diplomail_messages%ROWTYPE := diplomail_write(
+        p_game_id, p_kind, p_sender, p_body ->> 'subject', p_body ->> 'body',
+        diplomail_readers(p_game_id, p_sender.user_id, p_body -> 'recipients'));
+BEGIN
+    IF v_message.message_id IS NULL THEN
+        PERFORM fail(422, 'recipient_not_found', 'There is nobody else in this game.', '{"recipients": []}');
+    END IF;
+    RETURN v_message;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.diplomail_send(p_game_id uuid, p_kind text, p_sender backend.accounts, p_body jsonb) IS 'Sends what a request says; the sender is null for the administration. The game is held by the caller. GX422 recipient_not_found.';
+
+CREATE FUNCTION backend.diplomail_tell(p_game_id uuid, p_event text, p_to uuid[] DEFAULT NULL::uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_texts text[] := CASE p_event
+        WHEN 'paused' THEN ARRAY['The game is paused', 'No turns are generated until the game goes on.']
+        WHEN 'cancelled' THEN ARRAY['The game is cancelled', 'This game will not be played on.']
+        WHEN 'removed' THEN ARRAY['You were removed from the game', 'You have no seat in this game any more. What you were sent before stays here to be read.']
+        WHEN 'blocked' THEN ARRAY['You were blocked in the game',
+                                  'You have no seat in this game any more and cannot come back to it. What you were sent before stays here to be read.']
+    END;
+BEGIN
+    PERFORM diplomail_write(p_game_id, 'system', NULL, v_texts[1], v_texts[2], p_to);
+END;
+$$;
+
+COMMENT ON FUNCTION backend.diplomail_tell(p_game_id uuid, p_event text, p_to uuid[]) IS 'The platform writes what has happened (paused, cancelled; removed, blocked) to people of a game, or to all active members (null); the game is held by the caller. 23502 for another event.';
+
+CREATE FUNCTION backend.diplomail_text_refuse(p_body jsonb) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_problems jsonb;
+BEGIN
+    SELECT jsonb_agg(jsonb_build_object('path', t.path, 'problem', CASE WHEN is_seen(t.value) THEN format('is over %s bytes', t.most) ELSE 'has nothing to be seen' END))
+      INTO v_problems
+      FROM (VALUES ('subject', p_body ->> 'subject', setting('diplomail_max_subject_bytes')),
+                   ('body', p_body ->> 'body', setting('diplomail_max_body_bytes'))) AS t (path, value, most)
+     WHERE octet_length(t.value) > t.most OR NOT is_seen(t.value);
+    IF v_problems IS NOT NULL THEN
+        PERFORM fail(400, 'invalid_request', 'The request is malformed.', v_problems);
+    END IF;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.diplomail_text_refuse(p_body jsonb) IS 'Refuses a subject or a body that is over-long in bytes of UTF-8, or of which nothing is seen. GX400 invalid_request.';
+
+CREATE FUNCTION backend.diplomail_write(p_game_id uuid, p_kind text, p_sender backend.accounts, p_subject text, p_body text, p_to uuid[]) RETURNS backend.diplomail_messages
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_message diplomail_messages%ROWTYPE;
+    -- What has no person behind it is in English.
+    v_language text := coalesce(language_primary(p_sender.preferred_language), 'en');
+    v_is_translated boolean := setting('diplomail_translator') > 0;
+    v_races text[];
+BEGIN
+    p_to := ARRAY(SELECT m.user_id FROM memberships AS m JOIN accounts AS a USING (user_id)
+                   WHERE m.game_id = p_game_id AND a.deleted_at IS NULL AND m.user_id IS DISTINCT FROM p_sender.user_id
+                     AND CASE WHEN p_to IS NULL THEN m.status = 'active' ELSE m.user_id = ANY (p_to) END);
+    v_races := ARRAY(SELECT m.race_name FROM memberships AS m WHERE m.game_id = p_game_id AND m.user_id = ANY (p_to) ORDER BY m.race_name);
+    IF v_races = '{}' THEN
+        RETURN NULL;
+    END IF;
+    INSERT INTO diplomail_messages (game_id, kind, sender_user_id, sender_race_name, recipients, language, subject, body, request_id, traceparent)
+    VALUES (p_game_id, p_kind, p_sender.user_id,
+            (SELECT m.race_name FROM memberships AS m WHERE m.game_id = p_game_id AND m.user_id = p_sender.user_id AND m.status = 'active'),
+            v_races, v_language, p_subject, p_body, request_id(), traceparent())
+    RETURNING * INTO v_message;
+    INSERT INTO diplomail_translations (message_id, language, text_hash)
+    -- The subject is one line.
+    SELECT DISTINCT v_message.message_id, language_primary(a.preferred_language), hashtextextended(concat(p_subject, E'\n', p_body), 0)
+      FROM accounts AS a
+     WHERE v_is_translated AND a.user_id = ANY (p_to) AND language_primary(a.preferred_language) <> v_language;
+    INSERT INTO diplomail_recipients (message_id, user_id, game_id, race_name, language)
+    SELECT v_message.message_id, m.user_id, p_game_id, m.race_name, t.language
+      FROM memberships AS m JOIN accounts AS a USING (user_id)
+      LEFT JOIN diplomail_translations AS t ON t.message_id = v_message.message_id AND t.language = language_primary(a.preferred_language)
+     WHERE m.game_id = p_game_id AND m.user_id = ANY (p_to);
+    IF EXISTS (SELECT FROM diplomail_translations AS t WHERE t.message_id = v_message.message_id) THEN
+        PERFORM job_defer_once('diplomail', 'diplomail_deliver');
+    END IF;
+    PERFORM diplomail_deliver(v_message.message_id, NULL);
+    RETURN v_message;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.diplomail_write(p_game_id uuid, p_kind text, p_sender backend.accounts, p_subject text, p_body text, p_to uuid[]) IS 'Writes a message to people who have, or had, a seat in a game, or to all active members (null); never to its sender, who is null for the administration. Null where there is nobody to read it. Those who wait for no translation have it at once; the game is held by the caller.';
+
 CREATE FUNCTION backend.email_normalise(p_email text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -4579,12 +5141,14 @@ BEGIN
                 format('paused:%s:%s', v_game.game_id, r.current_turn),
                 jsonb_build_object('turn', coalesce(r.current_turn, 0), 'reason', p_reason))
                FROM runtime_records AS r WHERE r.game_id = v_game.game_id;
+            PERFORM diplomail_tell(v_game.game_id, 'paused');
         WHEN v_to = 'finished' THEN
             PERFORM race_names_settle(v_game.game_id, true);
             PERFORM game_notify(v_game.game_id, 'game.finished', v_game.game_id::text, '{}');
         WHEN v_to = 'cancelled' THEN
             PERFORM race_names_settle(v_game.game_id, false);
             PERFORM runtime_unwant(v_game.game_id);
+            PERFORM diplomail_tell(v_game.game_id, 'cancelled');
             -- Whoever did it knows.
             PERFORM notification_submit('lobby.membership.removed', 'cancelled:' || v_game.game_id, m.user_id,
                                         jsonb_build_object('game_id', v_game.game_id, 'reason', 'game_cancelled'))
@@ -5224,9 +5788,11 @@ BEGIN
     -- Who left knows it, and who was closed reads nothing any more.
     IF p_ended_by IN ('owner', 'admin') AND p_status = 'blocked' THEN
         PERFORM notification_submit('lobby.membership.blocked', v_key, v_membership.user_id, jsonb_build_object('game_id', p_game.game_id));
+        PERFORM diplomail_tell(p_game.game_id, 'blocked', ARRAY[v_membership.user_id]);
     ELSIF p_ended_by IN ('owner', 'admin') THEN
         PERFORM notification_submit('lobby.membership.removed', v_key, v_membership.user_id,
                                     jsonb_build_object('game_id', p_game.game_id, 'reason', 'removed_by_' || p_ended_by));
+        PERFORM diplomail_tell(p_game.game_id, 'removed', ARRAY[v_membership.user_id]);
     END IF;
     RETURN v_membership;
 END;
@@ -5278,6 +5844,41 @@ END;
 $$;
 
 COMMENT ON FUNCTION backend.memberships_page(p_list text, p_game_id uuid, p_limit integer, p_before uuid) IS 'A page of who sits, or sat, in a game, newest first.';
+
+CREATE FUNCTION backend.metric_count(p_metric text, p_labels jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    INSERT INTO metric_changes (metric, labels) VALUES (p_metric, p_labels);
+END;
+$$;
+
+COMMENT ON FUNCTION backend.metric_count(p_metric text, p_labels jsonb) IS 'Counts one more, in this transaction.';
+
+CREATE FUNCTION backend.metrics_add_up(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    WITH gone AS (
+        DELETE FROM metric_changes AS c
+         WHERE c.change_id = ANY (ARRAY(SELECT o.change_id FROM metric_changes AS o ORDER BY o.change_id LIMIT p_limit FOR UPDATE SKIP LOCKED))
+        RETURNING c.metric, c.labels
+    ), added AS (
+        INSERT INTO metric_totals AS t (metric, labels, total)
+        -- In one order, for who does so at the same time.
+        SELECT g.metric, g.labels, count(*) FROM gone AS g GROUP BY g.metric, g.labels ORDER BY g.metric, g.labels
+        ON CONFLICT (metric, labels) DO UPDATE SET total = t.total + excluded.total
+    )
+    SELECT count(*)::integer INTO v_count FROM gone;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION backend.metrics_add_up(p_limit integer) IS 'Adds at most so many changes to the totals; returns how many.';
 
 CREATE FUNCTION backend.moment_to_come(p_body jsonb, p_name text) RETURNS timestamp with time zone
     LANGUAGE plpgsql STABLE
@@ -5331,6 +5932,12 @@ CREATE FUNCTION backend.name_character(p_one text) RETURNS backend.name_characte
 END;
 
 COMMENT ON FUNCTION backend.name_character(p_one text) IS 'What a character of a name is; null for one that no name has.';
+
+CREATE FUNCTION backend.notification_intent_count(p_kind text, p_outcome text) RETURNS void
+    LANGUAGE sql
+    RETURN backend.metric_count('notification_intents_total'::text, jsonb_build_object('kind', p_kind, 'outcome', p_outcome));
+
+COMMENT ON FUNCTION backend.notification_intent_count(p_kind text, p_outcome text) IS 'Counts an intent: accepted, repeated, malformed.';
 
 CREATE TABLE backend.notifications (
     notification_id uuid DEFAULT backend.uuid_v7() NOT NULL,
@@ -5508,15 +6115,18 @@ CREATE FUNCTION backend.notification_route_settle(p_route_id uuid, p_status text
     AS $$
 DECLARE
     v_status text;
+    v_channel text;
 BEGIN
     UPDATE notification_routes AS r
        SET status = CASE WHEN p_status = 'retrying' AND r.attempts + 1 >= setting('notification_max_attempts') THEN 'dead_lettered' ELSE p_status END,
            attempts = r.attempts + 1, last_error = left(p_error, 1000),
            next_attempt_at = coalesce(p_next_attempt_at, backend.now() + retry_after(r.attempts + 1))
      WHERE r.route_id = p_route_id
-    RETURNING r.status INTO STRICT v_status;
+    RETURNING r.status, r.channel INTO STRICT v_status, v_channel;
     IF v_status = 'dead_lettered' THEN
         INSERT INTO notification_dead_letters (route_id, reason) VALUES (p_route_id, left(coalesce(p_error, 'unknown'), 1000));
+    ELSIF v_status = 'delivered' THEN
+        PERFORM metric_count('notification_routes_total', jsonb_build_object('channel', v_channel));
     END IF;
 END;
 $$;
@@ -5549,12 +6159,14 @@ BEGIN
     IF v_problem IS NOT NULL THEN
         INSERT INTO notification_malformed_intents (kind, idempotency_key, user_id, payload, reason)
         VALUES (coalesce(p_kind, ''), p_idempotency_key, p_user_id, p_payload, v_problem);
+        PERFORM notification_intent_count(coalesce(v_kind.kind, 'unknown'), 'malformed');
         RETURN NULL;
     END IF;
     INSERT INTO notifications (kind, idempotency_key, user_id, payload, request_id, trace_id)
     VALUES (p_kind, p_idempotency_key, p_user_id, p_payload, request_id(), split_part(traceparent(), '-', 2))
     ON CONFLICT ON CONSTRAINT notifications_one_per_kind_key_and_person DO NOTHING
     RETURNING notification_id INTO v_notification_id;
+    PERFORM notification_intent_count(p_kind, CASE WHEN v_notification_id IS NULL THEN 'repeated' ELSE 'accepted' END);
     IF v_notification_id IS NULL THEN
         RETURN (SELECT n.notification_id FROM notifications AS n
                  WHERE n.kind = p_kind AND n.idempotency_key = p_idempotency_key AND n.user_id IS NOT DISTINCT FROM p_user_id);
@@ -5647,8 +6259,8 @@ DECLARE
     -- Here, so that it is there before the row's own number is.
     v_writer CONSTANT xid8 := pg_current_xact_id();
 BEGIN
-    INSERT INTO push_pending (event_id, user_id, device_session_id, kind, payload, request_id, trace_id, writer)
-    VALUES (p_event_id, p_user_id, p_device_session_id, p_kind, p_payload, p_request_id, split_part(traceparent(), '-', 2), v_writer);
+    INSERT INTO push_pending (event_id, user_id, device_session_id, kind, payload, request_id, trace_id, span_id, writer)
+    VALUES (p_event_id, p_user_id, p_device_session_id, p_kind, p_payload, p_request_id, split_part(traceparent(), '-', 2), trace_span_id(), v_writer);
     PERFORM push_wake();
 END;
 $$;
@@ -5698,6 +6310,7 @@ CREATE TABLE backend.push_events (
     reason text,
     request_id text,
     trace_id text,
+    span_id text,
     created_at timestamp with time zone NOT NULL,
     sequenced_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     CONSTRAINT push_events_is_event_or_invalidation CHECK ((((kind IS NOT NULL) AND (payload IS NOT NULL) AND (reason IS NULL)) OR ((kind IS NULL) AND (payload IS NULL) AND (reason IS NOT NULL))))
@@ -5725,25 +6338,31 @@ DECLARE
     -- Here, so that it is there before the row's own number is.
     v_writer CONSTANT xid8 := pg_current_xact_id();
 BEGIN
-    INSERT INTO push_pending (event_id, user_id, device_session_id, reason, request_id, trace_id, writer)
-    VALUES (uuid_v7(), p_user_id, p_device_session_id, p_reason, request_id(), split_part(traceparent(), '-', 2), v_writer);
+    INSERT INTO push_pending (event_id, user_id, device_session_id, reason, request_id, trace_id, span_id, writer)
+    VALUES (uuid_v7(), p_user_id, p_device_session_id, p_reason, request_id(), split_part(traceparent(), '-', 2), trace_span_id(), v_writer);
     PERFORM push_wake();
 END;
 $$;
 
 COMMENT ON FUNCTION backend.push_session_invalidation(p_user_id uuid, p_device_session_id uuid, p_reason text) IS 'Tells the gateways, in this transaction, that a session (null: every session of the person) is no longer good.';
 
-CREATE FUNCTION backend.push_wake() RETURNS void
+CREATE FUNCTION backend.wake(p_awake_key bigint, p_channel text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-    IF pg_try_advisory_lock_shared(push_awake_key()) THEN
-        PERFORM pg_advisory_unlock_shared(push_awake_key());
-        NOTIFY galaxy_push_pending;
+    IF pg_try_advisory_lock_shared(p_awake_key) THEN
+        PERFORM pg_advisory_unlock_shared(p_awake_key);
+        PERFORM pg_notify(p_channel, '');
     END IF;
 END;
 $$;
+
+COMMENT ON FUNCTION backend.wake(p_awake_key bigint, p_channel text) IS 'Notifies the channel when this transaction commits, unless somebody holds the key: they look by themselves.';
+
+CREATE FUNCTION backend.push_wake() RETURNS void
+    LANGUAGE sql
+    RETURN backend.wake(backend.push_awake_key(), 'galaxy_push_pending'::text);
 
 COMMENT ON FUNCTION backend.push_wake() IS 'Wakes the sequencer if it sleeps.';
 
@@ -6717,6 +7336,12 @@ CREATE FUNCTION backend.traceparent() RETURNS text
 
 COMMENT ON FUNCTION backend.traceparent() IS 'The W3C trace context of the caller; null for none.';
 
+CREATE FUNCTION backend.trace_span_id() RETURNS text
+    LANGUAGE sql STABLE
+    RETURN "substring"(backend.traceparent(), '^[0-9a-f]{2}-[0-9a-f]{32}-([0-9a-f]{16})-[0-9a-f][13579bdf]$'::text);
+
+COMMENT ON FUNCTION backend.trace_span_id() IS 'The caller''s span, where its trace is recorded; null for none.';
+
 CREATE FUNCTION backend.turn_reminder_due(p_turn_reminder text, p_turn_at timestamp with time zone, p_time_zone text) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
     RETURN CASE p_turn_reminder WHEN 'each'::text THEN (p_turn_at + '01:00:00'::interval) WHEN 'daily'::text THEN ((date_trunc('day'::text, ((p_turn_at AT TIME ZONE p_time_zone) - '08:00:00'::interval)) + '1 day 08:00:00'::interval) AT TIME ZONE p_time_zone) ELSE NULL::timestamp with time zone END;
@@ -6783,20 +7408,6 @@ CREATE FUNCTION backend.version_series(p_version text) RETURNS text
 
 COMMENT ON FUNCTION backend.version_series(p_version text) IS 'Major and minor of a semantic version: a running game stays with them.';
 
-CREATE FUNCTION backend.wake(p_awake_key bigint, p_channel text) RETURNS void
-    LANGUAGE plpgsql
-    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    IF pg_try_advisory_lock_shared(p_awake_key) THEN
-        PERFORM pg_advisory_unlock_shared(p_awake_key);
-        PERFORM pg_notify(p_channel, '');
-    END IF;
-END;
-$$;
-
-COMMENT ON FUNCTION backend.wake(p_awake_key bigint, p_channel text) IS 'Notifies the channel when this transaction commits, unless somebody holds the key: they look by themselves.';
-
 CREATE FUNCTION backend.ways_in_lock(p_user_id uuid) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -6833,14 +7444,14 @@ $_$;
 
 COMMENT ON FUNCTION push.cursor_resume(p_cursor text, OUT resume_position bigint, OUT resume_cursor text, OUT is_exact boolean, OUT is_ahead boolean) IS 'Where a gateway''s stream goes on: exactly after its cursor, or fresh, from now; either way after resume_cursor. is_ahead: a cursor that we never gave. Raises nothing of its own.';
 
-CREATE FUNCTION push.events_read(p_after bigint, p_limit integer) RETURNS TABLE("position" bigint, cursor text, event_id uuid, user_id uuid, device_session_id uuid, kind text, payload text, reason text, request_id text, trace_id text, created_at timestamp with time zone)
+CREATE FUNCTION push.events_read(p_after bigint, p_limit integer) RETURNS TABLE("position" bigint, cursor text, event_id uuid, user_id uuid, device_session_id uuid, kind text, payload text, reason text, request_id text, trace_id text, span_id text, created_at timestamp with time zone)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
     RETURN QUERY
     SELECT e.position, push_cursor(p.epoch, e.position), e.event_id, e.user_id, e.device_session_id, e.kind, e.payload::text,
-           e.reason, e.request_id, e.trace_id, e.created_at
+           e.reason, e.request_id, e.trace_id, e.span_id, e.created_at
       FROM push_events AS e, push_epoch AS p
      WHERE e.position > p_after
      ORDER BY e.position
@@ -6893,9 +7504,9 @@ BEGIN
               ORDER BY q.pending_id LIMIT p_limit))
         RETURNING p.*
     )
-    INSERT INTO push_events (position, event_id, user_id, device_session_id, kind, payload, reason, request_id, trace_id, created_at)
+    INSERT INTO push_events (position, event_id, user_id, device_session_id, kind, payload, reason, request_id, trace_id, span_id, created_at)
     SELECT v_head + row_number() OVER (ORDER BY t.pending_id),
-           t.event_id, t.user_id, t.device_session_id, t.kind, t.payload, t.reason, t.request_id, t.trace_id, t.created_at
+           t.event_id, t.user_id, t.device_session_id, t.kind, t.payload, t.reason, t.request_id, t.trace_id, t.span_id, t.created_at
       FROM taken AS t;
     GET DIAGNOSTICS v_count = ROW_COUNT;
     IF v_count > 0 THEN
@@ -7131,6 +7742,125 @@ END;
 $$;
 
 COMMENT ON FUNCTION worker.challenges_purge(p_limit integer) IS 'Deletes at most so many challenges that expired over a day ago; returns how many. Raises nothing of its own.';
+
+CREATE FUNCTION worker.diplomail_broadcast() RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_broadcast diplomail_broadcasts%ROWTYPE;
+    v_game_id uuid;
+BEGIN
+    -- A broadcast is written by one worker at a time; others take another one.
+    SELECT * INTO v_broadcast FROM diplomail_broadcasts AS b ORDER BY b.broadcast_id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    v_game_id := v_broadcast.game_ids[v_broadcast.written_count + 1];
+    -- What it causes comes from the request that caused it.
+    PERFORM set_config('backend.request_id', coalesce(v_broadcast.request_id, ''), true),
+            set_config('backend.traceparent', coalesce(v_broadcast.traceparent, ''), true);
+    -- Nobody leaves meanwhile.
+    PERFORM FROM games AS g WHERE g.game_id = v_game_id FOR SHARE;
+    PERFORM diplomail_write(v_game_id, 'admin', NULL, v_broadcast.subject, v_broadcast.body, NULL);
+    IF v_broadcast.written_count + 1 = cardinality(v_broadcast.game_ids) THEN
+        DELETE FROM diplomail_broadcasts WHERE broadcast_id = v_broadcast.broadcast_id;
+    ELSE
+        UPDATE diplomail_broadcasts SET written_count = written_count + 1 WHERE broadcast_id = v_broadcast.broadcast_id;
+    END IF;
+    RETURN v_game_id;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.diplomail_broadcast() IS 'Writes the oldest broadcast to its next game, and returns which; null when there is none. Raises nothing of its own.';
+
+CREATE FUNCTION worker.diplomail_claim(p_lease_seconds numeric) RETURNS TABLE(message_id uuid, language text, attempt_no integer, is_spent boolean, subject text, body text, known_subject text, known_body text, request_id text, traceparent text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_translation diplomail_translations%ROWTYPE;
+BEGIN
+    SELECT * INTO v_translation FROM diplomail_translations AS t
+     WHERE t.status IN ('pending', 'retrying') AND t.next_attempt_at <= backend.now() AND (t.lease_until IS NULL OR is_over(t.lease_until))
+     ORDER BY t.next_attempt_at
+     LIMIT 1
+       FOR NO KEY UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    UPDATE diplomail_translations AS t
+       SET attempts = t.attempts + 1, lease_until = backend.now() + make_interval(secs => p_lease_seconds::double precision)
+     WHERE t.message_id = v_translation.message_id AND t.language = v_translation.language
+    RETURNING t.attempts INTO attempt_no;
+    -- Every attempt counts, those too whose worker died: what takes its worker with it each time is not tried for ever.
+    is_spent := attempt_no > setting('diplomail_translator_max_attempts');
+    SELECT m.message_id, v_translation.language::text, m.subject, m.body, m.request_id, m.traceparent
+      INTO STRICT message_id, language, subject, body, request_id, traceparent
+      FROM diplomail_messages AS m WHERE m.message_id = v_translation.message_id;
+    SELECT t.subject, t.body INTO known_subject, known_body
+      FROM diplomail_translations AS t JOIN diplomail_messages AS m USING (message_id)
+     WHERE t.text_hash = v_translation.text_hash AND t.language = v_translation.language AND t.status = 'translated'
+       AND m.body = diplomail_claim.body AND m.subject IS NOT DISTINCT FROM diplomail_claim.subject
+     LIMIT 1;
+    RETURN NEXT;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.diplomail_claim(p_lease_seconds numeric) IS 'A translation that is due, with an attempt begun and a lease of so many seconds; none when there is none. One that is_spent is not to be tried any more: it is to be reported as failed. A known_body is what the same text was translated to before. Raises nothing of its own.';
+
+CREATE FUNCTION worker.diplomail_purge(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN diplomail_remove(ARRAY(
+        SELECT m.message_id FROM diplomail_messages AS m JOIN games AS g USING (game_id)
+         WHERE m.created_at <= backend.now() - setting_interval('diplomail_retention')
+           AND g.finished_at <= backend.now() - setting_interval('diplomail_retention')
+         ORDER BY m.created_at LIMIT p_limit
+           FOR NO KEY UPDATE OF m SKIP LOCKED));
+END;
+$$;
+
+COMMENT ON FUNCTION worker.diplomail_purge(p_limit integer) IS 'Deletes at most so many messages that are old, of games that ended long ago; returns how many. Raises nothing of its own.';
+
+CREATE FUNCTION worker.diplomail_report(p_message_id uuid, p_language text, p_attempt_no integer, p_outcome text, p_subject text, p_body text, p_error text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_translation diplomail_translations%ROWTYPE;
+    v_status text;
+BEGIN
+    -- Nobody leaves the game meanwhile.
+    PERFORM FROM games AS g WHERE g.game_id = (SELECT m.game_id FROM diplomail_messages AS m WHERE m.message_id = p_message_id) FOR SHARE;
+    SELECT * INTO v_translation FROM diplomail_translations AS t
+     WHERE t.message_id = p_message_id AND t.language = p_language
+       FOR NO KEY UPDATE;
+    -- Who is late decides nothing, except that there is a translation.
+    IF NOT FOUND OR v_translation.status NOT IN ('pending', 'retrying')
+        OR (v_translation.attempts <> p_attempt_no AND p_outcome <> 'translated') THEN
+        RETURN v_translation.status;
+    END IF;
+    v_status := CASE
+        WHEN p_outcome = 'translated' THEN 'translated'
+        WHEN p_outcome = 'transient' AND p_attempt_no < setting('diplomail_translator_max_attempts') THEN 'retrying'
+        ELSE 'failed'
+    END;
+    UPDATE diplomail_translations AS t
+       SET status = v_status, lease_until = NULL, last_error = left(p_error, 1000),
+           subject = CASE v_status WHEN 'translated' THEN p_subject END, body = CASE v_status WHEN 'translated' THEN p_body END,
+           next_attempt_at = CASE v_status WHEN 'retrying' THEN backend.now() + retry_after(p_attempt_no) ELSE t.next_attempt_at END
+     WHERE t.message_id = p_message_id AND t.language = p_language;
+    IF v_status <> 'retrying' THEN
+        PERFORM diplomail_deliver(p_message_id, p_language);
+    END IF;
+    RETURN v_status;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.diplomail_report(p_message_id uuid, p_language text, p_attempt_no integer, p_outcome text, p_subject text, p_body text, p_error text) IS 'What came of an attempt: translated, with subject and body; transient, to be tried again while tries are left; failed. Once settled, who waited has the message. Returns the translation''s status then, null for one that is gone. Raises nothing of its own.';
 
 CREATE FUNCTION worker.enrollments_close(p_limit integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -7493,6 +8223,31 @@ END;
 $$;
 
 COMMENT ON FUNCTION worker.malformed_intents_purge(p_limit integer) IS 'Deletes at most so many malformed intents that are old; returns how many. Raises nothing of its own.';
+
+CREATE FUNCTION worker.metrics_read(p_bound integer) RETURNS TABLE(metric text, labels jsonb, value bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM metrics_add_up(p_bound);
+    RETURN QUERY SELECT t.metric, t.labels, t.total FROM metric_totals AS t;
+    RETURN QUERY
+    SELECT 'mail_outbox_depth', jsonb_build_object('state', s),
+           (SELECT count(*) FROM (SELECT FROM mail_deliveries AS d
+                                   -- Twice, so that the index of what is due serves.
+                                   WHERE d.status = s AND d.status IN ('pending', 'retrying') LIMIT p_bound) AS d)
+      FROM unnest(ARRAY['pending', 'retrying']) AS s;
+    RETURN QUERY
+    SELECT 'mail_outbox_depth', '{"state": "dead_lettered"}'::jsonb, count(*)
+      FROM (SELECT FROM mail_dead_letters LIMIT p_bound) AS d;
+    RETURN QUERY
+    SELECT 'jobs_queued', jsonb_build_object('queue', j.queue_name), count(*)
+      FROM (SELECT o.queue_name FROM procrastinate_jobs AS o WHERE o.status = 'todo' LIMIT p_bound) AS j
+     GROUP BY j.queue_name;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.metrics_read(p_bound integer) IS 'The figures that only the database has, each counted to at most so many; queues that are empty are left out. Raises nothing of its own.';
 
 CREATE FUNCTION worker.notification_routes_deliver(p_limit integer, p_admin_email text) RETURNS TABLE(route_id uuid, kind text, is_for_administrators boolean, status text, error text)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -8314,6 +9069,50 @@ COMMENT ON TABLE backend.deletion_rules IS 'What the deletion of an account does
 
 COMMENT ON COLUMN backend.deletion_rules.holds IS 'person: an account''s id; address: an e-mail address; data: something else of theirs.';
 
+CREATE TABLE backend.diplomail_broadcasts (
+    broadcast_id uuid DEFAULT backend.uuid_v7() NOT NULL,
+    game_ids uuid[] NOT NULL,
+    written_count integer DEFAULT 0 NOT NULL,
+    subject text,
+    body text NOT NULL,
+    request_id text,
+    traceparent text,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT diplomail_broadcasts_are_deleted_when_written CHECK (((written_count >= 0) AND (written_count < cardinality(game_ids)))),
+    CONSTRAINT diplomail_broadcasts_body_is_plain CHECK ((body !~ '[\u0001-\u0008\u000b-\u001f\u007f-\u009f]'::text)),
+    CONSTRAINT diplomail_broadcasts_subject_is_one_line CHECK ((subject !~ '[\u0001-\u001f\u007f-\u009f\u2028\u2029]'::text))
+);
+
+COMMENT ON TABLE backend.diplomail_broadcasts IS 'What the administration writes to many games and a worker has not written to all of them yet.';
+
+COMMENT ON COLUMN backend.diplomail_broadcasts.game_ids IS 'All of them, in order; games are never deleted.';
+
+COMMENT ON COLUMN backend.diplomail_broadcasts.written_count IS 'So many of them have it. It is counted where the message is written, so none has it twice.';
+
+COMMENT ON COLUMN backend.diplomail_broadcasts.request_id IS 'The request that caused it; null for none.';
+
+COMMENT ON COLUMN backend.diplomail_broadcasts.traceparent IS 'The W3C trace context of that request.';
+
+CREATE TABLE backend.diplomail_recipients (
+    message_id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    game_id uuid NOT NULL,
+    race_name text NOT NULL,
+    language backend.primary_language,
+    delivered_at timestamp with time zone,
+    read_at timestamp with time zone,
+    deleted_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT diplomail_recipients_delete_what_they_have CHECK (((deleted_at IS NULL) OR (delivered_at IS NOT NULL))),
+    CONSTRAINT diplomail_recipients_read_what_they_have CHECK (((read_at IS NULL) OR (delivered_at IS NOT NULL)))
+);
+
+COMMENT ON TABLE backend.diplomail_recipients IS 'A reader of a message: when they got it, read it, deleted it for themselves.';
+
+COMMENT ON COLUMN backend.diplomail_recipients.language IS 'The translation that it waited for, or waits; null for the original.';
+
 CREATE TABLE backend.entitlement_snapshots (
     user_id uuid NOT NULL,
     entitlement_record_id uuid NOT NULL,
@@ -8510,6 +9309,55 @@ UNION ALL
           WHERE ((m.game_id = a.game_id) AND (m.user_id = a.applicant_user_id))))));
 
 COMMENT ON VIEW backend.invariants_applications IS 'What must never be seen in applications.';
+
+CREATE VIEW backend.invariants_diplomail AS
+ SELECT 'message_that_its_sender_was_sent'::text AS invariant,
+    m.message_id AS object_id,
+    m.kind AS details
+   FROM (backend.diplomail_messages m
+     JOIN backend.diplomail_recipients r ON (((r.message_id = m.message_id) AND (r.user_id = m.sender_user_id))))
+UNION ALL
+ SELECT 'reader_left_waiting_for_a_translation_that_is_settled'::text AS invariant,
+    r.message_id AS object_id,
+    t.status AS details
+   FROM (backend.diplomail_recipients r
+     JOIN backend.diplomail_translations t USING (message_id, language))
+  WHERE ((r.delivered_at IS NULL) AND (t.status = ANY (ARRAY['translated'::text, 'failed'::text])))
+UNION ALL
+ SELECT 'message_delivered_before_its_translation'::text AS invariant,
+    r.message_id AS object_id,
+    t.status AS details
+   FROM (backend.diplomail_recipients r
+     JOIN backend.diplomail_translations t USING (message_id, language))
+  WHERE ((r.delivered_at IS NOT NULL) AND (t.status = ANY (ARRAY['pending'::text, 'retrying'::text])))
+UNION ALL
+ SELECT 'reader_left_waiting_for_nothing'::text AS invariant,
+    r.message_id AS object_id,
+    r.race_name AS details
+   FROM backend.diplomail_recipients r
+  WHERE ((r.delivered_at IS NULL) AND (r.language IS NULL))
+UNION ALL
+ SELECT 'reader_who_is_gone'::text AS invariant,
+    r.message_id AS object_id,
+    r.race_name AS details
+   FROM (backend.diplomail_recipients r
+     JOIN backend.accounts a USING (user_id))
+  WHERE (a.deleted_at IS NOT NULL)
+UNION ALL
+ SELECT 'reader_whose_race_was_not_written_to'::text AS invariant,
+    r.message_id AS object_id,
+    r.race_name AS details
+   FROM (backend.diplomail_recipients r
+     JOIN backend.diplomail_messages m USING (message_id))
+  WHERE (NOT (r.race_name = ANY (m.recipients)))
+UNION ALL
+ SELECT 'translation_into_its_own_language'::text AS invariant,
+    t.message_id AS object_id,
+    t.language AS details
+   FROM (backend.diplomail_translations t
+     JOIN backend.diplomail_messages m USING (message_id, language));
+
+COMMENT ON VIEW backend.invariants_diplomail IS 'What must never be seen in diplomatic mail.';
 
 CREATE TABLE backend.player_mappings (
     game_id uuid NOT NULL,
@@ -8833,6 +9681,34 @@ CREATE TABLE backend.invite_attempts (
 
 COMMENT ON TABLE backend.invite_attempts IS 'Invites that a person asked for and that are not there; what has expired counts for nothing.';
 
+CREATE UNLOGGED TABLE backend.metric_changes (
+    change_id bigint NOT NULL,
+    metric text NOT NULL,
+    labels jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL
+);
+
+COMMENT ON TABLE backend.metric_changes IS 'What was counted, each by one, and is not added up yet.';
+
+ALTER TABLE backend.metric_changes ALTER COLUMN change_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME backend.metric_changes_change_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE backend.metric_totals (
+    metric text NOT NULL,
+    labels jsonb NOT NULL,
+    total bigint NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL
+);
+
+COMMENT ON TABLE backend.metric_totals IS 'Counters since the schema was deployed; labels are of small, closed sets.';
+
 CREATE TABLE backend.notification_malformed_intents (
     malformed_id uuid DEFAULT backend.uuid_v7() NOT NULL,
     kind text NOT NULL,
@@ -8855,6 +9731,7 @@ CREATE TABLE backend.push_pending (
     reason text,
     request_id text,
     trace_id text,
+    span_id text,
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     writer xid8 NOT NULL,
     CONSTRAINT push_pending_is_event_or_invalidation CHECK ((((kind IS NOT NULL) AND (payload IS NOT NULL) AND (reason IS NULL)) OR ((kind IS NULL) AND (payload IS NULL) AND (reason IS NOT NULL))))
@@ -8864,6 +9741,8 @@ WITH (fillfactor='100', autovacuum_vacuum_scale_factor='0.0', autovacuum_vacuum_
 COMMENT ON TABLE backend.push_pending IS 'Events that have no place in the stream yet. An event for a client has kind and payload; an invalidation of sessions has reason.';
 
 COMMENT ON COLUMN backend.push_pending.device_session_id IS 'Null: every device of the person.';
+
+COMMENT ON COLUMN backend.push_pending.span_id IS 'The span that caused it, where the trace is recorded: the sending''s parent.';
 
 COMMENT ON COLUMN backend.push_pending.writer IS 'The transaction that wrote it, which had this number before the row had its own: the sequencer relies on that order.';
 
@@ -9039,6 +9918,21 @@ ALTER TABLE ONLY backend.deletion_rules
 ALTER TABLE ONLY backend.device_sessions
     ADD CONSTRAINT device_sessions_pkey PRIMARY KEY (device_session_id);
 
+ALTER TABLE ONLY backend.diplomail_broadcasts
+    ADD CONSTRAINT diplomail_broadcasts_pkey PRIMARY KEY (broadcast_id);
+
+ALTER TABLE ONLY backend.diplomail_messages
+    ADD CONSTRAINT diplomail_messages_have_one_game UNIQUE (message_id, game_id);
+
+ALTER TABLE ONLY backend.diplomail_messages
+    ADD CONSTRAINT diplomail_messages_pkey PRIMARY KEY (message_id);
+
+ALTER TABLE ONLY backend.diplomail_recipients
+    ADD CONSTRAINT diplomail_recipients_pkey PRIMARY KEY (message_id, user_id);
+
+ALTER TABLE ONLY backend.diplomail_translations
+    ADD CONSTRAINT diplomail_translations_pkey PRIMARY KEY (message_id, language);
+
 ALTER TABLE ONLY backend.engine_versions
     ADD CONSTRAINT engine_versions_pkey PRIMARY KEY (version);
 
@@ -9110,6 +10004,12 @@ ALTER TABLE ONLY backend.memberships
 
 ALTER TABLE ONLY backend.memberships
     ADD CONSTRAINT memberships_pkey PRIMARY KEY (membership_id);
+
+ALTER TABLE ONLY backend.metric_changes
+    ADD CONSTRAINT metric_changes_pkey PRIMARY KEY (change_id);
+
+ALTER TABLE ONLY backend.metric_totals
+    ADD CONSTRAINT metric_totals_pkey PRIMARY KEY (metric, labels);
 
 ALTER TABLE ONLY backend.name_characters
     ADD CONSTRAINT name_characters_pkey PRIMARY KEY (first_codepoint);
@@ -9232,6 +10132,24 @@ CREATE INDEX device_sessions_by_user ON backend.device_sessions USING btree (use
 
 CREATE UNIQUE INDEX device_sessions_token_is_unique ON backend.device_sessions USING btree (token_hash) WHERE (token_hash IS NOT NULL);
 
+CREATE INDEX diplomail_messages_by_age ON backend.diplomail_messages USING btree (created_at);
+
+CREATE INDEX diplomail_messages_by_game ON backend.diplomail_messages USING btree (game_id, message_id);
+
+CREATE INDEX diplomail_messages_by_sender ON backend.diplomail_messages USING btree (sender_user_id, game_id, message_id) WHERE (sender_user_id IS NOT NULL);
+
+CREATE INDEX diplomail_recipients_by_message_and_game ON backend.diplomail_recipients USING btree (message_id, game_id);
+
+CREATE INDEX diplomail_recipients_by_message_and_language ON backend.diplomail_recipients USING btree (message_id, language);
+
+CREATE INDEX diplomail_recipients_by_user ON backend.diplomail_recipients USING btree (user_id, game_id, message_id);
+
+CREATE INDEX diplomail_recipients_unread ON backend.diplomail_recipients USING btree (user_id, game_id) WHERE ((delivered_at IS NOT NULL) AND (read_at IS NULL) AND (deleted_at IS NULL));
+
+CREATE INDEX diplomail_translations_due ON backend.diplomail_translations USING btree (next_attempt_at) WHERE (status = ANY (ARRAY['pending'::text, 'retrying'::text]));
+
+CREATE INDEX diplomail_translations_known ON backend.diplomail_translations USING btree (text_hash, language) WHERE (status = 'translated'::text);
+
 CREATE INDEX entitlement_records_by_tier ON backend.entitlement_records USING btree (tier);
 
 CREATE INDEX entitlement_records_by_user ON backend.entitlement_records USING btree (user_id, entitlement_record_id);
@@ -9344,6 +10262,8 @@ CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.applica
 
 CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.device_sessions FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('device_session', 'status');
 
+CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.diplomail_translations FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('diplomail_translation', 'status');
+
 CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.games FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('game', 'status');
 
 CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.invites FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('invite', 'status');
@@ -9380,6 +10300,14 @@ CREATE TRIGGER touch BEFORE UPDATE ON backend.auth_challenges FOR EACH ROW EXECU
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.device_sessions FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
+CREATE TRIGGER touch BEFORE UPDATE ON backend.diplomail_broadcasts FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.diplomail_messages FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.diplomail_recipients FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.diplomail_translations FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
 CREATE TRIGGER touch BEFORE UPDATE ON backend.engine_versions FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.entitlement_snapshots FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
@@ -9407,6 +10335,8 @@ CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_recipients FOR EACH ROW EXECU
 CREATE TRIGGER touch BEFORE UPDATE ON backend.mail_templates FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.memberships FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.metric_totals FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.notification_dead_letters FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
@@ -9443,6 +10373,24 @@ ALTER TABLE ONLY backend.applications
 
 ALTER TABLE ONLY backend.device_sessions
     ADD CONSTRAINT device_sessions_user_id_fkey FOREIGN KEY (user_id) REFERENCES backend.accounts(user_id);
+
+ALTER TABLE ONLY backend.diplomail_messages
+    ADD CONSTRAINT diplomail_messages_game_id_fkey FOREIGN KEY (game_id) REFERENCES backend.games(game_id);
+
+ALTER TABLE ONLY backend.diplomail_messages
+    ADD CONSTRAINT diplomail_messages_sender_user_id_fkey FOREIGN KEY (sender_user_id) REFERENCES backend.accounts(user_id);
+
+ALTER TABLE ONLY backend.diplomail_recipients
+    ADD CONSTRAINT diplomail_recipients_are_of_the_messages_game FOREIGN KEY (message_id, game_id) REFERENCES backend.diplomail_messages(message_id, game_id);
+
+ALTER TABLE ONLY backend.diplomail_recipients
+    ADD CONSTRAINT diplomail_recipients_user_id_fkey FOREIGN KEY (user_id) REFERENCES backend.accounts(user_id);
+
+ALTER TABLE ONLY backend.diplomail_recipients
+    ADD CONSTRAINT diplomail_recipients_wait_for_a_translation FOREIGN KEY (message_id, language) REFERENCES backend.diplomail_translations(message_id, language);
+
+ALTER TABLE ONLY backend.diplomail_translations
+    ADD CONSTRAINT diplomail_translations_message_id_fkey FOREIGN KEY (message_id) REFERENCES backend.diplomail_messages(message_id);
 
 ALTER TABLE ONLY backend.entitlement_records
     ADD CONSTRAINT entitlement_records_tier_fkey FOREIGN KEY (tier) REFERENCES backend.entitlement_tiers(tier);
@@ -9594,6 +10542,18 @@ GRANT ALL ON FUNCTION api.admin_application_list(p_admin text, p_game_id uuid, p
 REVOKE ALL ON FUNCTION api.admin_application_reject(p_admin text, p_game_id uuid, p_application_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.admin_application_reject(p_admin text, p_game_id uuid, p_application_id uuid) TO backend_api;
 
+REVOKE ALL ON FUNCTION api.admin_diplomail_broadcast(p_admin text, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_diplomail_broadcast(p_admin text, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_diplomail_list(p_admin text, p_game_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_diplomail_list(p_admin text, p_game_id uuid, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_diplomail_purge(p_admin text, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_diplomail_purge(p_admin text, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.admin_diplomail_send(p_admin text, p_game_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.admin_diplomail_send(p_admin text, p_game_id uuid, p_body jsonb) TO backend_api;
+
 REVOKE ALL ON FUNCTION api.admin_game_ban_member(p_admin text, p_game_id uuid, p_body jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.admin_game_ban_member(p_admin text, p_game_id uuid, p_body jsonb) TO backend_api;
 
@@ -9716,6 +10676,27 @@ GRANT ALL ON FUNCTION api.blocked_email_list(p_admin text, p_limit integer, p_cu
 
 REVOKE ALL ON FUNCTION api.constraint_errors() FROM PUBLIC;
 GRANT ALL ON FUNCTION api.constraint_errors() TO backend_api;
+
+REVOKE ALL ON FUNCTION api.diplomail_delete(p_user_id uuid, p_game_id uuid, p_message_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.diplomail_delete(p_user_id uuid, p_game_id uuid, p_message_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.diplomail_get(p_user_id uuid, p_game_id uuid, p_message_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.diplomail_get(p_user_id uuid, p_game_id uuid, p_message_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.diplomail_inbox_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.diplomail_inbox_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.diplomail_read(p_user_id uuid, p_game_id uuid, p_message_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.diplomail_read(p_user_id uuid, p_game_id uuid, p_message_id uuid) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.diplomail_send(p_user_id uuid, p_game_id uuid, p_body jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.diplomail_send(p_user_id uuid, p_game_id uuid, p_body jsonb) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.diplomail_sent_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.diplomail_sent_list(p_user_id uuid, p_game_id uuid, p_limit integer, p_cursor text) TO backend_api;
+
+REVOKE ALL ON FUNCTION api.diplomail_unread_list(p_user_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.diplomail_unread_list(p_user_id uuid) TO backend_api;
 
 REVOKE ALL ON FUNCTION api.email_code_confirm(p_body jsonb, p_code_hash bytea, p_source_country text, p_source_ip inet) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.email_code_confirm(p_body jsonb, p_code_hash bytea, p_source_country text, p_source_ip inet) TO backend_api;
@@ -10077,6 +11058,26 @@ REVOKE ALL ON FUNCTION backend.cursor_read(p_list text, p_cursor text) FROM PUBL
 
 REVOKE ALL ON FUNCTION backend.cursor_read_id(p_list text, p_cursor text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.diplomail_deliver(p_message_id uuid, p_language text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.diplomail_game_find(p_game_id uuid, p_user_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.language_primary(p_tag text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.diplomail_json(p_message backend.diplomail_messages, p_language text, p_read_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.diplomail_readers(p_game_id uuid, p_sender_user_id uuid, p_recipients jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.diplomail_remove(p_message_ids uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.diplomail_send(p_game_id uuid, p_kind text, p_sender backend.accounts, p_body jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.diplomail_tell(p_game_id uuid, p_event text, p_to uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.diplomail_text_refuse(p_body jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.diplomail_write(p_game_id uuid, p_kind text, p_sender backend.accounts, p_subject text, p_body text, p_to uuid[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.email_normalise(p_email text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.engine_version_json(p_version backend.engine_versions) FROM PUBLIC;
@@ -10191,9 +11192,15 @@ REVOKE ALL ON FUNCTION backend.membership_refusal(p_game backend.games, p_member
 
 REVOKE ALL ON FUNCTION backend.memberships_page(p_list text, p_game_id uuid, p_limit integer, p_before uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.metric_count(p_metric text, p_labels jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.metrics_add_up(p_limit integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.moment_to_come(p_body jsonb, p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.name_character(p_one text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.notification_intent_count(p_kind text, p_outcome text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.notification_json(p_notification backend.notifications) FROM PUBLIC;
 
@@ -10230,6 +11237,8 @@ REVOKE ALL ON FUNCTION backend.push_head() FROM PUBLIC;
 REVOKE ALL ON FUNCTION backend.push_sequencer_key() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.push_session_invalidation(p_user_id uuid, p_device_session_id uuid, p_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION backend.wake(p_awake_key bigint, p_channel text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.push_wake() FROM PUBLIC;
 
@@ -10351,6 +11360,8 @@ REVOKE ALL ON FUNCTION backend.tg_state__follow_edges() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.traceparent() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.trace_span_id() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.turn_reminder_due(p_turn_reminder text, p_turn_at timestamp with time zone, p_time_zone text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.turn_reminders_reschedule(p_user_id uuid) FROM PUBLIC;
@@ -10360,8 +11371,6 @@ REVOKE ALL ON FUNCTION backend.url_segment(p_text text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backend.user_name_random() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.version_series(p_version text) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION backend.wake(p_awake_key bigint, p_channel text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.ways_in_lock(p_user_id uuid) FROM PUBLIC;
 
@@ -10410,6 +11419,18 @@ GRANT ALL ON FUNCTION worker.banishes_defer(p_limit integer) TO backend_worker;
 REVOKE ALL ON FUNCTION worker.challenges_purge(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.challenges_purge(p_limit integer) TO backend_worker;
 
+REVOKE ALL ON FUNCTION worker.diplomail_broadcast() FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.diplomail_broadcast() TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.diplomail_claim(p_lease_seconds numeric) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.diplomail_claim(p_lease_seconds numeric) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.diplomail_purge(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.diplomail_purge(p_limit integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.diplomail_report(p_message_id uuid, p_language text, p_attempt_no integer, p_outcome text, p_subject text, p_body text, p_error text) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.diplomail_report(p_message_id uuid, p_language text, p_attempt_no integer, p_outcome text, p_subject text, p_body text, p_error text) TO backend_worker;
+
 REVOKE ALL ON FUNCTION worker.enrollments_close(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.enrollments_close(p_limit integer) TO backend_worker;
 
@@ -10448,6 +11469,9 @@ GRANT ALL ON FUNCTION worker.mail_report(p_delivery_id uuid, p_attempt_no intege
 
 REVOKE ALL ON FUNCTION worker.malformed_intents_purge(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.malformed_intents_purge(p_limit integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.metrics_read(p_bound integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.metrics_read(p_bound integer) TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.notification_routes_deliver(p_limit integer, p_admin_email text) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.notification_routes_deliver(p_limit integer, p_admin_email text) TO backend_worker;

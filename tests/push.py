@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from app import dsn
 from dev.push_client import PushClient, ReplacedError, decode_payload
 from proto.push.v1 import push_pb2, push_pb2_grpc
 from tests.postgres import Database
+from tests.services import until
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = [sys.executable, "-m", "app", "push"]
@@ -46,13 +46,6 @@ ENVIRONMENT = {
     "BACKEND_OTEL_TRACES_EXPORTER": "none",
     "BACKEND_OTEL_METRICS_EXPORTER": "none",
 }
-
-
-def until(met: Callable[[], Any], timeout: float = 20) -> None:
-    deadline = time.monotonic() + timeout
-    while not met():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
 
 
 class Streamer:

@@ -11,10 +11,12 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from app import config as configuration
-from app import dsn
+from app import dsn, logs, metrics, telemetry
 from app.config import Config
 
 _POOL_MAX_IDLE = 300
+
+_CONTEXT = "SELECT set_config('backend.request_id', %s, true), set_config('backend.traceparent', %s, true)"
 
 
 def conninfo(config: Config, application_name: str, **settings: str) -> str:
@@ -53,6 +55,11 @@ class Door:
             kwargs={"row_factory": dict_row},
             open=False,
         )
+        metrics.watch_pool(self._in_use)
+
+    def _in_use(self) -> int:
+        figures = self._pool.get_stats()
+        return figures.get("pool_size", 0) - figures.get("pool_available", 0)
 
     async def open(self) -> None:
         await self._pool.open()
@@ -60,10 +67,11 @@ class Door:
     async def close(self) -> None:
         await self._pool.close()
 
-    async def call(self, function: str, context: Mapping[str, str] | None = None, /, **arguments: object) -> list[DictRow]:
+    async def call(self, function: str, **arguments: object) -> list[DictRow]:
         """Call `worker.<function>(p_<name> => value, …)` and return its rows as dictionaries.
 
-        `context` (request_id, traceparent) is what the call's effects are said to come from. Raises psycopg.Error, PoolTimeout.
+        What it causes is said to come from the request and the trace under which the caller runs. Raises psycopg.Error,
+        PoolTimeout.
         """
         query = sql.SQL("SELECT * FROM worker.{}({})").format(
             sql.Identifier(function),
@@ -71,8 +79,16 @@ class Door:
                 sql.SQL("{} => {}").format(sql.Identifier(f"p_{name}"), sql.Placeholder(name)) for name in arguments
             ),
         )
+        metrics.db_pool_acquires_total.add(1)
+        if not self._pool.get_stats().get("pool_available"):
+            metrics.db_pool_waits_total.add(1)
+        with telemetry.child(f"SQL {function}"):
+            return await self._call(query, arguments)
+
+    async def _call(self, query: sql.Composed, arguments: Mapping[str, object]) -> list[DictRow]:
+        context = (str(logs.bound().get("request_id") or ""), telemetry.current() or "")
         async with self._pool.connection() as connection, connection.transaction():
-            for name, value in (context or {}).items():
-                await connection.execute("SELECT set_config(%s, %s, true)", (f"backend.{name}", value))
+            if any(context):
+                await connection.execute(_CONTEXT, context)
             cursor: psycopg.AsyncCursor[Any] = await connection.execute(query, arguments)
             return await cursor.fetchall()

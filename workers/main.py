@@ -10,19 +10,22 @@ import sys
 import psycopg
 
 from app import config as configuration
-from app import logs, telemetry
+from app import logs, scrape, telemetry
 from app.config import Config
 from app.schema import EX_CONFIG, Refused, check_deployed, check_login, deployed_changes
 from workers import lobby, maintenance
+from workers.database import Database, Watch
 from workers.door import Door, conninfo
+from workers.listener import Listener
 from workers.loops import every
-from workers.push.database import Database, Watch
-from workers.push.listener import Listener
-from workers.queue import ENGINE_QUEUES, QUICK_AT_ONCE, QUICK_QUEUES, job_app, run_queue
+from workers.queue import ENGINE_QUEUES, QUICK_AT_ONCE, QUICK_QUEUES, TRANSLATOR_QUEUES, job_app, run_queue
 from workers.runtime.docker_driver import DockerDriver
 from workers.runtime.driver import Driver
 from workers.runtime.engine_client import EngineClient
 from workers.runtime.process_driver import ProcessDriver
+from workers.runtime.traced_driver import TracedDriver
+from workers.tasks import diplomail as diplomail_tasks
+from workers.tasks.diplomail import DiplomailDelivery
 from workers.tasks.mail import MailDelivery
 from workers.tasks.notifications import NotificationDelivery
 from workers.tasks.runtime import RuntimeTasks
@@ -34,6 +37,11 @@ DOOR = "backend_worker"
 
 # A turn is late by this much at most.
 _TURN_SWEEP_SECONDS = 1.0
+
+QUEUES = (*QUICK_QUEUES, *ENGINE_QUEUES, *TRANSLATOR_QUEUES)
+
+# How old a figure of the database may be when it is told; no shorter than what asks for it costs nothing.
+_METRICS_SECONDS = 5.0
 
 
 def driver_of(config: Config) -> Driver:
@@ -70,23 +78,31 @@ async def _serve(config: Config, driver: Driver) -> None:
     delivery = MailDelivery(config, door)
     notifications = NotificationDelivery(config, door)
     client = EngineClient(config.engine_call_timeout, config.engine_probe_timeout)
-    runtime = RuntimeTasks(config, door, driver, client)
+    runtime = RuntimeTasks(config, door, TracedDriver(driver), client)
     wake_connection = Database(
         conninfo(config, "galaxy-worker-waker"),
         timeout=config.postgres_operation_timeout,
         lifetime=config.postgres_conn_max_lifetime,
     )
     waker = Watch("waker", Waker(wake_connection).look, BACKSTOP, lambda: None)
-    listener = Listener(conninfo(config, "galaxy-worker-listener"), wake_connection, {CHANNEL: waker.wake})
+    listener = Listener(
+        conninfo(config, "galaxy-worker-listener"), "BACKEND_POSTGRES_DSN_WORKER", wake_connection, {CHANNEL: waker.wake}
+    )
+    diplomail = DiplomailDelivery(config, door)
     tasks: list[asyncio.Task[None]] = [
         asyncio.create_task(waker.run(), name="waker"),
         asyncio.create_task(listener.run(), name="listener"),
         *(
             # Each with an application of its own: who is to end must be told so directly, again if need be.
             asyncio.create_task(
-                run_queue(config, job_app(config, delivery, notifications, runtime), queues, at_once, stop), name="-".join(queues)
+                run_queue(config, job_app(config, delivery, notifications, runtime, diplomail), queues, at_once, stop),
+                name="-".join(queues),
             )
-            for queues, at_once in ((QUICK_QUEUES, QUICK_AT_ONCE), (ENGINE_QUEUES, config.runtime_worker_pool_size))
+            for queues, at_once in (
+                (QUICK_QUEUES, QUICK_AT_ONCE),
+                (ENGINE_QUEUES, config.runtime_worker_pool_size),
+                (TRANSLATOR_QUEUES, diplomail_tasks.AT_ONCE),
+            )
         ),
         # What is there may have nothing to do with what was left.
         asyncio.create_task(
@@ -97,12 +113,24 @@ async def _serve(config: Config, driver: Driver) -> None:
             for interval, name, sweep in (
                 (config.mail_worker_interval, "mail", delivery.run),
                 (config.notification_worker_interval, "notifications", notifications.run),
+                (config.diplomail_worker_interval, "diplomail", diplomail.run),
                 (_TURN_SWEEP_SECONDS, "runtime", runtime.sweep),
                 (config.lobby_sweeper_interval, "lobby", lambda: lobby.sweep(door)),
                 (5.0, "jobs", lambda: maintenance.rescue_jobs(door)),
                 (60.0, "purge", lambda: maintenance.purge(door)),
                 (60.0, "entitlements", lambda: maintenance.settle_entitlements(door)),
+            )
+        ),
+        *(
+            # Whoever starts it wants to know how things are.
+            asyncio.create_task(every(interval, name, sweep, is_due=True), name=name)
+            for interval, name, sweep in (
                 (60.0, "invariants", lambda: maintenance.check_invariants(door)),
+                (
+                    _METRICS_SECONDS,
+                    "metrics",
+                    lambda: maintenance.tell_metrics(door, (*QUICK_QUEUES, *ENGINE_QUEUES, *TRANSLATOR_QUEUES)),
+                ),
             )
         ),
     ]
@@ -129,6 +157,7 @@ async def _serve(config: Config, driver: Driver) -> None:
         log.warning("stopped with work unfinished; its leases give it back")
     await wake_connection.close()
     await client.close()
+    await diplomail.close()
     await driver.close()
     await door.close()
     for task in tasks:
@@ -155,6 +184,12 @@ def main(config: Config) -> int:
         return 1
     for warning in configuration.warnings(config):
         log.warning(warning)
-    telemetry.configure(config, "worker")
+    try:
+        telemetry.configure(config, "worker")
+    except scrape.ListenError as error:
+        log.error("refusing to start", extra={"reason": str(error)})
+        sys.stderr.write(f"{error}\n")
+        return 1
     asyncio.run(_serve(config, driver))
+    telemetry.shutdown()
     return 0

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Iterable
 
+from app import metrics
 from workers.door import Door
 
 log = logging.getLogger("galaxy.worker")
 
 _BATCH = 1000
+
+# So far a backlog is counted.
+_MOST = 100_000
 
 WORKER_TIMEOUT = 15
 """Seconds without a heartbeat after which a worker counts as dead."""
@@ -27,6 +33,7 @@ _PURGES = (
     "notifications_purge",
     "malformed_intents_purge",
     "runtime_health_purge",
+    "diplomail_purge",
     "jobs_purge",
 )
 
@@ -59,5 +66,19 @@ async def settle_entitlements(door: Door) -> None:
 
 async def check_invariants(door: Door) -> None:
     """Say what must not be."""
-    for violation in await door.call("invariants_list"):
+    violations = await door.call("invariants_list")
+    for violation in violations:
         log.error("invariant violated", extra=dict(violation))
+    metrics.invariant_violations.tell(({"invariant": name}, n) for name, n in Counter(v["invariant"] for v in violations).items())
+
+
+async def tell_metrics(door: Door, queues: Iterable[str]) -> None:
+    """Read what only the database can tell; an empty queue is told of too."""
+    figures: dict[str, dict[str, tuple[dict[str, str], float]]] = {name: {} for name in metrics.READ_FROM_THE_DATABASE}
+    figures["jobs_queued"] = {queue: ({"queue": queue}, 0) for queue in queues}
+    for row in await door.call("metrics_read", bound=_MOST):
+        if row["metric"] == "jobs_queued" and row["labels"]["queue"] not in figures["jobs_queued"]:
+            continue
+        figures[row["metric"]][":".join(row["labels"].values())] = (row["labels"], row["value"])
+    for name, found in figures.items():
+        metrics.READ_FROM_THE_DATABASE[name].tell(found.values())

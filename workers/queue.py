@@ -10,6 +10,7 @@ from typing import Any
 
 import procrastinate
 import psycopg
+from opentelemetry.trace import SpanKind
 from procrastinate.job_context import JobContext
 from psycopg_pool import PoolTimeout
 
@@ -17,6 +18,7 @@ from app import logs, metrics, telemetry
 from app.config import Config
 from workers import maintenance
 from workers.door import conninfo
+from workers.tasks.diplomail import DiplomailDelivery
 from workers.tasks.mail import MailDelivery
 from workers.tasks.notifications import NotificationDelivery
 from workers.tasks.runtime import RuntimeTasks
@@ -31,15 +33,23 @@ QUICK_QUEUES = ("mail", "notifications")
 QUICK_AT_ONCE = 4
 ENGINE_QUEUES = ("runtime",)
 
+# So must a slow translator not.
+TRANSLATOR_QUEUES = ("diplomail",)
+
 
 def job_app(
-    config: Config, delivery: MailDelivery, notifications: NotificationDelivery, runtime: RuntimeTasks
+    config: Config,
+    delivery: MailDelivery,
+    notifications: NotificationDelivery,
+    runtime: RuntimeTasks,
+    diplomail: DiplomailDelivery,
 ) -> procrastinate.App:
     """Return the Procrastinate application with every task. `context` is whom a job was deferred for; see `in_context`."""
     connector = procrastinate.PsycopgConnector(
         conninfo=conninfo(config, "galaxy-worker-queue", search_path="procrastinate"),
         min_size=1,
-        max_size=max(4, config.postgres_max_conns // 4),
+        # Of the half that is not the door's, each of the three workers has a third.
+        max_size=max(4, config.postgres_max_conns // 6),
         max_lifetime=config.postgres_conn_max_lifetime,
         timeout=config.postgres_operation_timeout,
     )
@@ -77,6 +87,10 @@ def job_app(
     async def runtime_logs(game_id: str, context: dict[str, str]) -> None:
         await runtime.logs(game_id)
 
+    @app.task(name="diplomail_deliver", queue="diplomail")
+    async def diplomail_deliver(context: dict[str, str]) -> None:
+        await diplomail.run()
+
     return app
 
 
@@ -87,11 +101,10 @@ async def in_context(call_next: Callable[[], Awaitable[Any]], context: JobContex
     task = context.job.task_name
     outcome = "failed"
     with (
-        telemetry.span(f"job {task}", origin.get("traceparent")) as span,
-        logs.bind(request_id=origin.get("request_id"), job_id=context.job.id, task=task),
+        # What no request has asked for, a turn by its schedule, goes on under an id of the job's own.
+        logs.bind(request_id=origin.get("request_id") or f"job-{context.job.id:08}", job_id=context.job.id, task=task),
+        telemetry.span(f"job {task}", origin.get("traceparent"), SpanKind.CONSUMER),
     ):
-        if origin.get("request_id"):
-            span.set_attribute("request_id", str(origin["request_id"]))
         try:
             result = await call_next()
             outcome = "succeeded"

@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from workers.push.database import Database, DatabaseError
+from workers.database import Database, DatabaseError
 
 CHANNEL = "galaxy_queue_pending"
 

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/jobs
 
 BEGIN;
-SELECT plan(22);
+SELECT plan(26);
 \ir ../helpers.psql
 
 -- Attributes.
@@ -11,8 +11,8 @@ SELECT isnt_definer('backend', 'job_defer', ARRAY['text', 'text', 'jsonb', 'text
 SELECT is(
     (SELECT proconfig FROM pg_proc WHERE oid = 'backend.job_defer'::regproc),
     ARRAY['search_path=backend, procrastinate, pg_catalog, pg_temp'], 'it sees the queue, whose functions use unqualified names');
-SELECT function_returns('backend', f, '{}'::name[], 'text', format('backend.%s() is text', f)) FROM unnest(ARRAY['request_id', 'traceparent']) AS f;
-SELECT volatility_is('backend', f, '{}'::name[], 'stable', format('backend.%s() is STABLE', f)) FROM unnest(ARRAY['request_id', 'traceparent']) AS f;
+SELECT function_returns('backend', f, '{}'::name[], 'text', format('backend.%s() is text', f)) FROM unnest(ARRAY['request_id', 'traceparent', 'trace_span_id']) AS f;
+SELECT volatility_is('backend', f, '{}'::name[], 'stable', format('backend.%s() is STABLE', f)) FROM unnest(ARRAY['request_id', 'traceparent', 'trace_span_id']) AS f;
 SET LOCAL ROLE backend_worker;
 SELECT throws_ok($$SELECT backend.job_defer('a', 'b')$$, '42501', NULL, 'backend_worker cannot call it: it has the queue itself');
 RESET ROLE;
@@ -27,6 +27,9 @@ SELECT is(backend.traceparent(), NULL, 'without a trace there is none');
 SELECT backend.job_defer('mail', 'mail_deliver') AS plain \gset
 SELECT set_config('backend.traceparent', '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01', true) \gset ignored_
 SELECT backend.job_defer('runtime', 'game_start', '{"game_id": 7}', 'game-7', 5) AS full \gset
+SELECT is(backend.trace_span_id(), 'b7ad6b7169203331', 'the span of a trace that is recorded');
+SELECT set_config('backend.traceparent', '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00', true) \gset ignored_
+SELECT is(backend.trace_span_id(), NULL, 'none of one that is not');
 
 -- What is in the queue then.
 SELECT results_eq(

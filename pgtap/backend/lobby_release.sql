@@ -74,7 +74,7 @@ SELECT is(
 SELECT is(
     pg_temp.after(r, $$SELECT string_agg(DISTINCT u.email || ' ' || n.kind || coalesce(' ' || (n.payload ->> 'reason'), ''), ', ')
                          FROM backend.notifications AS n JOIN backend.accounts AS u USING (user_id)$$),
-    'bob@example.org lobby.membership.removed game_cancelled, eve@example.org lobby.invite.revoked', 'who loses something is told, and nobody else')
+    'bob@example.org diplomail.received, bob@example.org lobby.membership.removed game_cancelled, eve@example.org lobby.invite.revoked', 'who loses something is told, and nobody else')
   FROM unnest(ARRAY['blocked', 'deleted']) AS r;
 
 -- Seats.

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/notifications
 
 BEGIN;
-SELECT plan(144);
+SELECT plan(147);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -19,7 +19,7 @@ SELECT col_is_null('backend', 'notification_malformed_intents', c, format('of wh
   FROM unnest(ARRAY['idempotency_key', 'user_id', 'payload']) AS c;
 SELECT volatility_is('backend', f, v, format('%s() is %s', f, upper(v)))
   FROM (VALUES ('notification_problem', 'stable'), ('notification_submit', 'volatile'), ('notification_values', 'stable'), ('notification_route_settle', 'volatile'),
-               ('notification_mail', 'volatile'), ('notification_json', 'stable'), ('is_time', 'stable'), ('notification_problem_now', 'stable'), ('notification_with_routes_json', 'stable')) AS t(f, v);
+               ('notification_mail', 'volatile'), ('notification_intent_count', 'volatile'), ('notification_json', 'stable'), ('is_time', 'stable'), ('notification_problem_now', 'stable'), ('notification_with_routes_json', 'stable')) AS t(f, v);
 
 -- Privileges.
 GRANT SELECT ON tables TO backend_api;
@@ -134,6 +134,16 @@ SELECT isnt(
   FROM (VALUES ('turn-ready:1', :'bob'::uuid, 'to somebody else it is another'), ('turn-ready:2', :'ann'::uuid, 'under another key too')) AS t(k, u, d);
 SELECT isnt(
     backend.notification_submit('lobby.race_name.registered', 'turn-ready:1', :'ann', '{"race_name": "Zorg"}'), :'turn', 'and of another kind');
+SELECT backend.notification_submit('no.such', 'x', :'ann', '{}') \g /dev/null
+SELECT backend.metrics_add_up(1000) \g /dev/null
+SELECT bag_eq(
+    $$SELECT labels ->> 'kind' AS kind, labels ->> 'outcome' AS outcome, total FROM backend.metric_totals WHERE metric = 'notification_intents_total'$$,
+    $$VALUES ('game.turn.ready', 'accepted', 3::bigint), ('game.turn.ready', 'repeated', 2), ('lobby.race_name.registered', 'accepted', 1), ('unknown', 'malformed', 1)$$,
+    'intents are counted, by kinds that the catalogue has');
+SELECT results_eq(
+    $$SELECT labels, total FROM backend.metric_totals WHERE metric = 'notification_routes_total'$$,
+    $$VALUES ('{"channel": "push"}'::jsonb, 4::bigint)$$, 'and the routes by which they went on');
+DELETE FROM backend.notification_malformed_intents;
 
 -- By mail, as it is to be read, with its cause.
 SELECT pg_temp.game(:'ann', '{"game_name": "Friday <night>"}') AS friday \gset

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/push
 
 BEGIN;
-SELECT plan(60);
+SELECT plan(61);
 \ir ../helpers.psql
 
 -- Attributes.
@@ -75,20 +75,21 @@ SELECT set_config('backend.request_id', 'request-1', true) \gset ignored_
 SELECT set_config('backend.traceparent', '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01', true) \gset ignored_
 SELECT backend.push_client_event(:'ann', :'phone', 'game.started', '{"a": 1}', :'route', 'intent-1') \gset ignored_
 SELECT results_eq(
-    'SELECT event_id, user_id, device_session_id, kind, payload, reason, request_id, trace_id, created_at, writer FROM backend.push_pending',
+    'SELECT event_id, user_id, device_session_id, kind, payload, reason, request_id, trace_id, span_id, created_at, writer FROM backend.push_pending',
     format($$VALUES (%L::uuid, %L::uuid, %L::uuid, 'game.started', '{"a": 1}'::jsonb, NULL::text, 'intent-1',
-                     '0af7651916cd43dd8448eb211c80319c', transaction_timestamp(), pg_current_xact_id())$$, :'route', :'ann', :'phone'),
+                     '0af7651916cd43dd8448eb211c80319c', 'b7ad6b7169203331', transaction_timestamp(), pg_current_xact_id())$$, :'route', :'ann', :'phone'),
     'an event for a client has its route''s id, its intent''s key, the trace and its writer');
 DELETE FROM backend.push_pending;
 SELECT backend.push_session_invalidation(:'ann', NULL, 'logout') \gset ignored_
 SELECT results_eq(
-    'SELECT user_id, device_session_id, kind, payload, reason, request_id, trace_id, writer FROM backend.push_pending',
-    format($$VALUES (%L::uuid, NULL::uuid, NULL::text, NULL::jsonb, 'logout', 'request-1', '0af7651916cd43dd8448eb211c80319c', pg_current_xact_id())$$, :'ann'),
+    'SELECT user_id, device_session_id, kind, payload, reason, request_id, trace_id, span_id, writer FROM backend.push_pending',
+    format($$VALUES (%L::uuid, NULL::uuid, NULL::text, NULL::jsonb, 'logout', 'request-1', '0af7651916cd43dd8448eb211c80319c', 'b7ad6b7169203331', pg_current_xact_id())$$, :'ann'),
     'an invalidation has its reason and the request');
 SELECT set_config('backend.traceparent', '', true) \gset ignored_
 DELETE FROM backend.push_pending;
 SELECT backend.push_session_invalidation(:'ann', :'phone', 'logout') \gset ignored_
 SELECT is((SELECT trace_id FROM backend.push_pending), NULL, 'without a trace there is none');
+SELECT is((SELECT span_id FROM backend.push_pending), NULL, 'nor a span');
 SELECT is_empty(
     $$SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()$$, 'a writer keeps no lock, or the sequencer could never wake');
 

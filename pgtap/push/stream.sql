@@ -48,8 +48,8 @@ SELECT results_eq(
     $$SELECT i, 'kind-' || i, transaction_timestamp(), transaction_timestamp() + interval '1 second' FROM generate_series(1::bigint, 3) AS i$$,
     'the oldest first, with the time of their cause and that of their place');
 SELECT results_eq(
-    'SELECT user_id, device_session_id, payload, reason, request_id, trace_id FROM backend.push_events WHERE event_id = ' || quote_literal(:'third'),
-    format($$VALUES (%L::uuid, %L::uuid, '{"n": 3}'::jsonb, NULL::text, 'intent-3', '0af7651916cd43dd8448eb211c80319c')$$, :'ann', :'phone'),
+    'SELECT user_id, device_session_id, payload, reason, request_id, trace_id, span_id FROM backend.push_events WHERE event_id = ' || quote_literal(:'third'),
+    format($$VALUES (%L::uuid, %L::uuid, '{"n": 3}'::jsonb, NULL::text, 'intent-3', '0af7651916cd43dd8448eb211c80319c', 'b7ad6b7169203331')$$, :'ann', :'phone'),
     'and all that they are');
 SELECT is(backend.push_head(), 3::bigint, 'the head follows');
 SELECT is((SELECT count(*) FROM backend.push_pending), 2::bigint, 'what is not moved stays');
@@ -60,7 +60,7 @@ RESET ROLE;
 -- As rows lie where space is free, the order of what is read is not that of what was written.
 SAVEPOINT before;
 INSERT INTO backend.push_pending (pending_id, event_id, user_id, reason, writer) OVERRIDING SYSTEM VALUE
-SELECT 1000 + i, gen_random_uuid(), :'ann', 'reason-' || i, pg_current_xact_id() FROM unnest(ARRAY[3, 1, 2]) AS i;
+SELECT (SELECT last_value FROM backend.push_pending_pending_id_seq) + i, gen_random_uuid(), :'ann', 'reason-' || i, pg_current_xact_id() FROM unnest(ARRAY[3, 1, 2]) AS i;
 SELECT push.events_sequence(10) \g /dev/null
 SELECT results_eq(
     'SELECT position, reason FROM backend.push_events WHERE position > 5 ORDER BY position',
@@ -85,8 +85,8 @@ SELECT results_eq(
                     (4, lpad('%1$s', 19, '0') || '-0000000000000000004', 'kind-4', NULL)$$, :'epoch'),
     'events are read after a position, at most so many, in order');
 SELECT results_eq(
-    'SELECT event_id, user_id, device_session_id, payload, request_id, trace_id, created_at FROM push.events_read(2, 1)',
-    format($$VALUES (%L::uuid, %L::uuid, %L::uuid, '{"n": 3}', 'intent-3', '0af7651916cd43dd8448eb211c80319c', transaction_timestamp())$$,
+    'SELECT event_id, user_id, device_session_id, payload, request_id, trace_id, span_id, created_at FROM push.events_read(2, 1)',
+    format($$VALUES (%L::uuid, %L::uuid, %L::uuid, '{"n": 3}', 'intent-3', '0af7651916cd43dd8448eb211c80319c', 'b7ad6b7169203331', transaction_timestamp())$$,
            :'third', :'ann', :'phone'), 'with all that a gateway gets');
 SELECT results_eq(
     'SELECT kind, payload, reason, device_session_id FROM push.events_read(4, 10)',

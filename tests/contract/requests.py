@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import httpx
 import psycopg
 
-from tests.contract import accounts, administrators, games, identities, lobby, notifications, race_names
+from tests.contract import accounts, administrators, diplomail, games, identities, lobby, notifications, race_names
 from tests.contract.document import Operation, document
 from tests.postgres import Database
 from tests.services import (
@@ -112,6 +112,8 @@ def right(world: World, operation: Operation, person: Person | None = None, body
         return accounts.right(world, operation, person, body)
     if operation.name in notifications.OPERATIONS:
         return notifications.right(world, operation, person, body)
+    if operation.name in diplomail.OPERATIONS:
+        return diplomail.right(world, operation, person, body)
     values = {"device_session_id": person.device_session_id, "user_id": person.user_id}
     return Request(
         operation.method,
@@ -241,6 +243,7 @@ CAUSES: Mapping[str | tuple[str, str], Make] = {
     **identities.CAUSES,
     **accounts.CAUSES,
     **notifications.CAUSES,
+    **diplomail.CAUSES,
 }
 
 # What answers with these is tried while the database stalls.

@@ -217,11 +217,11 @@ def test_statuses_follow_from_what_an_operation_is() -> None:
 
 
 def test_what_creates_takes_an_idempotency_key() -> None:
-    """Outside the public group, which ignores it; so does what answers 200 and still must not be done twice."""
+    """Outside the public group, which ignores it; so does what answers 200 or 202 and still must not be done twice."""
     key = {"$ref": "#/components/parameters/IdempotencyKey"}
     taking = {o.name for o in document().operations if key in o.node.get("parameters", ())}
     creating = {o.name for o in document().operations if 201 in o.statuses and o.group != "public"}
-    assert taking == creating | {"identity_session_open"}
+    assert taking == creating | {"identity_session_open", "admin_diplomail_broadcast"}
     for operation in document().operations:
         assert "idempotency_conflict" in document().codes(operation, 409) if operation.name in taking else True, operation
 
@@ -250,3 +250,19 @@ def test_what_is_served_at_the_root_is_this_document(shared_api: Any) -> None:
     client = shared_api.client
     assert client.get("/openapi.yaml").content == (ROOT / "app" / "openapi" / "openapi.yaml").read_bytes()
     assert client.get("/openapi.json").json() == document().source
+
+
+def test_every_pattern_says_in_words_what_it_expects() -> None:
+    def patterns(node: Any) -> Iterator[Any]:
+        if isinstance(node, dict):
+            if isinstance(node.get("pattern"), str):
+                yield node
+            for inner in node.values():
+                yield from patterns(inner)
+        elif isinstance(node, list):
+            for inner in node:
+                yield from patterns(inner)
+
+    found = list(patterns(document().source))
+    assert found
+    assert [node for node in found if not node.get("x-expects")] == []

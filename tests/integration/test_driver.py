@@ -19,6 +19,7 @@ from typing import Protocol, TypeVar
 import pytest
 
 from tests.docker_daemon import DockerDaemon
+from tests.services import until
 from workers.runtime.docker_driver import DockerDriver
 from workers.runtime.driver import (
     ConfigInvalid,
@@ -189,7 +190,7 @@ def start(harness: Harness, game: str, generation: int = 1, stack: str | None = 
             return True
         return False
 
-    eventually(healthy)
+    until(healthy)
     return observed
 
 
@@ -218,14 +219,6 @@ def url(observed: Observed | None) -> str:
     return observed.endpoint
 
 
-def eventually(met: Callable[[], T], timeout: float = 20) -> T:
-    until = time.monotonic() + timeout
-    while not (result := met()):
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.02)
-    return result
-
-
 def exit_code(harness: Harness, game: str) -> int:
     """Return the exit code as soon as it is known."""
 
@@ -233,7 +226,7 @@ def exit_code(harness: Harness, game: str) -> int:
         observed = inspect(harness, game)
         return [] if observed is None or observed.exit_code is None else [observed.exit_code]
 
-    return eventually(known)[0]
+    return until(known)[0]
 
 
 # -- images
@@ -431,7 +424,7 @@ def test_a_crash_is_noticed_and_mended(harness: Harness, game: str) -> None:
         assert observed is not None
         return not observed.is_running
 
-    eventually(gone)
+    until(gone)
     assert exit_code(harness, game) == 128 + signal.SIGKILL
     [listed] = run(harness, lambda driver: driver.list())
     assert listed == inspect(harness, game)

@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ import httpx
 import pytest
 
 from dev.engine.process import EngineProcess
+from tests.services import until
 from workers.runtime import process_driver
 from workers.runtime.driver import ConfigInvalid, DriverUnavailable, Observed, Spec, StartFailed
 from workers.runtime.process_driver import ProcessDriver
@@ -85,13 +85,6 @@ def record(root: Path, game: str) -> dict[str, Any]:
 
 def healthy(observed: Observed) -> bool:
     return httpx.get(f"{observed.endpoint}/healthz", trust_env=False).status_code == 200
-
-
-def eventually(met: Callable[[], bool], timeout: float = 20) -> None:
-    until = time.monotonic() + timeout
-    while not met():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.02)
 
 
 # -- workers that die
@@ -240,7 +233,7 @@ def test_a_failed_start_says_what_the_engine_said(root: Path, game: str) -> None
     (root / game / "state.json").write_text("{")
     with pytest.raises(StartFailed, match="not started: "):
         start(root, game)
-    eventually(lambda: inspect(root, game).exit_code == 1)
+    until(lambda: inspect(root, game).exit_code == 1)
     assert not inspect(root, game).is_running
 
 
@@ -272,7 +265,7 @@ def test_closing_a_driver_ends_its_waiting_and_leaves_the_engine(root: Path, gam
     async def scenario() -> None:
         driver = ProcessDriver(root)
         starting = asyncio.create_task(driver.start(Spec(game, 1, "1.0.0", IMAGE)))
-        await asyncio.to_thread(eventually, lambda: bool(engines(root)))
+        await asyncio.to_thread(until, lambda: bool(engines(root)))
         await driver.close()
         with pytest.raises(DriverUnavailable, match="closed"):
             await starting
@@ -375,7 +368,7 @@ def test_an_engine_is_given_no_secret_and_no_file_of_ours(root: Path, game: str,
         return {name for name in opened if not name.startswith(("socket:", "anon_inode:"))}
 
     # It may just be making sure that endpoint.json is on the disk.
-    eventually(lambda: files() == expected)
+    until(lambda: files() == expected)
 
 
 def test_what_is_written_is_ours_alone(root: Path, game: str) -> None:
@@ -407,7 +400,7 @@ def test_an_engine_that_ends_is_not_left_as_a_zombie(root: Path, game: str) -> N
     start(root, game)
     pid = record(root, game)["pid"]
     os.kill(pid, signal.SIGTERM)
-    eventually(lambda: inspect(root, game).exit_code == 0)
+    until(lambda: inspect(root, game).exit_code == 0)
     assert not Path(f"/proc/{pid}").exists()
 
 
@@ -418,4 +411,4 @@ def test_a_state_directory_that_goes_away_harms_nobody(root: Path, game: str) ->
     assert run(root, lambda driver: driver.list()) == []
     run(root, lambda driver: driver.stop(game, 1))
     os.kill(pid, signal.SIGKILL)
-    eventually(lambda: not Path(f"/proc/{pid}").exists())
+    until(lambda: not Path(f"/proc/{pid}").exists())

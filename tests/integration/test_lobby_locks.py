@@ -23,13 +23,13 @@ def lobby(database: Database) -> Iterator[Lobby]:
     made.check()
 
 
-def meanwhile(lobby: Lobby, query: str, parameters: Sequence[Any], calls: Sequence[Call]) -> list[Any]:
+def meanwhile(lobby: Lobby, query: str, parameters: Sequence[Any], calls: Sequence[Call], login: str = "galaxy_api") -> list[Any]:
     """Run a query, let the calls go, and commit it when each of them waits for a lock or is done; return their answers."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     with ThreadPoolExecutor(1) as pool:
         with lobby.db.transaction():
             lobby.db.execute(query, parameters)
-            answers = pool.submit(lobby.at_once, calls)
+            answers = pool.submit(lobby.at_once, calls, login)
             deadline = time.monotonic() + 30
             while not answers.done() and lobby.one(waiting) < len(calls):
                 assert time.monotonic() < deadline

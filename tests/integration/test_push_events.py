@@ -16,7 +16,8 @@ import pytest
 from dev.push_client import PushClient, ReplacedError, decode_payload
 from proto.push.v1 import push_pb2
 from tests.postgres import Database
-from tests.push import Start, Streamer, Subscribe, emit, raw_call, refusal, until, value
+from tests.push import Start, Streamer, Subscribe, emit, raw_call, refusal, value
+from tests.services import until
 
 # What an event is
 

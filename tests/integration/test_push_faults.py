@@ -30,9 +30,9 @@ from tests.push import (
     raw_call,
     refusal,
     settled,
-    until,
     value,
 )
+from tests.services import until
 
 # When things end or break
 

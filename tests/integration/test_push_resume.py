@@ -13,7 +13,8 @@ import psycopg
 import pytest
 
 from tests.postgres import Database
-from tests.push import ENVIRONMENT, ROOT, Start, Streamer, Subscribe, emit, memory, number, purge, raw_call, settled, until, value
+from tests.push import ENVIRONMENT, ROOT, Start, Streamer, Subscribe, emit, memory, number, purge, raw_call, settled, value
+from tests.services import until
 
 # Resuming
 

@@ -14,20 +14,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from dev.cluster import free_port
 from tests.postgres import Database
-from tests.push import (
-    SERVICE,
-    Authority,
-    Start,
-    Streamer,
-    Subscribe,
-    emit,
-    health,
-    number,
-    purge,
-    raw_call,
-    refusal,
-    until,
-)
+from tests.push import SERVICE, Authority, Start, Streamer, Subscribe, emit, health, number, purge, raw_call, refusal
+from tests.services import until
 
 # What it refuses to start with
 

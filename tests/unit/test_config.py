@@ -546,10 +546,16 @@ def test_the_database_is_told_its_rules() -> None:
         "backend.notification_max_attempts": "8",
         "backend.diplomail_max_body_bytes": "4096",
         "backend.diplomail_max_subject_bytes": "256",
+        "backend.diplomail_translator": "0",
         "backend.diplomail_translator_max_attempts": "5",
         "backend.engine_call_timeout": "1.25",
         "backend.runtime_job_queue_size": "64",
     }
+
+
+def test_the_database_is_told_whether_there_is_a_translator() -> None:
+    told = config.database_settings(loaded(DIPLOMAIL_TRANSLATOR_URL="http://translator:5000"))
+    assert told["backend.diplomail_translator"] == "1"
 
 
 # The .env file.

@@ -141,3 +141,26 @@ def test_an_error_holds_every_problem() -> None:
 
 def test_the_document_is_where_the_module_says() -> None:
     assert contract.DOCUMENT.is_file()
+
+
+def test_a_pattern_is_told_in_words() -> None:
+    word = {"type": "string", "pattern": "^[a-z]+$", "x-expects": "lowercase letters"}
+    schema = contract.Schema(
+        {
+            "type": "object",
+            "properties": {
+                "here": word,
+                "there": {"$ref": "#/components/schemas/Word"},
+                "either": {"oneOf": [{"$ref": "#/components/schemas/Word"}, {"type": "null"}]},
+                "list": {"type": "array", "items": {"$ref": "#/components/schemas/Word"}},
+            },
+        },
+        {"schemas": {"Word": word}},
+    )
+    found = {p["path"]: p["problem"] for p in schema.problems({"here": "1", "there": "1", "either": "1", "list": ["a", "1"]})}
+    assert found == {
+        "here": "the value is not lowercase letters",
+        "there": "the value is not lowercase letters",
+        "either": "the value is of none of the forms that are allowed",
+        "list.1": "the value is not lowercase letters",
+    }

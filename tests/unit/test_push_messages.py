@@ -23,6 +23,7 @@ CLIENT_EVENT = Row(
     reason=None,
     request_id="r",
     trace_id="t",
+    span_id="",
     created_at=1.5,
 )
 

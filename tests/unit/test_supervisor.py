@@ -261,17 +261,17 @@ def environment(**more: str) -> dict[str, str]:
 
 def test_the_three_programs_stop_in_order_each_within_its_budget() -> None:
     config = load(environment(http_shutdown_timeout="4s", shutdown_timeout="9s", grpc_push_shutdown_timeout="3s"))
-    assert [(p.name, p.stop_timeout) for p in programs(config)] == [
+    assert [(p.name, p.stop_timeout) for p in programs(config, Path("/run"))] == [
         ("api", 4 + MARGIN),
         ("worker", 9 + MARGIN),
         ("push", 3 + MARGIN),
     ]
-    assert [list(p.command[1:]) for p in programs(config)] == [["-m", "app", n] for n in ("api", "worker", "push")]
+    assert [list(p.command[1:]) for p in programs(config, Path("/run"))] == [["-m", "app", n] for n in ("api", "worker", "push")]
 
 
 def test_each_program_has_a_prometheus_address_of_its_own() -> None:
     config = load(environment(otel_metrics_exporter="prometheus", otel_prometheus_listen_addr="127.0.0.1:9100"))
-    addresses = {p.name: (p.environment or {}).get("BACKEND_OTEL_PROMETHEUS_LISTEN_ADDR") for p in programs(config)}
+    addresses = {p.name: (p.environment or {}).get("BACKEND_OTEL_PROMETHEUS_LISTEN_ADDR") for p in programs(config, Path("/run"))}
     assert addresses == {"api": "127.0.0.1:9100", "push": "127.0.0.1:9101", "worker": "127.0.0.1:9102"}
 
 

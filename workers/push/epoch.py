@@ -9,7 +9,7 @@ import psycopg
 from app import dsn
 from app.config import Config
 from app.schema import EX_CONFIG
-from workers.push.database import describe
+from workers.database import describe
 
 
 def main(config: Config) -> int:

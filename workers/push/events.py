@@ -27,6 +27,7 @@ class Row(NamedTuple):
     reason: str | None
     request_id: str
     trace_id: str
+    span_id: str  # empty where the trace is not recorded
     created_at: float  # Unix seconds
 
 
@@ -38,8 +39,10 @@ class Event(NamedTuple):
     """
 
     position: int
+    event_id: str
     kind: str
     created_at: float
+    traceparent: str | None  # of its cause, where the trace is recorded
     batch: bytes
     offset: int  # where the PushEvent begins in `batch`
 
@@ -63,7 +66,9 @@ def encode(row: Row) -> Event:
         event.session_invalidation.user_id = row.user_id
         event.session_invalidation.reason = row.reason or ""
     batch = push_pb2.PushEventBatch(events=[event]).SerializeToString()
-    return Event(row.position, row.kind or INVALIDATION, row.created_at, batch, len(batch) - event.ByteSize())
+    traceparent = f"00-{row.trace_id}-{row.span_id}-01" if row.span_id else None
+    kind = row.kind or INVALIDATION
+    return Event(row.position, row.event_id, kind, row.created_at, traceparent, batch, len(batch) - event.ByteSize())
 
 
 def singles(events: Iterable[Event]) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from workers.push.database import Database
+from workers.database import Database
 
 # Events per transaction: enough to keep up with any burst, few enough to be quick.
 BATCH = 1000
@@ -13,6 +13,9 @@ BATCH = 1000
 # Seconds between the looks for more before it goes to sleep. While events keep coming it does not sleep, and nobody
 # has to wake it; and it finds what was written while it was awake and committed a moment later.
 PATIENCE = (0.0, 0.001, 0.002, 0.004, 0.008)
+
+# Seconds after which it returns though events keep coming: whoever waits for it learns that it works.
+AT_MOST = 1.0
 
 
 class Sequencer:
@@ -26,16 +29,18 @@ class Sequencer:
         self._on_moved = on_moved
 
     async def sequence(self) -> None:
-        """Sequence until nothing is pending. Returns early while another streamer is at it.
+        """Sequence until nothing is pending, or for AT_MOST. Returns early while another streamer is at it.
 
         Raises DatabaseError.
         """
-        while await self._move():
+        clock = asyncio.get_running_loop().time
+        until = clock() + AT_MOST
+        while await self._move() and clock() < until:
             # Writers need not notify while somebody holds the awake lock. Where another streamer holds it,
             # that one goes on, and the one pass was enough.
             if not (await self._database.fetch("SELECT push.sequencer_wake()"))[0][0]:
                 return
-            while await self._move_more():
+            while clock() < until and await self._move_more():
                 pass
             await self._database.fetch("SELECT push.sequencer_sleep()")
             # Once more: whoever committed just before that has seen us awake and has not notified.

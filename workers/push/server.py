@@ -15,11 +15,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from app import config as configuration
-from app import dsn, logs, schema, telemetry
+from app import dsn, logs, schema, scrape, telemetry
 from app.config import Address, Config
+from app.supervisor import HEALTH_SOCKET
+from workers.database import Backoff, Database, DatabaseError, Watch
+from workers.listener import Listener
 from workers.push import service
-from workers.push.database import Backoff, Database, DatabaseError, Watch
-from workers.push.listener import Listener
 from workers.push.sequencer import Sequencer
 from workers.push.stream import Stream
 from workers.push.subscribers import End, Subscribers
@@ -61,18 +62,20 @@ def main(config: Config) -> int:
     logs.configure(config.service_name, config.logging_level)
     for warning in configuration.warnings(config):
         log.warning(warning)
-    telemetry.configure(config, "push")
-    return asyncio.run(_main(config))
-
-
-async def _main(config: Config) -> int:
     try:
-        await Streamer(config).run()
-    except (schema.Refused, ListenError) as error:
+        telemetry.configure(config, "push")
+        asyncio.run(_serve(config))
+    except (schema.Refused, scrape.ListenError, ListenError) as error:
         log.error("refusing to start", extra={"reason": str(error)})
         sys.stderr.write(f"{error}\n")
         return schema.EX_CONFIG if isinstance(error, schema.Refused) else 1
+    telemetry.shutdown()
     return 0
+
+
+async def _serve(config: Config) -> None:
+    # Here, since gRPC's server belongs to the loop in which it is made.
+    await Streamer(config).run()
 
 
 class Streamer:
@@ -111,6 +114,7 @@ class Streamer:
         self._end_replaced = Watch("subscribers", self._subscribers.end_replaced, REPLACED_INTERVAL, changed)
         self._listener = Listener(
             conninfo(config.postgres_listen_dsn, "listener"),
+            "BACKEND_POSTGRES_LISTEN_DSN",
             self._database,
             {
                 "galaxy_push_subscribers": self._end_replaced.wake,
@@ -169,6 +173,9 @@ class Streamer:
                 port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise ListenError(f"cannot listen on {address} (BACKEND_GRPC_PUSH_LISTEN_ADDR): {error}") from error
+        if health_socket := os.environ.get(HEALTH_SOCKET):
+            # Where `serve` runs both, the api asks how we are: without certificates, which are for gateways.
+            self._server.add_insecure_port(f"unix:{health_socket}")
         await self._server.start()
         log.info("listening", extra={"address": address, "port": port, "tls": credentials is not None})
 

@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 
 import grpc
 
-from app import metrics
+from app import metrics, telemetry
 from proto.push.v1 import push_pb2
-from workers.push.database import DatabaseError
+from workers.database import DatabaseError
 from workers.push.events import Event, batches, singles
 from workers.push.stream import Chunk, Stream
 from workers.push.subscribers import End, Subscriber, Subscribers
@@ -121,6 +121,7 @@ class PushService:
         while True:
             if chunk.lost:
                 self._count_lost(subscriber, chunk)
+            began = time.time()
             for message in form(chunk.events):
                 await context.write(message)
             subscriber.position = chunk.through
@@ -129,6 +130,9 @@ class PushService:
             # The oldest stands for all; what is sent again after a resume says nothing.
             if chunk.events and chunk.events[0].created_at >= since:
                 metrics.push_commit_to_send_seconds.record(max(0.0, time.time() - chunk.events[0].created_at))
+                for event in chunk.events:
+                    if event.traceparent is not None:
+                        telemetry.event(f"push {event.kind}", event.traceparent, began, event_id=event.event_id)
             chunk = await self._stream.after(subscriber.position)
 
     def _count_lost(self, subscriber: Subscriber, chunk: Chunk) -> None:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
-from workers.push.database import Backoff, Database, DatabaseError
+from workers.database import Backoff, Database, DatabaseError
 from workers.push.events import Event, Row, encode
 
 log = logging.getLogger("galaxy.push")
@@ -131,7 +131,7 @@ class Stream:
                 """
                 SELECT e.position, e.cursor, e.event_id::text, e.user_id::text,
                        coalesce(e.device_session_id::text, ''), e.kind, e.payload, e.reason,
-                       coalesce(e.request_id, ''), coalesce(e.trace_id, ''),
+                       coalesce(e.request_id, ''), coalesce(e.trace_id, ''), coalesce(e.span_id, ''),
                        extract(epoch FROM e.created_at)::float8
                   FROM push.events_read(%s, %s) AS e
                  ORDER BY e.position

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import grpc
 
 from app import metrics
-from workers.push.database import Database, DatabaseError
+from workers.database import Database, DatabaseError
 
 log = logging.getLogger("galaxy.push")
 

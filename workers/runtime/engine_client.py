@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 
 import httpx
 
+from app import telemetry
+
 LARGEST_ANSWER = 1 << 20
 MOST_PLAYERS = 256
 LONGEST_TEXT = 128
@@ -182,13 +184,15 @@ class EngineClient:
     async def _call(self, method: str, endpoint: str, path: str, seconds: float, body: Any = None) -> tuple[int, Any]:
         """Return status and JSON (None if it has none) of an answer that is not an error."""
         data = None if body is None else json.dumps(body, ensure_ascii=False).encode()
-        headers = None if data is None else {"Content-Type": "application/json"}
+        headers = {} if data is None else {"Content-Type": "application/json"}
         try:
-            async with (
-                asyncio.timeout(seconds),
-                self._http.stream(method, endpoint.rstrip("/") + path, content=data, headers=headers) as response,
-            ):
-                text = await _read(response)
+            with telemetry.child(f"engine {method} {path}"):
+                headers |= telemetry.headers()
+                async with (
+                    asyncio.timeout(seconds),
+                    self._http.stream(method, endpoint.rstrip("/") + path, content=data, headers=headers) as response,
+                ):
+                    text = await _read(response)
         except TimeoutError:
             raise EngineTimeout(f"no answer within {seconds:g} s") from None
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:

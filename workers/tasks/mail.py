@@ -94,7 +94,7 @@ class _Lane:
         claimed = await self._door.call("mail_claim", limit=1, lease_seconds=LEASE_SECONDS, min_priority=self._min_priority)
         for row in claimed:
             # Not the run's context: it sends the mail of many requests.
-            with telemetry.span("mail", row["traceparent"]), logs.bind(request_id=row["request_id"]):
+            with logs.bind(request_id=row["request_id"]), telemetry.span("mail", row["traceparent"]):
                 await self._handle(relay, row)
         return bool(claimed)
 
@@ -107,7 +107,9 @@ class _Lane:
         mail = Mail(fields["delivery_id"], row["recipients"], row["subject"], row["body_text"], row["body_html"])
         keeping = asyncio.create_task(self._keep(row["delivery_id"], row["attempt_no"]))
         try:
-            result = await relay.send(mail)
+            with telemetry.child("SMTP") as span:
+                result = await relay.send(mail)
+                span.set_attribute("outcome", result.outcome)
         finally:
             keeping.cancel()
         status = await self._report(row["delivery_id"], row["attempt_no"], result)

@@ -6,7 +6,6 @@ import logging
 
 from psycopg.rows import DictRow
 
-from app import metrics
 from app.config import Config
 from workers.door import Door
 
@@ -32,7 +31,6 @@ class NotificationDelivery:
 
 def _tell(routes: list[DictRow]) -> None:
     for route in routes:
-        metrics.notification_routes_total.add(1, {"channel": "email"})
         fields = {key: route[key] for key in ("route_id", "kind", "status", "error")}
         match route["status"]:
             case "delivered":

@@ -70,6 +70,8 @@ INSERT INTO backend.deletion_rules (table_name, column_name, holds, rule, descri
     ('invite_attempts', 'user_id', 'person', 'delete', 'A count that nobody needs.'),
     ('race_names', 'user_id', 'person', 'release', 'All are let go, those too that were registered.'),
     ('idempotency_keys', 'caller', 'data', 'erase', 'The answers to their commands go, and those about them to the gateway''s.'),
+    ('diplomail_messages', 'sender_user_id', 'person', 'keep', 'What they wrote stays its readers''; it is signed with a race name, not with theirs.'),
+    ('diplomail_recipients', 'user_id', 'person', 'delete', 'What they were sent, read or not; what waits for a translation they do not get.'),
     ('player_mappings', 'user_id', 'person', 'keep', 'Which race the engine knows.');
 
 CREATE FUNCTION backend.ways_in_lock(p_user_id uuid) RETURNS void
@@ -138,6 +140,8 @@ BEGIN
      WHERE r.route_id = l.route_id AND n.user_id = p_user_id;
     -- Also those to an address, before there was an account.
     PERFORM mail_forget(p_user_id, ARRAY(SELECT d.delivery_id FROM mail_deliveries AS d WHERE d.user_id = p_user_id) || code_mails(v_addresses));
+    -- In the order in which retention takes messages.
+    PERFORM FROM diplomail_recipients AS r WHERE r.user_id = p_user_id ORDER BY r.message_id FOR NO KEY UPDATE;
     FOR v_rule IN SELECT * FROM deletion_rules AS r WHERE r.rule = 'delete' ORDER BY r.table_name, r.column_name LOOP
         IF v_rule.holds = 'person' THEN
             EXECUTE format('DELETE FROM backend.%I WHERE %I = $1', v_rule.table_name, v_rule.column_name) USING p_user_id;

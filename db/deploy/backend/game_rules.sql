@@ -1,6 +1,7 @@
 -- Deploy galaxy-backend:backend/game_rules to pg
 -- requires: backend/runtime
 -- requires: backend/race_name_rules
+-- requires: backend/diplomail
 -- requires: backend/sessions
 -- requires: backend/audit
 -- requires: backend/pages
@@ -493,12 +494,14 @@ BEGIN
                 format('paused:%s:%s', v_game.game_id, r.current_turn),
                 jsonb_build_object('turn', coalesce(r.current_turn, 0), 'reason', p_reason))
                FROM runtime_records AS r WHERE r.game_id = v_game.game_id;
+            PERFORM diplomail_tell(v_game.game_id, 'paused');
         WHEN v_to = 'finished' THEN
             PERFORM race_names_settle(v_game.game_id, true);
             PERFORM game_notify(v_game.game_id, 'game.finished', v_game.game_id::text, '{}');
         WHEN v_to = 'cancelled' THEN
             PERFORM race_names_settle(v_game.game_id, false);
             PERFORM runtime_unwant(v_game.game_id);
+            PERFORM diplomail_tell(v_game.game_id, 'cancelled');
             -- Whoever did it knows.
             PERFORM notification_submit('lobby.membership.removed', 'cancelled:' || v_game.game_id, m.user_id,
                                         jsonb_build_object('game_id', v_game.game_id, 'reason', 'game_cancelled'))
@@ -682,9 +685,11 @@ BEGIN
     -- Who left knows it, and who was closed reads nothing any more.
     IF p_ended_by IN ('owner', 'admin') AND p_status = 'blocked' THEN
         PERFORM notification_submit('lobby.membership.blocked', v_key, v_membership.user_id, jsonb_build_object('game_id', p_game.game_id));
+        PERFORM diplomail_tell(p_game.game_id, 'blocked', ARRAY[v_membership.user_id]);
     ELSIF p_ended_by IN ('owner', 'admin') THEN
         PERFORM notification_submit('lobby.membership.removed', v_key, v_membership.user_id,
                                     jsonb_build_object('game_id', p_game.game_id, 'reason', 'removed_by_' || p_ended_by));
+        PERFORM diplomail_tell(p_game.game_id, 'removed', ARRAY[v_membership.user_id]);
     END IF;
     RETURN v_membership;
 END;

@@ -17,6 +17,11 @@ LANGUAGE sql STABLE SECURITY INVOKER
 RETURN nullif(current_setting('backend.traceparent', true), '');
 COMMENT ON FUNCTION backend.traceparent() IS 'The W3C trace context of the caller; null for none.';
 
+CREATE FUNCTION backend.trace_span_id() RETURNS text
+LANGUAGE sql STABLE SECURITY INVOKER
+RETURN substring(backend.traceparent() FROM '^[0-9a-f]{2}-[0-9a-f]{32}-([0-9a-f]{16})-[0-9a-f][13579bdf]$');
+COMMENT ON FUNCTION backend.trace_span_id() IS 'The caller''s span, where its trace is recorded; null for none.';
+
 CREATE FUNCTION backend.job_defer(
     p_queue text, p_task text, p_args jsonb DEFAULT '{}', p_lock text DEFAULT NULL, p_priority integer DEFAULT 0
 ) RETURNS bigint

@@ -3,6 +3,7 @@
 -- requires: backend/push
 -- requires: backend/games
 -- requires: backend/sessions
+-- requires: backend/metrics
 
 -- Why: a request to tell somebody something. The catalogue of kinds is closed and is data; what is asked for becomes a
 -- notification with a route per channel, in the transaction of its cause: a push event, or a mail as it is to be read. A malformed
@@ -246,15 +247,18 @@ SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
     v_status text;
+    v_channel text;
 BEGIN
     UPDATE notification_routes AS r
        SET status = CASE WHEN p_status = 'retrying' AND r.attempts + 1 >= setting('notification_max_attempts') THEN 'dead_lettered' ELSE p_status END,
            attempts = r.attempts + 1, last_error = left(p_error, 1000),
            next_attempt_at = coalesce(p_next_attempt_at, backend.now() + retry_after(r.attempts + 1))
      WHERE r.route_id = p_route_id
-    RETURNING r.status INTO STRICT v_status;
+    RETURNING r.status, r.channel INTO STRICT v_status, v_channel;
     IF v_status = 'dead_lettered' THEN
         INSERT INTO notification_dead_letters (route_id, reason) VALUES (p_route_id, left(coalesce(p_error, 'unknown'), 1000));
+    ELSIF v_status = 'delivered' THEN
+        PERFORM metric_count('notification_routes_total', jsonb_build_object('channel', v_channel));
     END IF;
 END;
 $$;
@@ -292,6 +296,11 @@ $$;
 COMMENT ON FUNCTION backend.notification_mail(text, uuid[], text, jsonb, uuid) IS
     'Makes one mail of routes that the caller has locked, with the first one''s id as its key, and settles them. Nothing that is wrong with template, values or address is raised: the routes are tried again.';
 
+CREATE FUNCTION backend.notification_intent_count(p_kind text, p_outcome text) RETURNS void
+LANGUAGE sql VOLATILE SECURITY INVOKER
+RETURN backend.metric_count('notification_intents_total', jsonb_build_object('kind', p_kind, 'outcome', p_outcome));
+COMMENT ON FUNCTION backend.notification_intent_count(text, text) IS 'Counts an intent: accepted, repeated, malformed.';
+
 CREATE FUNCTION backend.notification_submit(p_kind text, p_idempotency_key text, p_user_id uuid, p_payload jsonb) RETURNS uuid
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = backend, procrastinate, pg_catalog, pg_temp
@@ -318,12 +327,14 @@ BEGIN
     IF v_problem IS NOT NULL THEN
         INSERT INTO notification_malformed_intents (kind, idempotency_key, user_id, payload, reason)
         VALUES (coalesce(p_kind, ''), p_idempotency_key, p_user_id, p_payload, v_problem);
+        PERFORM notification_intent_count(coalesce(v_kind.kind, 'unknown'), 'malformed');
         RETURN NULL;
     END IF;
     INSERT INTO notifications (kind, idempotency_key, user_id, payload, request_id, trace_id)
     VALUES (p_kind, p_idempotency_key, p_user_id, p_payload, request_id(), split_part(traceparent(), '-', 2))
     ON CONFLICT ON CONSTRAINT notifications_one_per_kind_key_and_person DO NOTHING
     RETURNING notification_id INTO v_notification_id;
+    PERFORM notification_intent_count(p_kind, CASE WHEN v_notification_id IS NULL THEN 'repeated' ELSE 'accepted' END);
     IF v_notification_id IS NULL THEN
         RETURN (SELECT n.notification_id FROM notifications AS n
                  WHERE n.kind = p_kind AND n.idempotency_key = p_idempotency_key AND n.user_id IS NOT DISTINCT FROM p_user_id);

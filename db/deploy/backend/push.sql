@@ -1,6 +1,6 @@
 -- Deploy galaxy-backend:backend/push to pg
 -- requires: backend/settings
--- requires: backend/jobs
+-- requires: backend/queue_wake
 -- requires: backend/invariants
 
 -- Why: an event exists if and only if its transaction committed, and every reader sees all of them in one order. A transaction
@@ -22,6 +22,7 @@ CREATE TABLE backend.push_pending (
     reason text,
     request_id text,
     trace_id text,
+    span_id text,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
     writer xid8 NOT NULL,
     CONSTRAINT push_pending_is_event_or_invalidation
@@ -30,6 +31,7 @@ CREATE TABLE backend.push_pending (
 COMMENT ON TABLE backend.push_pending IS
     'Events that have no place in the stream yet. An event for a client has kind and payload; an invalidation of sessions has reason.';
 COMMENT ON COLUMN backend.push_pending.device_session_id IS 'Null: every device of the person.';
+COMMENT ON COLUMN backend.push_pending.span_id IS 'The span that caused it, where the trace is recorded: the sending''s parent.';
 COMMENT ON COLUMN backend.push_pending.writer IS
     'The transaction that wrote it, which had this number before the row had its own: the sequencer relies on that order.';
 -- What was left open when everything else had been moved is found by its transaction.
@@ -45,6 +47,7 @@ CREATE TABLE backend.push_events (
     reason text,
     request_id text,
     trace_id text,
+    span_id text,
     created_at timestamptz NOT NULL,
     sequenced_at timestamptz NOT NULL DEFAULT backend.now(),
     CONSTRAINT push_events_is_event_or_invalidation
@@ -88,20 +91,9 @@ LANGUAGE sql IMMUTABLE SECURITY INVOKER
 RETURN x'6a1a0002'::bigint;
 COMMENT ON FUNCTION backend.push_sequencer_key() IS 'Advisory lock: held by the transaction that gives positions.';
 
--- Why: a NOTIFY makes writers queue for its lock through their fsync. While the sequencer is awake it holds the awake lock, and
--- nobody needs to notify. The lock is given back at once, not at the end of the transaction: overlapping writers would otherwise
--- keep the sequencer from ever taking it.
 CREATE FUNCTION backend.push_wake() RETURNS void
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
-SET search_path = backend, pg_catalog, pg_temp
-AS $$
-BEGIN
-    IF pg_try_advisory_lock_shared(push_awake_key()) THEN
-        PERFORM pg_advisory_unlock_shared(push_awake_key());
-        NOTIFY galaxy_push_pending;
-    END IF;
-END;
-$$;
+LANGUAGE sql VOLATILE SECURITY INVOKER
+RETURN backend.wake(backend.push_awake_key(), 'galaxy_push_pending');
 COMMENT ON FUNCTION backend.push_wake() IS 'Wakes the sequencer if it sleeps.';
 
 CREATE FUNCTION backend.push_client_event(
@@ -114,8 +106,8 @@ DECLARE
     -- Here, so that it is there before the row's own number is.
     v_writer CONSTANT xid8 := pg_current_xact_id();
 BEGIN
-    INSERT INTO push_pending (event_id, user_id, device_session_id, kind, payload, request_id, trace_id, writer)
-    VALUES (p_event_id, p_user_id, p_device_session_id, p_kind, p_payload, p_request_id, split_part(traceparent(), '-', 2), v_writer);
+    INSERT INTO push_pending (event_id, user_id, device_session_id, kind, payload, request_id, trace_id, span_id, writer)
+    VALUES (p_event_id, p_user_id, p_device_session_id, p_kind, p_payload, p_request_id, split_part(traceparent(), '-', 2), trace_span_id(), v_writer);
     PERFORM push_wake();
 END;
 $$;
@@ -130,8 +122,8 @@ DECLARE
     -- Here, so that it is there before the row's own number is.
     v_writer CONSTANT xid8 := pg_current_xact_id();
 BEGIN
-    INSERT INTO push_pending (event_id, user_id, device_session_id, reason, request_id, trace_id, writer)
-    VALUES (uuid_v7(), p_user_id, p_device_session_id, p_reason, request_id(), split_part(traceparent(), '-', 2), v_writer);
+    INSERT INTO push_pending (event_id, user_id, device_session_id, reason, request_id, trace_id, span_id, writer)
+    VALUES (uuid_v7(), p_user_id, p_device_session_id, p_reason, request_id(), split_part(traceparent(), '-', 2), trace_span_id(), v_writer);
     PERFORM push_wake();
 END;
 $$;

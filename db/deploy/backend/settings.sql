@@ -51,6 +51,11 @@ INSERT INTO backend.settings (setting_name, default_value, min_value, max_value,
     ('invite_attempts_window', 3600, 1, 86400, 'seconds', 'Invites that were not there are counted over this long.'),
     ('enrollment_grace', 86400, 0, 31536000, 'seconds', 'A game with too few members is cancelled so long after the end of enrolment.'),
     ('pending_registration_ttl', 2592000, 60, 31536000, 'seconds', 'A race name that was earned can be registered for this long.'),
+    ('diplomail_max_body_bytes', 4096, 1, 32768, 'bytes', 'The longest body of a diplomatic message, in UTF-8.'),
+    ('diplomail_max_subject_bytes', 256, 1, 8192, 'bytes', 'The longest subject of a diplomatic message, in UTF-8.'),
+    ('diplomail_translator', 0, 0, 1, 'count', 'Whether there is a translator; without one nobody waits for it.'),
+    ('diplomail_translator_max_attempts', 5, 1, 100, 'count', 'Tries to translate a message before its readers get the original.'),
+    ('diplomail_retention', 31536000, 86400, 315360000, 'seconds', 'Diplomatic mail is kept this long after it was written and its game has ended.'),
     ('engine_call_timeout', 60, 1, 3600, 'seconds', 'A call of an engine takes at most this long.'),
     ('runtime_job_queue_size', 64, 1, 100000, 'count', 'More waiting runtime commands than this are refused.');
 

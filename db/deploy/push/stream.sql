@@ -71,9 +71,9 @@ BEGIN
               ORDER BY q.pending_id LIMIT p_limit))
         RETURNING p.*
     )
-    INSERT INTO push_events (position, event_id, user_id, device_session_id, kind, payload, reason, request_id, trace_id, created_at)
+    INSERT INTO push_events (position, event_id, user_id, device_session_id, kind, payload, reason, request_id, trace_id, span_id, created_at)
     SELECT v_head + row_number() OVER (ORDER BY t.pending_id),
-           t.event_id, t.user_id, t.device_session_id, t.kind, t.payload, t.reason, t.request_id, t.trace_id, t.created_at
+           t.event_id, t.user_id, t.device_session_id, t.kind, t.payload, t.reason, t.request_id, t.trace_id, t.span_id, t.created_at
       FROM taken AS t;
     GET DIAGNOSTICS v_count = ROW_COUNT;
     IF v_count > 0 THEN
@@ -92,7 +92,7 @@ COMMENT ON FUNCTION push.events_sequence(integer) IS
 CREATE FUNCTION push.events_read(p_after bigint, p_limit integer)
 RETURNS TABLE (
     "position" bigint, cursor text, event_id uuid, user_id uuid, device_session_id uuid, kind text, payload text, reason text,
-    request_id text, trace_id text, created_at timestamptz
+    request_id text, trace_id text, span_id text, created_at timestamptz
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = backend, pg_catalog, pg_temp
@@ -100,7 +100,7 @@ AS $$
 BEGIN
     RETURN QUERY
     SELECT e.position, push_cursor(p.epoch, e.position), e.event_id, e.user_id, e.device_session_id, e.kind, e.payload::text,
-           e.reason, e.request_id, e.trace_id, e.created_at
+           e.reason, e.request_id, e.trace_id, e.span_id, e.created_at
       FROM push_events AS e, push_epoch AS p
      WHERE e.position > p_after
      ORDER BY e.position

@@ -9,6 +9,7 @@ DROP FUNCTION backend.notification_json(backend.notifications);
 DROP FUNCTION backend.notification_preferences_json(backend.accounts);
 DROP FUNCTION backend.turn_reminders_reschedule(uuid);
 DROP FUNCTION backend.notification_submit(text, text, uuid, jsonb);
+DROP FUNCTION backend.notification_intent_count(text, text);
 DROP FUNCTION backend.notification_mail(text, uuid[], text, jsonb, uuid);
 DROP FUNCTION backend.notification_route_settle(uuid, text, text, timestamptz);
 DROP FUNCTION backend.notification_values(jsonb);

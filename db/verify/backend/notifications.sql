@@ -26,6 +26,7 @@ BEGIN
     PERFORM 'backend.notification_problem_now(backend.notifications, text)'::regprocedure;
     ASSERT NOT backend.is_time('2026-13-45T99:99:99Z'), 'no moment is taken for one';
     PERFORM 'backend.notification_route_settle(uuid, text, text, timestamptz)'::regprocedure;
+    PERFORM 'backend.notification_intent_count(text, text)'::regprocedure;
     PERFORM 'backend.notification_mail(text, uuid[], text, jsonb, uuid)'::regprocedure;
     PERFORM 'backend.turn_reminder_problem(uuid, uuid, timestamptz)'::regprocedure;
     PERFORM 'backend.turn_reminders_reschedule(uuid)'::regprocedure;

@@ -3,9 +3,9 @@
 BEGIN;
 SET LOCAL ROLE backend_owner;
 
-SELECT pending_id, event_id, user_id, device_session_id, kind, payload, reason, request_id, trace_id, created_at, writer
+SELECT pending_id, event_id, user_id, device_session_id, kind, payload, reason, request_id, trace_id, span_id, created_at, writer
   FROM backend.push_pending WHERE false;
-SELECT position, event_id, user_id, device_session_id, kind, payload, reason, request_id, trace_id, created_at, sequenced_at
+SELECT position, event_id, user_id, device_session_id, kind, payload, reason, request_id, trace_id, span_id, created_at, sequenced_at
   FROM backend.push_events WHERE false;
 SELECT gateway_client_id, connection_id, streamer_id, claim, connected_at FROM backend.push_subscribers WHERE false;
 

@@ -13,7 +13,7 @@ from typing import Any, LiteralString
 
 import psycopg
 
-log = logging.getLogger("galaxy.push")
+log = logging.getLogger("galaxy.database")
 
 
 class DatabaseError(Exception):

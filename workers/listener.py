@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 import psycopg
 from psycopg import sql
 
-from workers.push.database import Backoff, Database, DatabaseError, describe, severed_after
+from workers.database import Backoff, Database, DatabaseError, describe, severed_after
 
-log = logging.getLogger("galaxy.push")
+log = logging.getLogger("galaxy.database")
 
 # Seconds: how often the connection is asked whether it is alive, how long it may take to say so, and how long
 # the notification may take that proves that they arrive.
@@ -22,11 +22,13 @@ PROOF_TIMEOUT = 2.0
 class Listener:
     """LISTENs on a connection of its own, and calls what belongs to the channel of each notification.
 
-    `other` is another connection, from which a notification is sent to prove that they arrive.
+    `other` is another connection, from which a notification is sent to prove that they arrive; `variable` is the one that
+    says where `conninfo` leads, for whoever has to mend it.
     """
 
-    def __init__(self, conninfo: str, other: Database, channels: Mapping[str, Callable[[], None]]) -> None:
+    def __init__(self, conninfo: str, variable: str, other: Database, channels: Mapping[str, Callable[[], None]]) -> None:
         self._conninfo = conninfo
+        self._variable = variable
         self._other = other
         self._channels = channels
 
@@ -52,8 +54,8 @@ class Listener:
             wake()
         if not await self._hears(connection):
             log.error(
-                "notifications do not arrive, so events are found by polling, later and at a cost:"
-                " BACKEND_POSTGRES_LISTEN_DSN must be a direct way to Postgres, not through a pooler"
+                "notifications do not arrive, so what is new is found by polling, later and at a cost:"
+                f" {self._variable} must be a direct way to Postgres, not through a pooler"
             )
 
     async def _hears(self, connection: psycopg.AsyncConnection) -> bool:
