@@ -18,7 +18,6 @@ from tests.postgres import ROOT, Database
 from tests.push import until
 from tests.services import Api, StartProgram, add_session, sign_in
 
-_CHANGE = "next_release"
 _REPLACED = ("api.session_get", "api.session_revoke", "backend.session_revoke", "api.my_settings_update")
 
 
@@ -33,8 +32,8 @@ class _Traffic:
         self._over = threading.Event()
 
     def __enter__(self) -> _Traffic:
-        self._pool = ThreadPoolExecutor(4)
-        self._askers = [self._pool.submit(self._run) for _ in range(4)]
+        self._pool = ThreadPoolExecutor(2)
+        self._askers = [self._pool.submit(self._run) for _ in range(2)]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -59,13 +58,12 @@ class _Traffic:
 
 @pytest.fixture
 def next_release(tmp_path: Path, database: Database) -> Path:
-    """This project with one change more: functions replaced that requests are calling, columns and an index on their tables."""
+    """This project with two changes more: functions replaced that requests are calling, columns and an index on their tables."""
     project = tmp_path / "next"
     project.mkdir()
     shutil.copytree(ROOT / "db", project / "db")
-    shutil.copy(ROOT / "sqitch.conf", project)
-    plan = (ROOT / "sqitch.plan").read_text()
-    (project / "sqitch.plan").write_text(f"{plan}{_CHANGE} 2030-01-01T00:00:00Z Galaxy <galaxy@localhost> # The next release.\n")
+    for name in ("sqitch.conf", "sqitch.plan"):
+        shutil.copy(ROOT / name, project)
     # With no search path of ours, so that every name is written whole.
     with database.cluster.connect(database.name) as connection:
         bodies = [
@@ -76,29 +74,29 @@ def next_release(tmp_path: Path, database: Database) -> Path:
     before = ";\n".join(bodies) + ";\n"
     after = re.sub(r"\nBEGIN\n", "\nBEGIN\n    PERFORM count(*) FROM next_release;\n", before)
     assert after != before
-    scripts = {
-        "deploy": f"""
-            BEGIN;
-            SET LOCAL lock_timeout = '2s';
-            CREATE TABLE backend.next_release (note text);
-            ALTER TABLE backend.next_release OWNER TO backend_owner;
-            ALTER TABLE backend.device_sessions ADD COLUMN next_note text;
-            ALTER TABLE backend.device_sessions ALTER COLUMN next_note SET DEFAULT 'none';
-            ALTER TABLE backend.accounts ADD COLUMN next_note text;
-            {after}
-            COMMIT;""",
-        "verify": "BEGIN; SELECT next_note FROM backend.device_sessions WHERE false; TABLE backend.next_release; ROLLBACK;",
-        "revert": f"""
-            BEGIN;
-            SET LOCAL lock_timeout = '2s';
-            {before}
-            ALTER TABLE backend.accounts DROP COLUMN next_note;
-            ALTER TABLE backend.device_sessions DROP COLUMN next_note;
-            DROP TABLE backend.next_release;
-            COMMIT;""",
+    # Two changes: what calls in flight may still use goes only after the functions have gone back. Tables in the order of locks.
+    changes = {
+        "next_tables": {
+            "deploy": """
+                CREATE TABLE backend.next_release (note text);
+                ALTER TABLE backend.next_release OWNER TO backend_owner;
+                ALTER TABLE backend.accounts ADD COLUMN next_note text;
+                ALTER TABLE backend.device_sessions ADD COLUMN next_note text;
+                ALTER TABLE backend.device_sessions ALTER COLUMN next_note SET DEFAULT 'none';""",
+            "verify": "SELECT next_note FROM backend.device_sessions WHERE false; TABLE backend.next_release;",
+            "revert": """
+                ALTER TABLE backend.accounts DROP COLUMN next_note;
+                ALTER TABLE backend.device_sessions DROP COLUMN next_note;
+                DROP TABLE backend.next_release;""",
+        },
+        "next_functions": {"deploy": after, "verify": "SELECT api.session_get(NULL) WHERE false;", "revert": before},
     }
-    for kind, script in scripts.items():
-        (project / "db" / kind / f"{_CHANGE}.sql").write_text(script)
+    for change, scripts in changes.items():
+        for kind, script in scripts.items():
+            whole = f"BEGIN;\nSET LOCAL lock_timeout = '2s';\n{script}\n{'ROLLBACK' if kind == 'verify' else 'COMMIT'};\n"
+            (project / "db" / kind / f"{change}.sql").write_text(whole)
+        with (project / "sqitch.plan").open("a") as plan:
+            plan.write(f"{change} 2030-01-01T00:00:00Z Galaxy <galaxy@localhost> # The next release.\n")
     return project
 
 
