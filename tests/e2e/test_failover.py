@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 
 from tests.failover import Pair, pair
-from tests.push import Gateway, settled, until
-from tests.services import Api, Person, StartProgram, add_session, sign_in
+from tests.push import Gateway, settled
+from tests.services import Api, Person, StartProgram, add_session, sign_in, until
 from tests.smtp_relay import FaultyRelay, delivery, enqueue_many
 
 _WRITERS = 4

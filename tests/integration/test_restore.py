@@ -9,8 +9,8 @@ from pathlib import Path
 from dev.cluster import Cluster, throw_away
 from tests.integration.test_push_resume import begin_epoch
 from tests.postgres import Database
-from tests.push import Start, Subscribe, emit, settled, until
-from tests.services import Api, StartProgram, add_session, sign_in
+from tests.push import Start, Subscribe, emit, settled
+from tests.services import Api, StartProgram, add_session, sign_in, until
 
 
 def _run(cluster: Cluster, program: str, *arguments: str | Path) -> None:

@@ -15,8 +15,7 @@ import pytest
 
 from app.schema import planned_changes
 from tests.postgres import ROOT, Database
-from tests.push import until
-from tests.services import Api, StartProgram, add_session, sign_in
+from tests.services import Api, StartProgram, add_session, sign_in, until
 
 _REPLACED = ("api.session_get", "api.session_revoke", "backend.session_revoke", "api.my_settings_update")
 
