@@ -150,6 +150,10 @@ class Load:
             self.done["visit"] += 1
 
     def _play(self) -> None:
+        while not self._over.is_set():
+            self._play_game()
+
+    def _play_game(self) -> None:
         owner, guest = Person("Owner"), Person("Guest")
         for person in (owner, guest):
             person.sign_in(self._platform)
@@ -164,21 +168,20 @@ class Load:
         owner.ask(self._platform, "POST", f"{path}/ready-to-start", 200)
         owner.ask(self._platform, "POST", f"{path}/start", 202)
         turn = self._turn(owner, path, 0)
-        while not self._over.is_set():
+        while turn is not None and not self._over.is_set():
             self._platform.admin("POST", f"/runtimes/{game_id}/force-next-turn", 202)
             turn = self._turn(owner, path, turn + 1)
             self.done["turn"] += 1
 
-    def _turn(self, owner: Person, path: str, least: int) -> int:
-        """Wait until a turn is there; return which it is."""
+    def _turn(self, owner: Person, path: str, least: int) -> int | None:
+        """Wait until a turn is there; return which it is, or None when the game is over."""
         until = time.monotonic() + 60
         while time.monotonic() < until:
             game = owner.ask(self._platform, "GET", path, 200)
             if game["status"] == "running" and game["current_turn"] >= least:
                 return int(game["current_turn"])
             if game["status"] == "finished":
-                self._over.wait()
-                return least
+                return None
             time.sleep(0.2)
         raise RuntimeError(f"there was no turn {least}: {game['status']}")
 
