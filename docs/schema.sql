@@ -7439,7 +7439,7 @@ BEGIN
     -- Exact when, and only when, nothing after the cursor has been deleted; never a part of it.
     is_ahead := coalesce(v_position > v_head, false);
     is_exact := coalesce(v_position BETWEEN v_purged_through AND v_head, false);
-    resume_position := CASE WHEN is_exact THEN v_position ELSE v_head END;
+    resume_position := CASE WHEN is_exact THEN v_position::bigint ELSE v_head END;
     resume_cursor := push_cursor(v_epoch, resume_position);
 END;
 $_$;
@@ -7472,7 +7472,7 @@ DECLARE
     -- snapshot}'. Whatever it could see then is gone; what has come since is of a transaction that began later, and has a later
     -- pending_id, or of one that was open. So what was moved need not be looked at again: its rows cannot be cleared
     -- away while any old transaction is open, and there may be millions. Nothing known: all are looked at.
-    v_known CONSTANT text[] := nullif(current_setting('backend.push_known', true), '');
+    v_known CONSTANT text[] := nullif(current_setting('backend.push_known', true), '')::text[];
     v_known_id CONSTANT bigint := coalesce(v_known[1]::bigint, 0);
     v_known_transaction CONSTANT xid8 := coalesce(v_known[2], '0')::xid8;
     v_known_snapshot CONSTANT pg_snapshot := v_known[3]::pg_snapshot;
@@ -8354,7 +8354,7 @@ BEGIN
     SELECT coalesce(jsonb_object_agg(q.queue_name, jsonb_build_array(q.newest, q.count)), '{}') INTO v_waiting
       FROM (SELECT j.queue_name, max(j.id) AS newest, count(*) AS count
               FROM procrastinate_jobs AS j WHERE j.status = 'todo' GROUP BY j.queue_name) AS q;
-    FOR v_queue IN SELECT w.key FROM jsonb_each(v_waiting) AS w WHERE w.value IS DISTINCT FROM p_seen -> w.key LOOP
+    FOR v_queue IN SELECT w.queue FROM jsonb_each(v_waiting) AS w (queue, seen) WHERE w.seen IS DISTINCT FROM p_seen -> w.queue LOOP
         -- What Procrastinate's workers listen to.
         PERFORM pg_notify('procrastinate_queue_v1#' || v_queue, '{"type": "job_inserted"}');
     END LOOP;

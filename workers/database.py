@@ -82,14 +82,21 @@ class Database:
                     cursor = await connection.execute(query, parameters, prepare=False)
                     return await cursor.fetchall()
             except psycopg.Error as error:
-                await self.close()
+                await self._close()
                 raise DatabaseError(describe(error)) from error
             except BaseException:  # cancelled: the answer may still be on its way
-                await self.close()
+                await self._close()
                 raise
 
     async def close(self) -> None:
-        """Close the connection, and with it give back its session's locks."""
+        """Close the connection, and with it give back its session's locks. Who is using it meets DatabaseError."""
+        # Not under their hands: libpq does not bear that.
+        if self._connection is not None and self._lock.locked():
+            _sever(self._connection)
+        async with self._lock:
+            await self._close()
+
+    async def _close(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
             await connection.close()
@@ -97,7 +104,7 @@ class Database:
     async def _connected(self) -> psycopg.AsyncConnection[tuple[Any, ...]]:
         now = asyncio.get_running_loop().time()
         if self._connection is not None and now >= self._expires_at:
-            await self.close()
+            await self._close()
         if self._connection is None:
             self._connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
             self._expires_at = now + self._lifetime

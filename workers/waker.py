@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from workers.database import Database, DatabaseError
+from workers.database import Database
 
 CHANNEL = "galaxy_queue_pending"
 
@@ -37,15 +36,12 @@ class Waker:
         """
         if not await self._is_news() or not (await self._database.fetch("SELECT worker.queue_wake()"))[0][0]:
             return
-        try:
-            quiet = 0
-            while quiet < QUIET_LOOKS:
-                await asyncio.sleep(LOOK_INTERVAL)
-                quiet = 0 if await self._is_news() else quiet + 1
-        finally:
-            # With the connection the lock would go too.
-            with suppress(DatabaseError):
-                await self._database.fetch("SELECT worker.queue_sleep()")
+        # Cut short, it leaves the lock to the end of the connection.
+        quiet = 0
+        while quiet < QUIET_LOOKS:
+            await asyncio.sleep(LOOK_INTERVAL)
+            quiet = 0 if await self._is_news() else quiet + 1
+        await self._database.fetch("SELECT worker.queue_sleep()")
         # Once more: whoever committed just before that has seen us awake and has not notified.
         await self._is_news()
 

@@ -52,7 +52,7 @@ def rows(world: World) -> dict[str, Any]:
 def test_every_lobby_command_can_be_tried() -> None:
     assert len(COMMANDS) > 30
     lobby = {o.name for o in document().operations if o.method != "GET" and ("/lobby/" in o.path or "/admin/games" in o.path)}
-    assert {o.name for o in COMMANDS} == {name for name in lobby if not name.startswith("race_name")}
+    assert {o.name for o in COMMANDS} == {name for name in lobby if not name.startswith(("race_name", "admin_diplomail"))}
 
 
 @pytest.mark.parametrize("operation", COMMANDS, ids=str)

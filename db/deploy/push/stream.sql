@@ -37,7 +37,7 @@ DECLARE
     -- snapshot}'. Whatever it could see then is gone; what has come since is of a transaction that began later, and has a later
     -- pending_id, or of one that was open. So what was moved need not be looked at again: its rows cannot be cleared
     -- away while any old transaction is open, and there may be millions. Nothing known: all are looked at.
-    v_known CONSTANT text[] := nullif(current_setting('backend.push_known', true), '');
+    v_known CONSTANT text[] := nullif(current_setting('backend.push_known', true), '')::text[];
     v_known_id CONSTANT bigint := coalesce(v_known[1]::bigint, 0);
     v_known_transaction CONSTANT xid8 := coalesce(v_known[2], '0')::xid8;
     v_known_snapshot CONSTANT pg_snapshot := v_known[3]::pg_snapshot;
@@ -129,7 +129,7 @@ BEGIN
     -- Exact when, and only when, nothing after the cursor has been deleted; never a part of it.
     is_ahead := coalesce(v_position > v_head, false);
     is_exact := coalesce(v_position BETWEEN v_purged_through AND v_head, false);
-    resume_position := CASE WHEN is_exact THEN v_position ELSE v_head END;
+    resume_position := CASE WHEN is_exact THEN v_position::bigint ELSE v_head END;
     resume_cursor := push_cursor(v_epoch, resume_position);
 END;
 $$;

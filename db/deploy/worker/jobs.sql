@@ -104,7 +104,7 @@ BEGIN
     SELECT coalesce(jsonb_object_agg(q.queue_name, jsonb_build_array(q.newest, q.count)), '{}') INTO v_waiting
       FROM (SELECT j.queue_name, max(j.id) AS newest, count(*) AS count
               FROM procrastinate_jobs AS j WHERE j.status = 'todo' GROUP BY j.queue_name) AS q;
-    FOR v_queue IN SELECT w.key FROM jsonb_each(v_waiting) AS w WHERE w.value IS DISTINCT FROM p_seen -> w.key LOOP
+    FOR v_queue IN SELECT w.queue FROM jsonb_each(v_waiting) AS w (queue, seen) WHERE w.seen IS DISTINCT FROM p_seen -> w.queue LOOP
         -- What Procrastinate's workers listen to.
         PERFORM pg_notify('procrastinate_queue_v1#' || v_queue, '{"type": "job_inserted"}');
     END LOOP;
