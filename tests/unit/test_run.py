@@ -12,10 +12,12 @@ from dev.run import Ports
 
 
 @pytest.fixture
-def first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+def first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker_id: str) -> int:
     """The first of three ports in a row where nobody listens, in a directory of locks of this test's own."""
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    return next(port for port in range(20_000, 60_000, 3) if all(run.is_free(p) for p in range(port, port + 3)))
+    # Each of the processes that run tests looks among ports of its own.
+    start = 20_000 + 1_000 * int(worker_id.removeprefix("gw").replace("master", "0"))
+    return next(port for port in range(start, start + 1_000, 3) if all(run.is_free(p) for p in range(port, port + 3)))
 
 
 def test_of_two_runs_each_has_ports_of_its_own(first: int) -> None:
