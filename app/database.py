@@ -19,7 +19,7 @@ import psycopg
 from psycopg import pq
 from psycopg.errors import error_from_result
 
-from app import metrics, telemetry
+from app import metrics, telemetry, turns
 
 log = logging.getLogger("galaxy.api")
 
@@ -210,6 +210,7 @@ class Database:
             self._drop(connection)
 
     def _connect(self) -> _Connection:
+        turns.leave()
         connection = _Connection(self._conninfo, self._statements, self._lifetime)
         self._open.add(connection)
         return connection
@@ -220,4 +221,5 @@ class Database:
 
 
 def _pause(tries: int) -> None:
+    turns.leave()
     time.sleep(random.uniform(0, 0.005 * 2**tries))  # noqa: S311

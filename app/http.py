@@ -5,13 +5,11 @@ Every process opens its connections after the fork, prepares every statement on 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -25,8 +23,6 @@ import psycopg
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
-from gunicorn.util import close_graceful
-from gunicorn.workers.gthread import _DEFER, TConn, ThreadWorker
 
 from app import background, contract, dsn, engines, idempotency, logs, probes, scrape, telemetry
 from app import config as configuration
@@ -34,7 +30,7 @@ from app.application import create_app
 from app.background import Countries, Flusher, SeenSessions
 from app.config import Config
 from app.database import Database, Statement, Value
-from app.errors import ConstraintError, error_body
+from app.errors import ConstraintError
 from app.geo import Geo
 from app.identity import Administrators, Credential, hash_password
 from app.operations import Services
@@ -45,9 +41,6 @@ from app.supervisor import HEALTH_SOCKET, spawn
 log = logging.getLogger("galaxy.api")
 
 DOOR = "backend_api"
-
-# How long a connection that is done with is read from, so that its client gets the whole answer.
-_LINGER = 0.25
 
 
 def conninfo(config: Config) -> str:
@@ -179,120 +172,6 @@ def _checks(database: Database) -> dict[str, Check]:
     return checks
 
 
-class _Body:
-    """A request's body that says when it has been read, or cannot be."""
-
-    def __init__(self, body: Any, on_read: Callable[[], None]) -> None:
-        self._body = body
-        self._on_read = on_read
-        self.is_broken = False
-
-    def read(self, size: int | None = None) -> bytes:
-        try:
-            data: bytes = self._body.read(size)
-        except Exception:
-            self.is_broken = True
-            raise
-        self._on_read()
-        return data
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._body, name)
-
-
-class Worker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's threaded worker, in which a client that is slow, silent or malformed keeps nobody else waiting.
-
-    A request must have come within `read_timeout` for its head and again for its body, and be answered within
-    `write_timeout`; what is overdue is hung up on, which wakes the thread that waits for it.
-    """
-
-    _deadlines: dict[TConn, float]
-
-    def init_process(self) -> None:
-        self._deadlines = {}
-        super().init_process()
-
-    def init_signals(self) -> None:
-        super().init_signals()
-        # Ctrl-C at a terminal reaches everybody; what it means, the master decides.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def run(self) -> None:
-        super().run()
-        self.app.finish()
-
-    def set_accept_enabled(self, enabled: bool) -> None:
-        super().set_accept_enabled(enabled)
-        if not self.alive:
-            # At the end, who comes is refused: in the queue of a socket that nobody reads they would wait in vain.
-            for listener in self.sockets:
-                listener.close()
-
-    def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Look more often than gunicorn does, so that what is overdue is not so for long."""
-        super().wait_for_and_dispatch_events(min(timeout, 0.25))
-
-    def handle(self, conn: TConn) -> Any:
-        # A new connection on which nothing was said yet is watched by the loop, not waited for by a thread.
-        if not conn.initialized and not conn.data_ready and not conn.wait_for_data(0):
-            return _DEFER
-        self._deadlines[conn] = time.monotonic() + self.app.read_timeout
-        try:
-            result = super().handle(conn)
-        finally:
-            self._deadlines.pop(conn, None)
-        if result is not _DEFER and not result:
-            # Here, not in the loop, which would wait for a client that does not hang up.
-            conn.sock.setblocking(True)
-            close_graceful(conn.sock, timeout=_LINGER)
-            conn.close = lambda graceful=False: None
-        return result
-
-    def handle_request(self, req: Any, conn: TConn) -> Any:
-        def on_read() -> None:
-            self._deadlines[conn] = time.monotonic() + self.app.write_timeout
-
-        has_body = any(name in ("CONTENT-LENGTH", "TRANSFER-ENCODING") for name, _ in req.headers)
-        self._deadlines[conn] = time.monotonic() + (self.app.read_timeout if has_body else self.app.write_timeout)
-        req.body = _Body(req.body, on_read)
-        return super().handle_request(req, conn) and not req.body.is_broken
-
-    def murder_keepalived(self, force: bool = False) -> None:
-        """Called by the loop again and again: also hangs up on what is overdue."""
-        super().murder_keepalived(force)
-        now = time.monotonic()
-        for conn, deadline in list(self._deadlines.items()):
-            if now > deadline:
-                self._deadlines.pop(conn, None)
-                with contextlib.suppress(OSError):
-                    conn.sock.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
-        """Answer what the parser refused. Nothing of the request is trusted, so it gets an id of ours."""
-        status, reason = _PROTOCOL_ERRORS.get(type(exc).__name__, (400, "Bad Request"))
-        request_id = os.urandom(16).hex()
-        logs_fields = {"request_id": request_id, "error": type(exc).__name__, "status": status}
-        log.info("malformed request", extra=logs_fields)
-        body = error_body("invalid_request", "The request is not well-formed HTTP.", {}, request_id)
-        head = (
-            f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
-            f"X-Request-ID: {request_id}\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        try:
-            client.sendall(head.encode() + body)
-        except OSError:
-            log.debug("the client did not wait for the refusal")
-
-
-_PROTOCOL_ERRORS = {
-    "LimitRequestLine": (414, "URI Too Long"),
-    "LimitRequestHeaders": (431, "Request Header Fields Too Large"),
-    "ExpectationFailed": (417, "Expectation Failed"),
-    "UnsupportedTransferCoding": (501, "Not Implemented"),
-}
-
-
 class _Logger(Logger):  # type: ignore[misc]
     """gunicorn's own lines through our formatter; its access log is not used, ours knows more."""
 
@@ -336,7 +215,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "bind": [_bind_address(config)],
             "workers": config.http_workers,
             "threads": config.http_threads,
-            "worker_class": "app.http.Worker",
+            "worker_class": "app.worker.Worker",
             "logger_class": _Logger,
             "graceful_timeout": max(1, round(config.http_shutdown_timeout)),
             # gunicorn ends a worker that has not been heard of for this long.

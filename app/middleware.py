@@ -10,7 +10,7 @@ from typing import Any
 import falcon
 from opentelemetry.trace import SpanKind
 
-from app import context, logs, metrics, telemetry
+from app import context, logs, metrics, telemetry, turns
 from app.background import Countries
 from app.contract import Operation
 
@@ -36,6 +36,11 @@ class Requests:
         if req.path.startswith("//"):
             # Falcon's router would look past the slashes.
             raise falcon.HTTPRouteNotFound
+
+    def process_resource(self, req: falcon.Request, _resp: falcon.Response, _resource: Any, _params: Any) -> None:
+        operation = self._operations.get((req.method, req.uri_template or ""))
+        if operation is None or not operation.is_hot:
+            turns.leave()
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: Any, _succeeded: bool) -> None:
         resp.set_header("X-Request-ID", req.context.request_id)
