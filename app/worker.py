@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import logging
 import math
 import os
@@ -19,6 +20,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from email.utils import formatdate
 from typing import Any
 
 from gunicorn.http.unreader import SocketUnreader
@@ -99,6 +101,11 @@ class _Body:
         return getattr(self._body, name)
 
 
+@functools.lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
+
+
 class _Response(Response):  # type: ignore[misc]
     """Sends the head together with what comes first of the body: most answers are one packet, and wake their client once."""
 
@@ -107,8 +114,17 @@ class _Response(Response):  # type: ignore[misc]
 
     def send_headers(self) -> None:
         if not self.headers_sent:
-            lines = [*self.default_headers(), *(f"{name}: {value}\r\n" for name, value in self.headers), "\r\n"]
-            self._head = "".join(lines).encode("latin-1")
+            major, minor = self.req.version
+            lines = [
+                f"HTTP/{major}.{minor} {self.status}",
+                f"Server: {self.version}",
+                f"Date: {_date(int(time.time()))}",
+                f"Connection: {'close' if self.should_close() else 'keep-alive'}",
+                *(("Transfer-Encoding: chunked",) if self.chunked else ()),
+                *(f"{name}: {value}" for name, value in self.headers),
+                "\r\n",
+            ]
+            self._head = "\r\n".join(lines).encode("latin-1")
             self.headers_sent = True
 
     def _emit_body(self, data: bytes) -> None:
