@@ -19,10 +19,11 @@ from app import config as configuration
 from tests.contract.games import make_game
 from tests.contract.requests import World
 from tests.docker_daemon import DockerDaemon
-from tests.integration.test_driver import DockerHarness, Harness, ProcessHarness
+from tests.integration.test_driver import DockerHarness, Harness, ProcessHarness, SwarmHarness
 from tests.postgres import Database
 from tests.services import ADMIN, travel
 from tests.smtp_relay import worker_environment
+from tests.swarm import Swarm
 from workers.door import Door
 from workers.main import driver_of
 from workers.runtime.driver import Driver
@@ -245,6 +246,13 @@ def docker_platform(daemon: DockerDaemon, database: Database, directory: Path) -
     """Make a platform on a daemon."""
     where = daemon.environment(directory / "games", f"test-{directory.name}")
     return _platform(database, DockerHarness(daemon, directory), where)
+
+
+def swarm_platform(swarm: Swarm, database: Database, directory: Path, *, is_shared: bool) -> Generator[Platform, None, None]:
+    """Make a platform on a Swarm, whose nodes have one directory for games, or are to be taken for having each its own."""
+    where = swarm.environment(directory / "games", f"test-{directory.name}")
+    where["BACKEND_GAME_STATE_SHARED"] = "true" if is_shared else "false"
+    return _platform(database, SwarmHarness(swarm, directory), where)
 
 
 def _platform(database: Database, harness: Harness, where: dict[str, str]) -> Generator[Platform, None, None]:
