@@ -163,17 +163,18 @@ class OwnDaemon:
     def remove(self) -> None:
         """End it, and leave nothing of it."""
         if self._process is None:
+            # It is not to look for its Swarm any more.
+            shutil.rmtree(self._root / "data" / "swarm", ignore_errors=True)
             self.start()
         with contextlib.closing(docker.DockerClient(base_url=self.host)) as client:
             client.swarm.leave(force=True)
             for container in client.containers.list(all=True):
                 container.remove(force=True)
         self.stop()
-        # One that was killed has left its data mounted over themselves, once for each time.
-        for mounted in (self._root / "data", self._root / "exec" / "netns"):
-            while subprocess.run(["umount", "--lazy", mounted], stderr=subprocess.DEVNULL, check=False).returncode == 0:
-                pass
-        shutil.rmtree(self._root, ignore_errors=True)
+        # One that was killed has left things mounted: its data over themselves, the networks of its containers.
+        for mounted in reversed(_mounts_below(self._root)):
+            subprocess.run(["umount", "--lazy", mounted], check=True, capture_output=True)
+        shutil.rmtree(self._root)
 
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:
@@ -189,6 +190,12 @@ class OwnDaemon:
                 return bool(client.ping())
         except (DockerException, requests.RequestException):
             return False
+
+
+def _mounts_below(directory: Path) -> list[str]:
+    """Return what is mounted there, in the order in which it was."""
+    mounted = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [path for path in mounted if path.startswith(f"{directory}/")]
 
 
 @pytest.fixture

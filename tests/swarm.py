@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class Swarm(DockerDaemon):
         token = manager.swarm.attrs["JoinTokens"]["Worker"]
         for number, client in enumerate(others, 1):
             client.swarm.join([_address(0)], token, listen_addr=_address(number), advertise_addr=_address(number))
+        self.node_ids = [client.info()["Swarm"]["NodeID"] for client in self._clients]
         super().__init__(self.daemons[0].host, driver="overlay", scope="swarm", attachable=True)
         image = b"".join(self.client.images.get(self.image_ref).save(named=True)) if others else b""
         with ThreadPoolExecutor() as threads:
@@ -77,9 +78,6 @@ class Swarm(DockerDaemon):
             if Path("/run/netns", namespace).exists():
                 _ip("netns", "delete", namespace)
 
-    def node_ids(self) -> list[str]:
-        return [client.info()["Swarm"]["NodeID"] for client in self._clients]
-
     def node_of(self, container_id: str) -> int:
         """Return the number of the node that a container runs on."""
         return next(number for number, client in enumerate(self._clients) if _has(client, container_id))
@@ -92,9 +90,29 @@ class Swarm(DockerDaemon):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def drain(self, number: int, is_drained: bool = True) -> None:
-        node = self.client.nodes.get(self.node_ids()[number])
-        node.update({**node.attrs["Spec"], "Availability": "drain" if is_drained else "active"})
+    @contextlib.contextmanager
+    def unavailable(self, availability: str, *numbers: int) -> Iterator[None]:
+        """Have nodes take nothing new for a while, and with `drain`, not `pause`, keep nothing that they have."""
+        self._set_availability(availability, numbers)
+        try:
+            yield
+        finally:
+            self._set_availability("active", numbers)
+
+    def _set_availability(self, availability: str, numbers: Iterable[int]) -> None:
+        def is_set(node_id: str) -> bool:
+            node = self.client.nodes.get(node_id)
+            try:
+                node.update({**node.attrs["Spec"], "Availability": availability})
+            except APIError as error:
+                # Swarm itself has changed it meanwhile.
+                if "out of sequence" not in str(error.explanation):
+                    raise
+                return False
+            return True
+
+        for number in numbers:
+            until(lambda node_id=self.node_ids[number]: is_set(node_id))  # type: ignore[misc]
 
     def containers(self, game_id: str) -> list[Container]:
         """Return the containers of a game that run, on any node that answers."""

@@ -92,7 +92,7 @@ def test_a_service_is_made_as_hard_as_swarm_can(world: World, game: str, monkeyp
     assert service["Mode"] == {"Replicated": {"Replicas": 1}}
     assert service["UpdateConfig"]["Order"] == "stop-first"
     assert service["EndpointSpec"] == {"Mode": "dnsrr"}
-    assert service["TaskTemplate"]["Placement"]["Constraints"] == [f"node.id=={world.swarm.node_ids()[0]}"]
+    assert service["TaskTemplate"]["Placement"]["Constraints"] == [f"node.id=={world.swarm.node_ids[0]}"]
     made = world.swarm.container(game).attrs
     host, config = made["HostConfig"], made["Config"]
     assert config["Hostname"] == f"galaxy-game-{game}"

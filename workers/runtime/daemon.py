@@ -30,6 +30,7 @@ import requests
 import urllib3
 from docker.errors import APIError, DockerException, ImageNotFound, InvalidRepository, NotFound
 from docker.models.images import Image
+from docker.models.networks import Network
 from docker.transport import unixconn
 from docker.utils import parse_repository_tag
 
@@ -85,6 +86,7 @@ class Recipe:
     """What an engine's container is made of, as far as it is the engine's affair."""
 
     image: Image
+    network: Network
     labels: dict[str, str]
     environment: dict[str, str]
     directory: Path
@@ -186,12 +188,13 @@ class DaemonDriver(Driver):
         if image is None:
             raise ImagePullFailed(f"{spec.image_ref[:200]!r} is not there")
         try:
-            client.networks.get(self._network)
+            network = client.networks.get(self._network)
         except NotFound:
             raise ConfigInvalid(f"there is no network {self._network!r}") from None
         uid, gid = _user(image.attrs["Config"].get("User") or "")
         return Recipe(
             image=image,
+            network=network,
             labels=self._labels
             | {
                 "galaxy.game_id": spec.game_id,

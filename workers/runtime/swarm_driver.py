@@ -14,7 +14,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import requests
@@ -134,8 +134,7 @@ class SwarmDriver(DaemonDriver):
         """Return what docker-py is to be told to make a game's service, or to change it to; the fields are the daemon's own."""
         config = self._config
         recipe = self._recipe(client, spec)
-        network = client.networks.get(self._network)
-        if network.attrs["Scope"] != "swarm":
+        if recipe.network.attrs["Scope"] != "swarm":
             raise ConfigInvalid(f"the network {self._network!r} is of one node only")
         return {
             "labels": recipe.labels,
@@ -146,7 +145,7 @@ class SwarmDriver(DaemonDriver):
             "endpoint_spec": {"Mode": "dnsrr"},
             "task_template": {
                 "ContainerSpec": {
-                    "Image": _pinned(recipe, spec.image_ref),
+                    "Image": _exact(recipe, spec.image_ref),
                     "Hostname": engine_name(spec.game_id),
                     "Labels": recipe.labels,
                     "Env": [f"{name}={value}" for name, value in recipe.environment.items()],
@@ -176,7 +175,7 @@ class SwarmDriver(DaemonDriver):
                 },
                 "RestartPolicy": {"Condition": "any", "Delay": RESTART_DELAY * _SECOND, "MaxAttempts": 0},
                 "Placement": {"Constraints": self._constraints(client, spec.game_id, recipe)},
-                "Networks": [{"Target": network.id}],
+                "Networks": [{"Target": recipe.network.id}],
                 "LogDriver": {"Name": config.runtime_container_log_driver, "Options": self._log_options},
             },
         }
@@ -224,9 +223,12 @@ class SwarmDriver(DaemonDriver):
                 until = time.monotonic() + self._patience(current)
             until = until or time.monotonic() + self._start_timeout
             self._wait()
+            if _is_stopped(service) and not failed:
+                raise StartFailed("somebody has stopped it")
             if failed or time.monotonic() > until:
                 # Else Swarm would start it again and again.
-                _place(client, service, [*_constraints(service), STOPPED])
+                if not _is_stopped(service) and not _place(client, service, [*_constraints(service), STOPPED]):
+                    continue  # somebody has changed it
                 raise self._failure(client, failed[-1] if failed else current)
 
     def _patience(self, task: _Task) -> float:
@@ -269,23 +271,33 @@ class SwarmDriver(DaemonDriver):
             service.reload()
         else:
             raise DriverUnavailable("others change this game's service all the time")
-        # What it was started with counts, and Swarm takes its time.
-        until = time.monotonic() + max(grace, _grace(service)) + REQUEST_TIMEOUT
-        service.reload()
-        while _is_stopped(service) and any(task.is_alive for task in _tasks(client, service)):
-            if time.monotonic() > until:
-                raise DriverUnavailable("the engine's node does not tell that it has ended")
-            self._wait()
+
+        def is_ending() -> bool:
             service.reload()
+            return _is_stopped(service) and any(task.is_alive for task in _tasks(client, service))
+
+        # What it was started with counts.
+        self._wait_while(is_ending, max(grace, _grace(service)))
         log.info("engine stopped", extra={"game_id": _labels(service)["galaxy.game_id"]})
 
     def _remove(self, game_id: str) -> None:
         with self._daemon() as client, contextlib.suppress(NotFound):
             service = self._ours(client, game_id)
             if service is not None:
-                # Whoever sees it gone may rely on it that nothing of it runs.
                 self._end(client, service, 0)
                 service.remove()  # type: ignore[no-untyped-call]
+                # Somebody may just have started it again: whoever sees it gone may rely on it that nothing of it runs.
+                self._wait_while(
+                    lambda: any(task.is_alive and task.service_id == service.id for task in _tasks(client, None)), _grace(service)
+                )
+
+    def _wait_while(self, is_ending: Callable[[], bool], grace: float) -> None:
+        # Swarm takes its time.
+        until = time.monotonic() + grace + REQUEST_TIMEOUT
+        while is_ending():
+            if time.monotonic() > until:
+                raise DriverUnavailable("the engine's node does not tell that it has ended")
+            self._wait()
 
     def _inspect(self, game_id: str) -> Observed | None:
         with self._daemon() as client:
@@ -335,7 +347,7 @@ class SwarmDriver(DaemonDriver):
         )
 
 
-class _Conflict(Exception):
+class _Conflict(DriverUnavailable):
     """There is one of that name."""
 
 
@@ -348,7 +360,7 @@ def _refused(what: str) -> Iterator[None]:
         raise
     except APIError as error:
         if error.status_code == requests.codes.conflict:
-            raise _Conflict from error
+            raise _Conflict(f"{what}: {said(error)}") from error
         if error.is_client_error():
             raise ConfigInvalid(f"{what}: {said(error)}") from error
         raise
@@ -408,7 +420,7 @@ def _update(client: _Client, service: Service, **wanted: Any) -> bool:
     return True
 
 
-def _pinned(recipe: Recipe, image_ref: str) -> str:
+def _exact(recipe: Recipe, image_ref: str) -> str:
     """Return the image as every node understands it alike: by its registry's digest, or as it was made, by its id.
 
     By its id no node asks a registry for it: it is to be loaded there.
