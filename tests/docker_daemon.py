@@ -28,6 +28,7 @@ from app import config as configuration
 from app.config import Config
 from dev.engine_image import build
 from tests.services import until
+from workers.runtime import daemon as _daemon  # noqa: F401  # with it, clients leave no socket open where nobody listens
 
 HOST = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
 

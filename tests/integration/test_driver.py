@@ -157,6 +157,9 @@ class SwarmHarness(DockerHarness):
     def running(self, game_id: str) -> int:
         return len(self._swarm.containers(game_id))
 
+    def pids(self, game_id: str) -> list[int]:
+        return [self._swarm.pid(container.id or "") for container in self._swarm.containers(game_id)]
+
     def close(self) -> None:
         self._network.close()
         super().close()
