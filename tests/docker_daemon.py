@@ -167,11 +167,15 @@ class OwnDaemon:
             # It is not to look for its Swarm any more.
             shutil.rmtree(self._root / "data" / "swarm", ignore_errors=True)
             self.start()
-        with contextlib.closing(docker.DockerClient(base_url=self.host)) as client:
-            client.swarm.leave(force=True)
-            for container in client.containers.list(all=True):
-                container.remove(force=True)
-        self.stop()
+        try:
+            with contextlib.closing(docker.DockerClient(base_url=self.host)) as client:
+                client.swarm.leave(force=True)
+                for container in client.containers.list(all=True, ignore_removed=True):
+                    # Its Swarm may be removing it as well.
+                    with contextlib.suppress(APIError):
+                        container.remove(force=True)
+        finally:
+            self.stop()
         # One that was killed has left things mounted: its data over themselves, the networks of its containers.
         for mounted in reversed(_mounts_below(self._root)):
             subprocess.run(["umount", "--lazy", mounted], check=True, capture_output=True)
