@@ -1,3 +1,3 @@
 """Plugins of the test suite."""
 
-pytest_plugins = ["tests.postgres", "tests.services", "tests.docker_daemon", "tests.push"]
+pytest_plugins = ["tests.postgres", "tests.services", "tests.docker_daemon", "tests.push", "tests.swarm"]

@@ -560,6 +560,11 @@ class Config:
         "The directory that has a directory for each game's state.",
         sample="/var/lib/galaxy/games",
     )
+    game_state_shared: bool = _var(
+        _BOOL,
+        "With `swarm`: whether every node has that same directory; else a game stays on the node where it was first started.",
+        default="false",
+    )
     engine_call_timeout: float = _var(
         _duration("100ms", "10m"),
         "How long an engine may take for a command, an order, a turn.",

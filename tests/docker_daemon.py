@@ -16,7 +16,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import docker
 import pytest
@@ -28,6 +28,7 @@ from app import config as configuration
 from app.config import Config
 from dev.engine_image import build
 from tests.services import until
+from workers.runtime import daemon as _daemon  # noqa: F401  # with it, clients leave no socket open where nobody listens
 
 HOST = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
 
@@ -35,12 +36,14 @@ HOST = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
 class DockerDaemon:
     """What tests need of a daemon: a network of their own, and an image of the development engine."""
 
-    def __init__(self, host: str) -> None:
+    driver = "docker"
+
+    def __init__(self, host: str, **network: Any) -> None:
         """Raises DockerException or requests.RequestException when it cannot be asked."""
         self.host = host
         self.client = docker.DockerClient(base_url=host)
         self.image_ref = build(self.client, without_registry=True)
-        self._network = self.client.networks.create(f"galaxy-test-{uuid.uuid4().hex[:12]}")
+        self._network = self.client.networks.create(f"galaxy-test-{uuid.uuid4().hex[:12]}", **network)
         self.network = self._network.name or ""
         self._made: set[str] = set()
 
@@ -54,7 +57,7 @@ class DockerDaemon:
     def environment(self, state_root: Path, stack: str) -> dict[str, str]:
         """What a program must be told to run engines here."""
         return {
-            "BACKEND_RUNTIME_DRIVER": "docker",
+            "BACKEND_RUNTIME_DRIVER": self.driver,
             "BACKEND_DOCKER_HOST": self.host,
             "BACKEND_DOCKER_NETWORK": self.network,
             "BACKEND_GAME_STATE_ROOT": str(state_root),
@@ -121,9 +124,10 @@ def docker_daemon() -> Iterator[DockerDaemon]:
 
 
 class OwnDaemon:
-    """A daemon of a test's own, to be stopped and started."""
+    """A daemon of a test's own, to be stopped and started; in a network namespace, if one is named."""
 
-    def __init__(self) -> None:
+    def __init__(self, namespace: str = "") -> None:
+        self.namespace = namespace
         # Not in pytest's directory: the path of a socket is short.
         self._root = Path(tempfile.mkdtemp(prefix="galaxy-docker-"))
         self.host = f"unix://{self._root}/socket"
@@ -133,11 +137,18 @@ class OwnDaemon:
         """Start it, and wait until it answers."""
         where = {"data-root": "data", "exec-root": "exec", "pidfile": "pid"}
         command = ["dockerd", "--host", self.host, "--bridge=none", "--iptables=false", "--ip6tables=false"]
+        if self.namespace:
+            # `ip netns exec` would mount /sys anew, without the control groups.
+            command = ["nsenter", f"--net=/run/netns/{self.namespace}", *command]
         with (self._root / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, *(f"--{option}={self._root / name}" for option, name in where.items())], stdout=log, stderr=log
             )
         until(self._answers, 60, 0.1)
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
 
     def stop(self) -> None:
         """Stop it, and with it every container."""
@@ -153,15 +164,22 @@ class OwnDaemon:
     def remove(self) -> None:
         """End it, and leave nothing of it."""
         if self._process is None:
+            # It is not to look for its Swarm any more.
+            shutil.rmtree(self._root / "data" / "swarm", ignore_errors=True)
             self.start()
-        with contextlib.closing(docker.DockerClient(base_url=self.host)) as client:
-            for container in client.containers.list(all=True):
-                container.remove(force=True)
-        self.stop()
-        # One that was killed has left its data mounted over themselves, once for each time.
-        while subprocess.run(["umount", "--lazy", self._root / "data"], stderr=subprocess.DEVNULL, check=False).returncode == 0:
-            pass
-        shutil.rmtree(self._root, ignore_errors=True)
+        try:
+            with contextlib.closing(docker.DockerClient(base_url=self.host)) as client:
+                client.swarm.leave(force=True)
+                for container in client.containers.list(all=True, ignore_removed=True):
+                    # Its Swarm may be removing it as well.
+                    with contextlib.suppress(APIError):
+                        container.remove(force=True)
+        finally:
+            self.stop()
+        # One that was killed has left things mounted: its data over themselves, the networks of its containers.
+        for mounted in reversed(_mounts_below(self._root)):
+            subprocess.run(["umount", "--lazy", mounted], check=True, capture_output=True)
+        shutil.rmtree(self._root)
 
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:
@@ -177,6 +195,12 @@ class OwnDaemon:
                 return bool(client.ping())
         except (DockerException, requests.RequestException):
             return False
+
+
+def _mounts_below(directory: Path) -> list[str]:
+    """Return what is mounted there, in the order in which it was."""
+    mounted = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [path for path in mounted if path.startswith(f"{directory}/")]
 
 
 @pytest.fixture

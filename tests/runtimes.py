@@ -19,10 +19,11 @@ from app import config as configuration
 from tests.contract.games import make_game
 from tests.contract.requests import World
 from tests.docker_daemon import DockerDaemon
-from tests.integration.test_driver import DockerHarness, Harness, ProcessHarness
+from tests.integration.test_driver import DockerHarness, Harness, ProcessHarness, SwarmHarness
 from tests.postgres import Database
 from tests.services import ADMIN, travel
 from tests.smtp_relay import worker_environment
+from tests.swarm import Swarm
 from workers.door import Door
 from workers.main import driver_of
 from workers.runtime.driver import Driver
@@ -33,7 +34,16 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[1]
 RARELY = "0 0 1 1 *"
-DRIVERS = ("process", pytest.param("docker", marks=pytest.mark.xdist_group("docker")))
+
+
+def on(driver: str, *more: str) -> Any:
+    """Return a driver, and whatever else, for a test to be run with; those that share a daemon run one after the other."""
+    return pytest.param(driver, *more, marks=[] if driver == "process" else [pytest.mark.xdist_group(driver)])
+
+
+DRIVERS = (on("process"), on("docker"))
+on_swarm_too = pytest.mark.parametrize("platform", [*DRIVERS, on("swarm")], indirect=True)
+"""For what does not need to be repeated often: a Swarm takes its time."""
 
 # A program that imports once, and for each line forks a worker that does one thing and dies after so many steps.
 _WORKERS = """
@@ -45,6 +55,7 @@ from workers.main import driver_of
 from workers.runtime.docker_driver import DockerDriver
 from workers.runtime.engine_client import EngineClient
 from workers.runtime.process_driver import ProcessDriver
+from workers.runtime.swarm_driver import SwarmDriver
 from workers.tasks.runtime import RuntimeTasks
 
 die_at = 0
@@ -65,7 +76,7 @@ def stepping(kind, name, label):
 
 stepping(Door, "call", lambda function, *_: f"worker.{function}")
 stepping(EngineClient, "_call", lambda method, endpoint, path, *_: f"{method} {path}")
-for driver in (ProcessDriver, DockerDriver):
+for driver in (ProcessDriver, DockerDriver, SwarmDriver):
     for name in ("pull", "start", "stop", "remove"):
         stepping(driver, name, lambda *_, name=name: f"driver.{name}")
 
@@ -234,9 +245,11 @@ class Platform:
 def platform_on(
     driver: str, request: pytest.FixtureRequest, database: Database, directory: Path
 ) -> Generator[Platform, None, None]:
-    """Make a platform, and end all its engines afterwards; a driver is one of DRIVERS."""
+    """Make a platform, and end all its engines afterwards; a driver is `process`, `docker` or `swarm`."""
     if driver == "docker":
         return docker_platform(request.getfixturevalue("docker_daemon"), database, directory)
+    if driver == "swarm":
+        return swarm_platform(request.getfixturevalue("swarm"), database, directory, is_shared=False)
     where = {"BACKEND_RUNTIME_DRIVER": "process", "BACKEND_GAME_STATE_ROOT": str(directory / "games")}
     return _platform(database, ProcessHarness(directory), where)
 
@@ -245,6 +258,13 @@ def docker_platform(daemon: DockerDaemon, database: Database, directory: Path) -
     """Make a platform on a daemon."""
     where = daemon.environment(directory / "games", f"test-{directory.name}")
     return _platform(database, DockerHarness(daemon, directory), where)
+
+
+def swarm_platform(swarm: Swarm, database: Database, directory: Path, *, is_shared: bool) -> Generator[Platform, None, None]:
+    """Make a platform on a Swarm, whose nodes have one directory for games, or are to be taken for having each its own."""
+    where = swarm.environment(directory / "games", f"test-{directory.name}")
+    where["BACKEND_GAME_STATE_SHARED"] = "true" if is_shared else "false"
+    return _platform(database, SwarmHarness(swarm, directory), where)
 
 
 def _platform(database: Database, harness: Harness, where: dict[str, str]) -> Generator[Platform, None, None]:

@@ -23,6 +23,7 @@ from workers.runtime.docker_driver import DockerDriver
 from workers.runtime.driver import Driver
 from workers.runtime.engine_client import EngineClient
 from workers.runtime.process_driver import ProcessDriver
+from workers.runtime.swarm_driver import SwarmDriver
 from workers.runtime.traced_driver import TracedDriver
 from workers.tasks import diplomail as diplomail_tasks
 from workers.tasks.diplomail import DiplomailDelivery
@@ -45,12 +46,12 @@ _METRICS_SECONDS = 5.0
 
 
 def driver_of(config: Config) -> Driver:
-    """Return the runtime driver that the configuration names. Raises Refused."""
+    """Return the runtime driver that the configuration names."""
     if config.runtime_driver == "process":
         return ProcessDriver(config.game_state_root, stack=config.stack_label, stop_grace=config.runtime_stop_grace_period)
     if config.runtime_driver == "docker":
         return DockerDriver(config)
-    raise Refused(f"BACKEND_RUNTIME_DRIVER={config.runtime_driver} is not in this version; docker and process are")
+    return SwarmDriver(config)
 
 
 async def _serve(config: Config, driver: Driver) -> None:

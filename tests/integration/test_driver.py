@@ -20,6 +20,7 @@ import pytest
 
 from tests.docker_daemon import DockerDaemon
 from tests.services import until
+from tests.swarm import Swarm
 from workers.runtime.docker_driver import DockerDriver
 from workers.runtime.driver import (
     ConfigInvalid,
@@ -32,6 +33,7 @@ from workers.runtime.driver import (
 )
 from workers.runtime.engine_client import EngineClient, EngineError, EngineNotInitialised
 from workers.runtime.process_driver import ProcessDriver
+from workers.runtime.swarm_driver import SwarmDriver
 
 T = TypeVar("T")
 
@@ -139,6 +141,30 @@ class DockerHarness:
         self._daemon.remove_containers(self._root)
 
 
+class SwarmHarness(DockerHarness):
+    """As with Docker; a service's grace is the one that it was started with."""
+
+    def __init__(self, swarm: Swarm, directory: Path) -> None:
+        super().__init__(swarm, directory)
+        self._swarm = swarm
+        self._network = contextlib.ExitStack()
+        self._network.enter_context(swarm.inside())
+
+    def driver(self, stack: str | None = None) -> Driver:
+        more = {"BACKEND_RUNTIME_STOP_GRACE_PERIOD": "1s"}
+        return SwarmDriver(self._swarm.config(self._root, f"{self._stack}-{stack}", **more))
+
+    def running(self, game_id: str) -> int:
+        return len(self._swarm.containers(game_id))
+
+    def pids(self, game_id: str) -> list[int]:
+        return [self._swarm.pid(container.id or "") for container in self._swarm.containers(game_id)]
+
+    def close(self) -> None:
+        self._network.close()
+        super().close()
+
+
 def _docker(request: pytest.FixtureRequest, directory: Path) -> Harness:
     return DockerHarness(request.getfixturevalue("docker_daemon"), directory)
 
@@ -146,10 +172,11 @@ def _docker(request: pytest.FixtureRequest, directory: Path) -> Harness:
 HARNESSES: dict[str, Callable[[pytest.FixtureRequest, Path], Harness]] = {
     "process": lambda request, directory: ProcessHarness(directory),
     "docker": _docker,
+    "swarm": lambda request, directory: SwarmHarness(request.getfixturevalue("swarm"), directory),
 }
 
 
-@pytest.fixture(params=["process", pytest.param("docker", marks=pytest.mark.xdist_group("docker"))])
+@pytest.fixture(params=["process", *(pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ("docker", "swarm"))])
 def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
     made = HARNESSES[request.param](request, tmp_path)
     try:

@@ -24,7 +24,8 @@ import pytest
 from app.config import Config
 from tests.docker_daemon import HOST, DockerDaemon
 from tests.services import until
-from workers.runtime.docker_driver import UNPRIVILEGED, DockerDriver
+from workers.runtime.daemon import UNPRIVILEGED
+from workers.runtime.docker_driver import DockerDriver
 from workers.runtime.driver import ConfigInvalid, DriverUnavailable, ImagePullFailed, Observed, Spec, StartFailed
 
 T = TypeVar("T")

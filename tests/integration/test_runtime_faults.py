@@ -1,4 +1,4 @@
-"""Engines of games under workers that die, that race, and in trouble of their own; for both drivers.
+"""Engines of games under workers that die, that race, and in trouble of their own; for every driver.
 
 A worker dies after each thing that it does outside of itself: a call of the database, of the driver, of Docker, of the
 engine. Which there are, a worker that lives tells: a step that is added to the code is tried without a word here.
@@ -23,7 +23,7 @@ import pytest
 from tests.contract.games import call
 from tests.integration.test_driver import DockerHarness, ProcessHarness
 from tests.postgres import Database
-from tests.runtimes import DRIVERS, Platform, platform_on
+from tests.runtimes import DRIVERS, Platform, on, on_swarm_too, platform_on
 from tests.services import ADMIN, travel
 from workers.runtime.driver import Driver, DriverUnavailable, Observed
 from workers.runtime.engine_client import EngineClient
@@ -56,6 +56,7 @@ def each_step(platform: Platform, what: str, prepare: Callable[[], str], check: 
 # -- workers that die
 
 
+@on_swarm_too
 def test_a_worker_that_dies_at_any_step_of_a_start_and_of_a_stop(platform: Platform) -> None:
     started: list[str] = []
 
@@ -101,7 +102,12 @@ def test_a_worker_that_dies_at_any_step_of_a_turn(platform: Platform) -> None:
     assert stored == (list(range(turns + 1)),)
 
 
-@pytest.mark.parametrize("operation", ["restart", "patch"])
+@pytest.mark.parametrize(
+    ("platform", "operation"),
+    # To a Swarm both are the same update.
+    [*(on(driver, operation) for driver in ("process", "docker") for operation in ("restart", "patch")), on("swarm", "patch")],
+    indirect=["platform"],
+)
 def test_a_worker_that_dies_at_any_step_of_a_replacement(platform: Platform, operation: str) -> None:
     game_id = platform.running()
     generation = 1
@@ -135,6 +141,7 @@ def test_a_worker_that_dies_at_any_step_of_a_replacement(platform: Platform, ope
 # -- engines in trouble
 
 
+@on_swarm_too
 def test_an_engine_that_is_killed_is_started_again_and_the_game_goes_on(platform: Platform) -> None:
     game_id = platform.running()
     observed = platform.use(lambda tasks, driver, client: driver.inspect(game_id))
@@ -159,6 +166,7 @@ def test_an_engine_that_hangs_is_replaced(platform: Platform) -> None:
     assert health == ([True, False, True],)
 
 
+@on_swarm_too
 def test_an_engine_that_ends_by_itself_with_0_is_started_again(platform: Platform) -> None:
     game_id = platform.running()
     [pid] = engine_pids(platform, game_id)
@@ -254,6 +262,7 @@ def wait_until(met: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@on_swarm_too
 def test_a_container_that_vanishes_pauses_its_game_which_can_go_on(platform: Platform) -> None:
     game_id = platform.running()
     platform.use(lambda tasks, driver, client: driver.remove(game_id))
@@ -266,6 +275,7 @@ def test_a_container_that_vanishes_pauses_its_game_which_can_go_on(platform: Pla
     platform.is_well(game_id, current_turn=0)
 
 
+@on_swarm_too
 def test_two_workers_that_race_for_a_turn_compute_it_once(platform: Platform) -> None:
     game_id = platform.running()
     for turn in range(1, 4):
@@ -279,6 +289,7 @@ def test_two_workers_that_race_for_a_turn_compute_it_once(platform: Platform) ->
         platform.is_well(game_id, current_turn=turn)
 
 
+@on_swarm_too
 def test_a_log_is_fetched(platform: Platform) -> None:
     game_id = platform.running()
     call(platform.db, "api.runtime_logs_take", ADMIN, game_id)

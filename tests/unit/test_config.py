@@ -70,6 +70,7 @@ PROMISED = {
     "DOCKER_HOST": "unix:///var/run/docker.sock",
     "DOCKER_NETWORK": None,
     "GAME_STATE_ROOT": None,
+    "GAME_STATE_SHARED": "false",
     "ADMIN_BOOTSTRAP_USER": None,
     "ADMIN_BOOTSTRAP_PASSWORD": None,
     "GEOIP_DB_PATH": None,
