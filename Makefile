@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup run test demo reset image lock lint format typecheck proto schema config mails bench pgtap types push-bar
+.PHONY: help setup run test demo reset image lock lint format typecheck proto schema config mails bench pgtap types push-bar soak
 
 PY := .venv/bin/python
 # The same on every machine: no address of a package index and no path gets into a lock file.
@@ -26,6 +26,9 @@ demo: setup ## Play a whole story against what `make run` runs
 
 image: setup ## Build the image of the development engine; REGISTRY=none makes it of this machine's Python
 	@$(PY) -m dev.engine_image $(if $(filter none,$(REGISTRY)),--without-registry)
+
+soak: setup ## Mixed load; MINUTES=60, with the memory of every process and the invariants at the end
+	$(PY) -m bench.soak --minutes $(or $(MINUTES),60)
 
 reset: setup ## Stop what `make run` runs and forget its data
 	@$(PY) -m dev.run reset

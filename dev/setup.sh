@@ -87,6 +87,7 @@ refuse() { # refuse WHY PACKAGES…
             python3*) say "  $package: Python 3.11 or newer with venv and ensurepip" ;;
             util-linux) say "  $package: setpriv" ;;
             docker.io) say "  $package: dockerd" ;;
+            docker-compose) say "  $package: Docker Compose, either version" ;;
             *) say "  $package" ;;
         esac
     done

@@ -1,0 +1,24 @@
+"""Whether a program of compose.yaml is ready: `python ops/compose/health.py api|push|worker`, in its container."""
+
+from __future__ import annotations
+
+import os
+import sys
+import urllib.request
+
+
+def is_ready(program: str) -> bool:
+    if program == "push":
+        from app.push_health import check
+        from app.supervisor import HEALTH_SOCKET
+
+        return check(os.environ[HEALTH_SOCKET]) == "ok"
+    # The worker is ready once it is so far that its figures can be read.
+    address = {"api": "http://127.0.0.1:8080/readyz", "worker": "http://127.0.0.1:9100/metrics"}[program]
+    with urllib.request.urlopen(address, timeout=5) as answer:  # noqa: S310  # fixed addresses
+        return bool(answer.status == 200)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.getcwd())
+    sys.exit(not is_ready(sys.argv[1]))
