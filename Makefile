@@ -59,6 +59,7 @@ push-bar: setup ## Kill streamers under load for minutes, and check that nothing
 lock: setup ## Pin what requirements/*.in name, with hashes; UPGRADE=1 takes newer versions
 	cd requirements && $(COMPILE) -o dev.txt dev.in
 	cd requirements && $(COMPILE) -c dev.txt -o run.txt run.in
+	cd requirements && $(COMPILE) -c dev.txt -o trial.txt trial.in
 	cd requirements && $(COMPILE) -o bench.txt bench.in
 
 proto: setup ## Generate the code of proto/push/v1/push.proto and proto/notification.fbs

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import io
 import os
 import re
 import subprocess
@@ -27,19 +26,21 @@ from dev.cluster import find_binaries
 from dev.engine_image import Tree, add_python, libraries
 
 ROOT = Path(__file__).resolve().parent.parent
-BASE = "galaxy-base"
-POSTGRES = "galaxy-postgres"
 IMAGES = {"service": "galaxy-backend", "migrate": "galaxy-backend-migrate", "development": "galaxy-backend-development"}
-_VENV = Path("/opt/venv")
-_CONTEXT = ("app", "db", "dev", "ops", "proto", "requirements", "workers", "Dockerfile", "sqitch.conf", "sqitch.plan")
+# Made without a registry: what the Dockerfile calls BASE (for `migrate` another) and PACKAGES, and a stand-in for Postgres' own.
+POSTGRES = "galaxy-postgres"
+LOCAL = (POSTGRES, "galaxy-python", "galaxy-migrate-base", "galaxy-packages")
+_SITE = Path(f"lib/python3.{sys.version_info.minor}/site-packages")
+_PATH = "ENV PATH=/usr/local/bin:/usr/bin:/bin"
 
-# Debian's packages that the migration and Postgres are made of, with what they depend on.
-_DEBIAN = ("coreutils", "dash", "libc-bin", "libdbd-pg-perl", "perl", "sed", "sqitch", "tzdata")
+_SHELL = ("coreutils", "dash", "libc-bin")
+# What Sqitch and psql are made of, with what they depend on.
+_MIGRATION = (*_SHELL, "libdbd-pg-perl", "perl", "sed", "sqitch", "tzdata")
 _NOT_NEEDED = re.compile(r"libllvm.*|debconf|.*-doc|adduser|passwd|dpkg|python3.*|libpython3.*")
 _LEFT_OUT = re.compile(r"/usr/share/(doc|man|info|locale|lintian|bug)/.*|.*/llvmjit.*|.*/bitcode/.*")
-_ACCOUNTS = {
-    "/etc/passwd": "root:x:0:0::/tmp:/bin/sh\npostgres:x:999:999::/tmp:/bin/sh\ngalaxy:x:65532:65532::/tmp:/bin/sh\n",
-    "/etc/group": "root:x:0:\npostgres:x:999:\ngalaxy:x:65532:\n",
+_POSTGRES_ACCOUNT = {
+    "/etc/passwd": "root:x:0:0::/tmp:/bin/sh\npostgres:x:999:999::/tmp:/bin/sh\n",
+    "/etc/group": "root:x:0:\npostgres:x:999:\n",
 }
 
 # What the official image does, as far as compose.yaml asks for it.
@@ -61,7 +62,7 @@ exec postgres -c 'listen_addresses=*' -c unix_socket_directories=/tmp
 
 
 def _dependencies(names: tuple[str, ...]) -> Iterator[str]:
-    """Yield these packages and all that they depend on, as far as installed here."""
+    """Yield these packages of Debian and all that they depend on, as far as installed here."""
     told = subprocess.run(
         ["dpkg-query", "--show", "--showformat=${Package}\t${Pre-Depends}, ${Depends}\n"],
         capture_output=True,
@@ -101,36 +102,49 @@ def _add_debian(tree: Tree, names: tuple[str, ...]) -> None:
             tree.file(path, path)
 
 
-def _add_packages(tree: Tree, requirements: Path) -> None:
-    """Add the packages of a lock file, from the environment that runs this, as the virtual environment of the image."""
-    here = Path(sys.prefix)
-    site = _VENV / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
-    shared = []
-    for name in re.findall(r"^([A-Za-z0-9._-]+)==", requirements.read_text(), re.MULTILINE):
-        distribution = importlib.metadata.distribution(name)
+def _distributions(requirements: str) -> list[importlib.metadata.Distribution]:
+    """The packages of a lock file, in the environment that runs this."""
+    text = (ROOT / "requirements" / requirements).read_text()
+    return [importlib.metadata.distribution(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", text, re.MULTILINE)]
+
+
+def _files(distributions: list[importlib.metadata.Distribution]) -> Iterator[tuple[Path, Path]]:
+    """Yield the files of packages, each with its place below site-packages."""
+    for distribution in distributions:
         for file in distribution.files or ():
             source = Path(str(distribution.locate_file(file)))
             if ".." not in file.parts and source.is_file():
-                tree.file(source, site / file)
-                if ".so" in source.suffixes:
-                    shared.append(source)
+                yield source, Path(file)
+
+
+def _python(*debian: str) -> bytes:
+    """Return a tar of this machine's Python, with the shared libraries that the packages need, and some Debian packages."""
+    tree = Tree()
+    if debian:
+        _add_debian(tree, debian)
+    add_python(tree)
+    here = Path(sys.prefix).resolve()
+    shared = [source for source, _ in _files(_distributions("run.txt")) if ".so" in source.suffixes]
     for path in libraries(*shared):
         # What a wheel brings along it finds beside itself.
-        if not path.resolve().is_relative_to(here.resolve()):
+        if not path.resolve().is_relative_to(here):
             tree.file(path, path)
-    tree.file(here / "pyvenv.cfg", _VENV / "pyvenv.cfg")
-    for link in ("python", "python3"):
-        tree.link(_VENV / "bin" / link, Path("/usr/local/bin/python"))
+    return tree.bytes()
 
 
-def _base() -> bytes:
-    """Return a tar of this machine's Python, with the packages, Sqitch and psql."""
+def _packages() -> bytes:
+    """Return a tar of the virtual environment, what a trial needs beside it, and a shell."""
     tree = Tree()
-    _add_debian(tree, (*_DEBIAN, f"postgresql-client-{find_binaries().parent.name}"))
-    add_python(tree)
-    _add_packages(tree, ROOT / "requirements" / "dev.txt")
-    for path, text in _ACCOUNTS.items():
-        tree.text(Path(path), text)
+    _add_debian(tree, _SHELL)
+    venv = Path("/opt/venv")
+    for source, place in _files(_distributions("run.txt")):
+        tree.file(source, venv / _SITE / place)
+    tree.file(Path(sys.prefix) / "pyvenv.cfg", venv / "pyvenv.cfg")
+    for link in ("python", "python3"):
+        tree.link(venv / "bin" / link, Path("/usr/local/bin/python"))
+    for source, place in _files(_distributions("trial.txt")):
+        tree.file(source, Path("/opt/trial") / place)
+    tree.directory(Path("/tmp"), mode=0o1777)  # noqa: S108  # of the container
     return tree.bytes()
 
 
@@ -138,41 +152,39 @@ def _postgres() -> bytes:
     """Return a tar of this machine's Postgres, with what makes a cluster of it."""
     binaries = find_binaries()
     tree = Tree()
-    _add_debian(tree, ("coreutils", "dash", "libc-bin", "sed", "tzdata", f"postgresql-{binaries.parent.name}"))
-    for path, text in {**_ACCOUNTS, "/entrypoint.sh": _ENTRYPOINT.format(binaries=binaries)}.items():
+    _add_debian(tree, (*_SHELL, "tzdata", f"postgresql-{binaries.parent.name}", f"postgresql-client-{binaries.parent.name}"))
+    for path, text in {**_POSTGRES_ACCOUNT, "/entrypoint.sh": _ENTRYPOINT.format(binaries=binaries)}.items():
         tree.text(Path(path), text)
     tree.directory(Path("/tmp"), mode=0o1777)  # noqa: S108  # of the container
     tree.directory(Path("/var/lib/postgresql/data"), owner=999)
     return tree.bytes()
 
 
-def _context() -> bytes:
-    tree = Tree()
-    for name in _CONTEXT:
-        root = ROOT / name
-        for path in [root] if root.is_file() else sorted(root.rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                tree.file(path, path.relative_to(ROOT))
-    return tree.bytes()
+def _made_here(client: docker.DockerClient, version: str) -> dict[str, dict[str, str]]:
+    """Make what the Dockerfile would otherwise download, and the image of Postgres; return the arguments of each target."""
+    postgres, python, migration, packages = (f"{name}:{version}" for name in LOCAL)
+    as_postgres = ["USER postgres", 'ENTRYPOINT ["/bin/sh", "/entrypoint.sh"]', "ENV PATH=/usr/bin:/bin"]
+    debian = (*_MIGRATION, f"postgresql-client-{find_binaries().parent.name}")
+    for reference, content, changes in (
+        (postgres, _postgres(), as_postgres),
+        (python, _python(), [_PATH]),
+        (migration, _python(*debian), [_PATH]),
+        (packages, _packages(), [_PATH]),
+    ):
+        repository, _, tag = reference.partition(":")
+        client.api.import_image_from_data(content, repository=repository, tag=tag, changes=changes)
+    bases = {"service": python, "migrate": migration, "development": python}
+    return {target: {"BASE": base, "PACKAGES": packages} for target, base in bases.items()}
 
 
 def build(client: docker.DockerClient, version: str = "latest", *, without_registry: bool = False) -> None:
     """Build every image. Raises docker.errors.DockerException."""
-    arguments = {}
-    if without_registry:
-        client.api.import_image_from_data(
-            _base(), repository=BASE, tag=version, changes=["ENV PATH=/usr/local/bin:/usr/bin:/bin"]
-        )
-        changes = ["USER postgres", 'ENTRYPOINT ["/bin/sh", "/entrypoint.sh"]', "ENV PATH=/usr/bin:/bin"]
-        client.api.import_image_from_data(_postgres(), repository=POSTGRES, tag=version, changes=changes)
-        arguments = {"BASE": f"{BASE}:{version}"}
-    context = _context()
+    arguments = _made_here(client, version) if without_registry else {}
     for target, name in IMAGES.items():
         client.images.build(
-            fileobj=io.BytesIO(context),
-            custom_context=True,
+            path=str(ROOT),
             target=target,
-            buildargs=arguments,
+            buildargs=arguments.get(target, {}),
             tag=f"{name}:{version}",
             rm=True,
             forcerm=True,

@@ -10,9 +10,9 @@ import urllib.request
 def is_ready(program: str) -> bool:
     if program == "push":
         from app.push_health import check
-        from app.supervisor import HEALTH_SOCKET
 
-        return check(os.environ[HEALTH_SOCKET]) == "ok"
+        # As app.supervisor names it, which would import much else for each probe.
+        return check(os.environ["GALAXY_PUSH_HEALTH_SOCKET"]) == "ok"
     # The worker is ready once it is so far that its figures can be read.
     address = {"api": "http://127.0.0.1:8080/readyz", "worker": "http://127.0.0.1:9100/metrics"}[program]
     with urllib.request.urlopen(address, timeout=5) as answer:  # noqa: S310  # fixed addresses
