@@ -66,7 +66,7 @@ proto: setup ## Generate the code of proto/push/v1/push.proto and proto/notifica
 	$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. proto/push/v1/push.proto
 	flatc --python --gen-object-api --gen-onefile -o proto/notification/v1 proto/notification.fbs
 
-schema: setup ## Write docs/schema.sql, docs/states.md and docs/error_codes.md anew
+schema: setup ## Write docs/schema.sql, docs/states.md, docs/flows.md and docs/error_codes.md anew
 	$(PY) -m dev.schema_dump
 
 mails: setup ## Take the pictures of every mail for docs/mail.md anew; needs Chromium
