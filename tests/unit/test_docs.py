@@ -46,7 +46,11 @@ def test_what_is_named_is_there(page: Path) -> None:
     there = set(re.findall(r"CREATE (?:FUNCTION|TABLE|UNLOGGED TABLE|VIEW|TYPE) (\w+\.\w+)", schema)) | set(
         contract.load_document()["paths"]
     )
-    named = set(re.findall(r"(?<![\w/.])(?:api|worker|push|backend)\.[a-z_]+\b(?![.*])", text))
+    named = {
+        name
+        for name in re.findall(r"(?<![\w/.])(?:api|worker|push|backend)\.[a-z_]+\b(?![.*])", text)
+        if not name.endswith(".md")
+    }
     named |= {path.rstrip("/.") for path in re.findall(r"/api/v1/[\w/{}-]+", text)}
     assert named - there - _EXAMPLES == set()
     metrics = set(re.findall(r"`([a-z_]+_(?:total|seconds|depth|subscribers|queued|violations|in_use))\b", text))
