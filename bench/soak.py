@@ -3,9 +3,10 @@
 Starts the platform as `make run` does, in a directory of its own. People sign in by mailed codes, look around, make
 games and cancel them, and lose their sessions; a game is played turn after turn; a gateway follows the stream. Every
 request must be answered as it should be, every session that was revoked must be told, and at the end
-`backend.invariants` must be empty. The memory of every process is sampled: the table says what each held in the first
-and in the last quarter. From ten minutes on, a process that has grown by more than a quarter and 32 MiB is a failure;
-before that it is still filling its caches.
+`backend.invariants` must be empty. The memory of every process is sampled: the table says what the largest of each program
+held in the first and in the last quarter, and how many there were at the end. From ten minutes on, a program whose largest
+process has grown by more than a quarter and 32 MiB is a failure; before that it is still filling its caches. There are more
+and more engines, since a game that is finished keeps its own.
 """
 
 from __future__ import annotations
@@ -73,14 +74,14 @@ def _family(pid: int) -> Iterator[int]:
                 yield from _family(int(child))
 
 
-def memory(pid: int) -> dict[str, int]:
-    """Return the bytes that each program of ours below a process holds, by its name; those of several processes together."""
-    found: collections.Counter[str] = collections.Counter()
+def memory(pid: int) -> dict[str, list[int]]:
+    """Return the bytes that each process of ours below a process holds, by the name of its program."""
+    found: dict[str, list[int]] = collections.defaultdict(list)
     for member in _family(pid):
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{member}/cmdline").read_text().split("\0")
             if name := next((word for word in words[1:] if word in _PROGRAMS), None):
-                found[name] += int(Path(f"/proc/{member}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+                found[name].append(int(Path(f"/proc/{member}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
     return dict(found)
 
 
@@ -186,23 +187,23 @@ class Load:
         raise RuntimeError(f"there was no turn {least}: {game['status']}")
 
 
-def _table(samples: list[dict[str, int]]) -> tuple[list[str], list[str]]:
-    """Return the lines that tell what each program held, and the names of those that have grown too much."""
-    lines, grown = [f"{'program':12} {'first quarter':>14} {'last quarter':>14}"], []
+def table(samples: list[dict[str, list[int]]]) -> tuple[list[str], list[str]]:
+    """Return the lines that tell what each program's largest process held, and the names of those that have grown too much."""
+    lines, grown = [f"{'program':12} {'first quarter':>14} {'last quarter':>14} {'processes':>10}"], []
     quarter = max(1, len(samples) // 4)
     for name in sorted({name for sample in samples for name in sample}):
         first, last = (
-            statistics.median([sample.get(name, 0) for sample in part]) / 2**20
+            statistics.median([max(sample.get(name, [0])) for sample in part]) / 2**20
             for part in (samples[:quarter], samples[-quarter:])
         )
-        lines.append(f"{name:12} {first:10.1f} MiB {last:10.1f} MiB")
+        lines.append(f"{name:12} {first:10.1f} MiB {last:10.1f} MiB {len(samples[-1].get(name, [])):10}")
         if first and last > first * 1.25 and last - first > 32:
             grown.append(name)
     return lines, grown
 
 
 def soak(minutes: float, directory: Path) -> int:
-    samples: list[dict[str, int]] = []
+    samples: list[dict[str, list[int]]] = []
     with _running(directory) as (platform, pid):
         with contextlib.redirect_stdout(io.TextIOWrapper(Path(os.devnull).open("wb"))):
             load = Load(platform)
@@ -214,7 +215,7 @@ def soak(minutes: float, directory: Path) -> int:
             load.end()
         with psycopg.connect(platform.places["postgres_dsn"]) as connection:
             violations: list[Any] = connection.execute("SELECT * FROM backend.invariants").fetchall()
-    lines, grown = _table(samples)
+    lines, grown = table(samples)
     print("\n".join(lines))
     print(", ".join(f"{count} × {what}" for what, count in sorted(load.done.items())))
     problems = [*load.failures, *(f"does not hold: {row}" for row in violations)]
