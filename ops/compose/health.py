@@ -1,4 +1,4 @@
-"""Whether a program of compose.yaml is ready: `python ops/compose/health.py api|push|worker`, in its container."""
+"""Whether a program of compose.yaml is ready: `python -m ops.compose.health api|push|worker`, in its container."""
 
 from __future__ import annotations
 
@@ -20,5 +20,4 @@ def is_ready(program: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.getcwd())
     sys.exit(not is_ready(sys.argv[1]))
