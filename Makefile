@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup run test demo reset image lock lint format typecheck proto schema config mails bench pgtap types push-bar
+.PHONY: help setup run test demo reset image lock lint format typecheck proto schema config mails bench pgtap types push-bar soak
 
 PY := .venv/bin/python
 # The same on every machine: no address of a package index and no path gets into a lock file.
@@ -26,6 +26,9 @@ demo: setup ## Play a whole story against what `make run` runs
 
 image: setup ## Build the image of the development engine; REGISTRY=none makes it of this machine's Python
 	@$(PY) -m dev.engine_image $(if $(filter none,$(REGISTRY)),--without-registry)
+
+soak: setup ## Mixed load; MINUTES=60, with the memory of every process and the invariants at the end
+	$(PY) -m bench.soak --minutes $(or $(MINUTES),60)
 
 reset: setup ## Stop what `make run` runs and forget its data
 	@$(PY) -m dev.run reset
@@ -56,13 +59,14 @@ push-bar: setup ## Kill streamers under load for minutes, and check that nothing
 lock: setup ## Pin what requirements/*.in name, with hashes; UPGRADE=1 takes newer versions
 	cd requirements && $(COMPILE) -o dev.txt dev.in
 	cd requirements && $(COMPILE) -c dev.txt -o run.txt run.in
+	cd requirements && $(COMPILE) -c dev.txt -o trial.txt trial.in
 	cd requirements && $(COMPILE) -o bench.txt bench.in
 
 proto: setup ## Generate the code of proto/push/v1/push.proto and proto/notification.fbs
 	$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. proto/push/v1/push.proto
 	flatc --python --gen-object-api --gen-onefile -o proto/notification/v1 proto/notification.fbs
 
-schema: setup ## Write docs/schema.sql, docs/states.md and docs/error_codes.md anew
+schema: setup ## Write docs/schema.sql, docs/states.md, docs/flows.md and docs/error_codes.md anew
 	$(PY) -m dev.schema_dump
 
 mails: setup ## Take the pictures of every mail for docs/mail.md anew; needs Chromium

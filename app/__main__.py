@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import os
 import sys
@@ -28,6 +29,8 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(USAGE)
         return os.EX_USAGE
     program = arguments[0]
+    # What kills Python itself leaves where it was on standard error, as an exception does.
+    faulthandler.enable()
     try:
         config = configuration.load(os.environ)
     except configuration.ConfigError as error:

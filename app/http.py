@@ -121,11 +121,13 @@ _CREDENTIAL = Statement("administrator_credential", "SELECT api.administrator_cr
 _FAILED = Statement("administrator_attempt_failed", "SELECT api.administrator_attempt_failed($1, $2)", (_TEXT, _INET), False)
 _USED = Statement("administrator_used", "SELECT api.administrator_used($1, $2)", (_TEXT, _INET), False)
 _CHANGES = Statement("schema_changes", "SELECT array_to_string(ARRAY(SELECT api.schema_changes()), ' ')", (), True)
+_HEARD = Statement("program_is_heard", "SELECT api.program_is_heard($1)", (_TEXT,), True)
 _INTERNAL_STATEMENTS = (
     _CREDENTIAL,
     _FAILED,
     _USED,
     _CHANGES,
+    _HEARD,
     engines.ENGINE_ACCESS,
     *background.STATEMENTS,
     *idempotency.STATEMENTS,
@@ -162,7 +164,18 @@ def _checks(database: Database) -> dict[str, Check]:
         database.call(_CREDENTIAL.name, [b"", None])
         return "ok"
 
-    checks: dict[str, Check] = {"postgres": postgres, "schema": schema}
+    def heard(program: str) -> Check:
+        def check() -> str:
+            # They are elsewhere, and what they do waits for them: never a reason to take the api out.
+            with contextlib.suppress(psycopg.Error):
+                (value,) = database.call(_HEARD.name, [program.encode()])
+                if value == b"t":
+                    return "ok"
+            return "degraded"
+
+        return check
+
+    checks: dict[str, Check] = {"postgres": postgres, "schema": schema, "push": heard("push"), "worker": heard("worker")}
     # `serve` tells its children so: there the stream is a part of the same whole.
     if health_socket := os.environ.get(HEALTH_SOCKET):
         # Not before the fork, which gRPC does not bear.

@@ -243,8 +243,8 @@ class SqitchError(Exception):
     """Sqitch failed; the message is all that it printed."""
 
 
-def sqitch(parameters: Mapping[str, str], command: str, *arguments: str) -> str:
-    """Run `sqitch command` on the database that libpq's `parameters` name, and return what it printed.
+def sqitch(parameters: Mapping[str, str], command: str, *arguments: str, project: Path = ROOT) -> str:
+    """Run `sqitch command` of a project on the database that libpq's `parameters` name, and return what it printed.
 
     Nothing else of the caller's Postgres or Sqitch settings counts. Raises SqitchError.
     """
@@ -263,7 +263,7 @@ def sqitch(parameters: Mapping[str, str], command: str, *arguments: str) -> str:
     try:
         answer = subprocess.run(
             ["sqitch", command, "--target", target, *arguments],
-            cwd=ROOT,
+            cwd=project,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

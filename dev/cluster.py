@@ -35,7 +35,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from app.supervisor import sqitch
+from app.supervisor import ROOT, sqitch
 
 MINIMUM_MAJOR = 15
 DEPLOY_LOGIN = "galaxy_deploy"
@@ -109,7 +109,8 @@ class Cluster:
     `port` 0 takes a free one at the first start and keeps it. `settings` are written to the server's
     configuration at every start. With `die_with_parent` the server stops however its starter ends; it must
     then be started from a thread that lives as long as it should. A cluster that another process runs is
-    reached by `Cluster(directory)`. As a context manager it is started, and stopped at the end.
+    reached by `Cluster(directory)`. With `copy_of` the first start makes it a standby of that running cluster, which it
+    follows until it is promoted. As a context manager it is started, and stopped at the end.
     """
 
     def __init__(
@@ -119,10 +120,12 @@ class Cluster:
         port: int = 0,
         settings: Mapping[str, str] = DURABLE,
         die_with_parent: bool = False,
+        copy_of: Cluster | None = None,
     ) -> None:
         self.directory = Path(os.path.abspath(directory))
         self.settings = {**_ALWAYS, **settings}
         self.die_with_parent = die_with_parent
+        self.copy_of = copy_of
         self._port = port
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = pwd.getpwuid(os.geteuid())
@@ -257,6 +260,11 @@ class Cluster:
         self._port = port
         self.start()
 
+    def promote(self) -> None:
+        """Make a standby a primary, and wait until it can be written to."""
+        with self.connect() as connection:
+            connection.execute("SELECT pg_promote(wait => true, wait_seconds => 60)")
+
     def destroy(self) -> None:
         """Stop the server and remove all of its files."""
         self.stop("immediate")
@@ -290,8 +298,8 @@ class Cluster:
         with self.connect() as connection:
             connection.execute(statement)
 
-    def sqitch(self, database: str, command: str, *arguments: str) -> str:
-        """Run `sqitch command --target … arguments…` as the deploying login and return its output.
+    def sqitch(self, database: str, command: str, *arguments: str, project: Path = ROOT) -> str:
+        """Run `sqitch command --target … arguments…` of this project as the deploying login and return its output.
 
         Raises SqitchError with that output when it fails.
         """
@@ -301,7 +309,7 @@ class Cluster:
             "user": DEPLOY_LOGIN,
             "dbname": database,
         }
-        return sqitch(parameters, command, *arguments)
+        return sqitch(parameters, command, *arguments, project=project)
 
     # -- inside
 
@@ -339,18 +347,7 @@ class Cluster:
         unfinished = self.data.with_name("data.new")
         shutil.rmtree(unfinished, ignore_errors=True)
         answer = subprocess.run(
-            [
-                *self._as_owner,
-                binaries / "initdb",
-                f"--pgdata={unfinished}",
-                "--username=postgres",
-                "--auth=trust",
-                "--encoding=UTF8",
-                "--locale=C.UTF-8",
-                "--data-checksums",
-                "--no-instructions",
-                *(["--no-sync"] if self.settings.get("fsync") == "off" else []),
-            ],
+            [*self._as_owner, *(self._init(binaries, unfinished) if self.copy_of is None else self._copy(binaries, unfinished))],
             cwd="/",
             env=self._environment(),
             stdin=subprocess.DEVNULL,
@@ -360,10 +357,37 @@ class Cluster:
             check=False,
         )
         if answer.returncode != 0:
-            raise ClusterError(f"initdb ended with {answer.returncode}:\n{answer.stdout}")
-        with (unfinished / "postgresql.conf").open("a") as configuration:
-            configuration.write("\ninclude = 'galaxy.conf'\n")
+            raise ClusterError(f"the cluster cannot be made ({answer.returncode}):\n{answer.stdout}")
+        if self.copy_of is None:
+            with (unfinished / "postgresql.conf").open("a") as configuration:
+                configuration.write("\ninclude = 'galaxy.conf'\n")
         unfinished.rename(self.data)
+
+    def _init(self, binaries: Path, directory: Path) -> list[str]:
+        return [
+            str(binaries / "initdb"),
+            f"--pgdata={directory}",
+            "--username=postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "--data-checksums",
+            "--no-instructions",
+            *(["--no-sync"] if self.settings.get("fsync") == "off" else []),
+        ]
+
+    def _copy(self, binaries: Path, directory: Path) -> list[str]:
+        assert self.copy_of is not None
+        return [
+            str(binaries / "pg_basebackup"),
+            f"--pgdata={directory}",
+            f"--host={self.copy_of.socket_directory}",
+            f"--port={self.copy_of.port}",
+            "--username=postgres",
+            "--checkpoint=fast",
+            "--write-recovery-conf",
+            *(["--no-sync"] if self.settings.get("fsync") == "off" else []),
+        ]
 
     def _environment(self) -> dict[str, str]:
         return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", "TZ": "UTC"}

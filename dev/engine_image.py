@@ -38,7 +38,7 @@ _LEFT_OUT = re.compile(
 )
 
 
-class _Tree:
+class Tree:
     """A tar that grows file by file, each with the directories that it is in; the same files make the same bytes."""
 
     def __init__(self) -> None:
@@ -46,13 +46,13 @@ class _Tree:
         self._tar = tarfile.open(fileobj=self._content, mode="w")  # noqa: SIM115  # closed by bytes()
         self._added: set[str] = set()
 
-    def directory(self, path: Path) -> None:
+    def directory(self, path: Path, mode: int = 0o755, owner: int = 0) -> None:
         if str(path) in ("/", ".") or str(path) in self._added:
             return
         self.directory(path.parent)
         entry = self._entry(path)
         # Whoever it belongs to on this machine, here everybody may read it.
-        entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+        entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, mode, owner, owner
         self._tar.addfile(entry)
 
     def file(self, source: Path, target: Path) -> None:
@@ -66,7 +66,15 @@ class _Tree:
         with source.open("rb") as opened:
             self._tar.addfile(entry, opened)
 
+    def text(self, path: Path, content: str) -> None:
+        self.directory(path.parent)
+        entry = self._entry(path)
+        entry.size, entry.mode = len(content.encode()), 0o644
+        self._tar.addfile(entry, io.BytesIO(content.encode()))
+
     def link(self, path: Path, target: Path) -> None:
+        if str(path) in self._added:
+            return
         self.directory(path.parent)
         entry = self._entry(path)
         entry.type, entry.linkname = tarfile.SYMTYPE, str(target)
@@ -81,17 +89,16 @@ class _Tree:
         return tarfile.TarInfo(str(path).lstrip("/"))
 
 
-def _libraries(*programs: Path) -> Iterator[Path]:
+def libraries(*programs: Path) -> Iterator[Path]:
     """Yield the shared libraries that programs are loaded with, the loader among them."""
     told = subprocess.run(["ldd", *map(str, programs)], capture_output=True, text=True, check=False).stdout
     yield from (Path(path) for path in sorted(set(re.findall(r"(/\S+) \(0x", told))))
 
 
-def _python() -> bytes:
-    """Return a tar of this machine's Python, where it is here and by the name that the Dockerfile calls it."""
+def add_python(tree: Tree) -> None:
+    """Add this machine's Python, where it is here and by the name that the Dockerfiles call it."""
     interpreter = Path(sys.executable).resolve()
     library = Path(sysconfig.get_paths()["stdlib"])
-    tree = _Tree()
     tree.file(interpreter, interpreter)
     extensions = []
     for parent, directories, files in os.walk(library):
@@ -100,17 +107,18 @@ def _python() -> bytes:
             tree.file(path, path)
             if path.suffix == ".so":
                 extensions.append(path)
-    for path in _libraries(interpreter, *extensions):
+    for path in libraries(interpreter, *extensions):
         tree.file(path, path)
     if str(interpreter) != _PYTHON:
         tree.link(Path(_PYTHON), interpreter)
-    tree.directory(Path("/tmp"))  # noqa: S108  # of the container
-    return tree.bytes()
+    tree.directory(Path("/tmp"), mode=0o1777)  # noqa: S108  # of the container
 
 
 def _base(client: docker.DockerClient) -> str:
     """Return the reference of an image of this machine's Python; it is made where there is none of the same files."""
-    content = _python()
+    tree = Tree()
+    add_python(tree)
+    content = tree.bytes()
     tag = hashlib.sha256(content).hexdigest()[:16]
     try:
         client.images.get(f"{BASE}:{tag}")
@@ -122,7 +130,7 @@ def _base(client: docker.DockerClient) -> str:
 
 def build(client: docker.DockerClient, version: str = VERSION, *, without_registry: bool = False) -> str:
     """Build the image, or find that it is there, and return its reference. Raises docker.errors.DockerException."""
-    context = _Tree()
+    context = Tree()
     sources = [ROOT / "dev" / "__init__.py", *sorted((ROOT / "dev" / "engine").glob("*.py"))]
     for path in (ROOT / _DOCKERFILE, *sources):
         context.file(path, path.relative_to(ROOT))

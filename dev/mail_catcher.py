@@ -1,6 +1,6 @@
 """A mail server that delivers nothing: it keeps what it is given and shows it.
 
-    python -m dev.mail_catcher [--smtp-port 1025] [--http-port 8025]
+    python -m dev.mail_catcher [--host 127.0.0.1] [--smtp-port 1025] [--http-port 8025]
 
 `GET /messages?to=address` answers `{"items": [{to, from, subject, text, html, message_id, received_at}]}`,
 newest first; without `to`, everybody's. `GET /` is a page to read. The newest 10,000 are kept, in memory.
@@ -60,12 +60,13 @@ class Message:
 
 
 class MailCatcher:
-    """The SMTP and the HTTP server, each in a thread of its own, on 127.0.0.1; port 0 takes a free one.
+    """The SMTP and the HTTP server, each in a thread of its own; port 0 takes a free one.
 
     Usable as a context manager. `smtp_port`, `http_port` and `url` are right from the start on.
     """
 
-    def __init__(self, smtp_port: int = 0, http_port: int = 0) -> None:
+    def __init__(self, smtp_port: int = 0, http_port: int = 0, host: str = "127.0.0.1") -> None:
+        self._host = host
         self.smtp_port = smtp_port
         self.http_port = http_port
         self._kept: collections.deque[Message] = collections.deque(maxlen=KEPT)
@@ -83,14 +84,14 @@ class MailCatcher:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.http_port}"
+        return f"http://{self._host}:{self.http_port}"
 
     def start(self) -> None:
         """Listen on both ports; raises OSError when one is taken."""
         # The listener is made here, not by aiosmtpd's Controller, which cannot take port 0.
-        listener = socket.create_server(("127.0.0.1", self.smtp_port))
+        listener = socket.create_server((self._host, self.smtp_port))
         try:
-            self._http = _HttpServer(("127.0.0.1", self.http_port), _Handler)
+            self._http = _HttpServer((self._host, self.http_port), _Handler)
         except OSError:
             listener.close()
             raise
@@ -256,14 +257,15 @@ def _page(messages: list[Message]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m dev.mail_catcher")
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--smtp-port", type=int, default=1025)
     parser.add_argument("--http-port", type=int, default=8025)
     options = parser.parse_args()
     # Blocked in every thread, so that only the wait below takes them.
     signals = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    with MailCatcher(options.smtp_port, options.http_port) as catcher:
-        print(f"SMTP on 127.0.0.1:{catcher.smtp_port}; read it at {catcher.url}", flush=True)
+    with MailCatcher(options.smtp_port, options.http_port, options.host) as catcher:
+        print(f"SMTP on {options.host}:{catcher.smtp_port}; read it at {catcher.url}", flush=True)
         signal.sigwait(signals)
 
 

@@ -1,7 +1,7 @@
 """The schema as a deploy leaves it, in a form that can be compared: docs/schema.sql.
 
 `python -m dev.schema_dump DSN` prints the schema of that database. Without an argument a throw-away cluster is made, the
-schema deployed there, and docs/schema.sql, docs/states.md and docs/error_codes.md are written anew.
+schema deployed there, and docs/schema.sql, docs/states.md, docs/flows.md and docs/error_codes.md are written anew.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ def normalise(text: str) -> str:
     return HEADING + "\n" + re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def deployed() -> tuple[str, str]:
-    """Return the dump and the state machines of a fresh deploy in a throw-away cluster."""
+def deployed() -> tuple[str, str, str]:
+    """Return the dump, the state machines and the flows of a fresh deploy in a throw-away cluster."""
     with throw_away() as cluster:
         cluster.create_database("galaxy")
         cluster.sqitch("galaxy", "deploy")
         dsn = cluster.dsn(DEPLOY_LOGIN, "galaxy")
-        return dump(dsn), state_diagrams.document(dsn)
+        return dump(dsn), state_diagrams.document(dsn), state_diagrams.flows(dsn)
 
 
 def main(arguments: list[str]) -> int:
@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> int:
     if arguments:
         print(dump(arguments[0]), end="")
         return 0
-    for path, text in zip((DOCUMENT, state_diagrams.DOCUMENT), deployed(), strict=True):
+    for path, text in zip((DOCUMENT, state_diagrams.DOCUMENT, state_diagrams.FLOWS), deployed(), strict=True):
         path.write_text(text)
         print(f"written: {path.relative_to(ROOT)}")
     return error_codes.main()

@@ -63,6 +63,7 @@ missing_packages() {
     # What some tests need that a laptop may do without; there they are skipped.
     if [ -n "${CI:-}" ]; then
         command -v dockerd >/dev/null || echo docker.io
+        command -v docker-compose >/dev/null || docker compose version >/dev/null 2>&1 || echo docker-compose
         command -v npm >/dev/null || printf '%s\n' nodejs npm
         command -v chromium >/dev/null || command -v google-chrome >/dev/null || echo chromium
         command -v promtool >/dev/null || echo prometheus
@@ -87,6 +88,7 @@ refuse() { # refuse WHY PACKAGES…
             python3*) say "  $package: Python 3.11 or newer with venv and ensurepip" ;;
             util-linux) say "  $package: setpriv" ;;
             docker.io) say "  $package: dockerd" ;;
+            docker-compose) say "  $package: Docker Compose, either version" ;;
             *) say "  $package" ;;
         esac
     done

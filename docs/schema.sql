@@ -2538,6 +2538,22 @@ $$;
 
 COMMENT ON FUNCTION api.notification_preferences_set(p_user_id uuid, p_body jsonb) IS 'Says by which channels the caller is told of what, whole: what is not named is told by every channel. GX400 invalid_request, GX403 account_blocked, account_deleted, sanctioned, GX404 account_not_found.';
 
+CREATE FUNCTION api.program_is_heard(p_program text) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN CASE p_program
+        WHEN 'push' THEN EXISTS (SELECT FROM push_heartbeat AS h WHERE h.seen_at > backend.now() - interval '15 seconds')
+        -- Procrastinate's times are the server's own.
+        WHEN 'worker' THEN EXISTS (SELECT FROM procrastinate_workers AS w
+                                    WHERE w.last_heartbeat > transaction_timestamp() - interval '15 seconds')
+    END;
+END;
+$$;
+
+COMMENT ON FUNCTION api.program_is_heard(p_program text) IS 'Whether any push or worker was heard of lately; null for another program. Raises nothing of its own.';
+
 CREATE FUNCTION api.race_name_check(p_user_id uuid, p_name text) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -7557,6 +7573,17 @@ $$;
 
 COMMENT ON FUNCTION push.sequencer_wake() IS 'Makes this connection the awake sequencer, which writers need not notify; false where another one is. Raises nothing of its own.';
 
+CREATE FUNCTION push.streamer_beat() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    UPDATE push_heartbeat SET seen_at = backend.now();
+END;
+$$;
+
+COMMENT ON FUNCTION push.streamer_beat() IS 'Says that a streamer serves, now. Raises nothing of its own.';
+
 CREATE FUNCTION push.subscriber_claim(p_gateway_client_id text, p_connection_id uuid, p_streamer_id uuid) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -9746,6 +9773,16 @@ CREATE TABLE backend.notification_malformed_intents (
 
 COMMENT ON TABLE backend.notification_malformed_intents IS 'Intents that no notification could be made of, and why. user_id is as it was given.';
 
+CREATE TABLE backend.push_heartbeat (
+    is_only boolean DEFAULT true NOT NULL,
+    seen_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
+    CONSTRAINT push_heartbeat_is_one_row CHECK (is_only)
+);
+
+COMMENT ON TABLE backend.push_heartbeat IS 'One row: when a streamer that serves was last heard of.';
+
 CREATE TABLE backend.push_pending (
     pending_id bigint NOT NULL,
     event_id uuid NOT NULL,
@@ -10075,6 +10112,9 @@ ALTER TABLE ONLY backend.push_epoch
 ALTER TABLE ONLY backend.push_events
     ADD CONSTRAINT push_events_pkey PRIMARY KEY ("position");
 
+ALTER TABLE ONLY backend.push_heartbeat
+    ADD CONSTRAINT push_heartbeat_pkey PRIMARY KEY (is_only);
+
 ALTER TABLE ONLY backend.push_pending
     ADD CONSTRAINT push_pending_pkey PRIMARY KEY (pending_id);
 
@@ -10370,6 +10410,8 @@ CREATE TRIGGER touch BEFORE UPDATE ON backend.notification_routes FOR EACH ROW E
 CREATE TRIGGER touch BEFORE UPDATE ON backend.player_mappings FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.push_epoch FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+
+CREATE TRIGGER touch BEFORE UPDATE ON backend.push_heartbeat FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TRIGGER touch BEFORE UPDATE ON backend.push_subscribers FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
@@ -10912,6 +10954,9 @@ GRANT ALL ON FUNCTION api.notification_preferences_get(p_user_id uuid) TO backen
 REVOKE ALL ON FUNCTION api.notification_preferences_set(p_user_id uuid, p_body jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.notification_preferences_set(p_user_id uuid, p_body jsonb) TO backend_api;
 
+REVOKE ALL ON FUNCTION api.program_is_heard(p_program text) FROM PUBLIC;
+GRANT ALL ON FUNCTION api.program_is_heard(p_program text) TO backend_api;
+
 REVOKE ALL ON FUNCTION api.race_name_check(p_user_id uuid, p_name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION api.race_name_check(p_user_id uuid, p_name text) TO backend_api;
 
@@ -11416,6 +11461,9 @@ GRANT ALL ON FUNCTION push.sequencer_sleep() TO backend_push;
 
 REVOKE ALL ON FUNCTION push.sequencer_wake() FROM PUBLIC;
 GRANT ALL ON FUNCTION push.sequencer_wake() TO backend_push;
+
+REVOKE ALL ON FUNCTION push.streamer_beat() FROM PUBLIC;
+GRANT ALL ON FUNCTION push.streamer_beat() TO backend_push;
 
 REVOKE ALL ON FUNCTION push.subscriber_claim(p_gateway_client_id text, p_connection_id uuid, p_streamer_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION push.subscriber_claim(p_gateway_client_id text, p_connection_id uuid, p_streamer_id uuid) TO backend_push;

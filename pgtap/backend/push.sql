@@ -1,11 +1,11 @@
 -- Test galaxy-backend:backend/push
 
 BEGIN;
-SELECT plan(61);
+SELECT plan(65);
 \ir ../helpers.psql
 
 -- Attributes.
-SELECT has_table('backend', t, format('there is %s', t)) FROM unnest(ARRAY['push_pending', 'push_events', 'push_epoch', 'push_subscribers']) AS t;
+SELECT has_table('backend', t, format('there is %s', t)) FROM unnest(ARRAY['push_pending', 'push_events', 'push_epoch', 'push_subscribers', 'push_heartbeat']) AS t;
 SELECT col_is_pk('backend', 'push_pending', 'pending_id', 'pending events have an order of their own');
 SELECT is(
     (SELECT attidentity::text FROM pg_attribute WHERE attrelid = 'backend.push_pending'::regclass AND attname = 'pending_id'), 'a',
@@ -15,7 +15,7 @@ SELECT col_not_null('backend', t, c, format('%s.%s is always told', t, c))
   FROM (VALUES ('push_pending', 'event_id'), ('push_pending', 'user_id'), ('push_events', 'event_id'), ('push_events', 'user_id'),
                ('push_pending', 'writer'), ('push_epoch', 'epoch'), ('push_epoch', 'purged_through'),
                ('push_events', 'sequenced_at'), ('push_subscribers', 'connection_id'), ('push_subscribers', 'streamer_id'),
-               ('push_subscribers', 'claim'), ('push_subscribers', 'connected_at')) AS t(t, c);
+               ('push_subscribers', 'claim'), ('push_subscribers', 'connected_at'), ('push_heartbeat', 'seen_at')) AS t(t, c);
 SELECT is_empty(
     $$SELECT conname FROM pg_constraint WHERE contype = 'f' AND conrelid IN ('backend.push_pending'::regclass, 'backend.push_events'::regclass)$$,
     'an event holds up nobody''s row');
@@ -59,6 +59,8 @@ SELECT is(
   ) AS t(p, v, c, d);
 DELETE FROM backend.push_events;
 DELETE FROM backend.push_pending;
+SELECT is(pg_temp.violated($$INSERT INTO backend.push_heartbeat DEFAULT VALUES$$), 'push_heartbeat_pkey', 'streamers are heard of in one place');
+SELECT is(pg_temp.violated($$INSERT INTO backend.push_heartbeat (is_only) VALUES (false)$$), 'push_heartbeat_is_one_row', 'and no other');
 SELECT is(pg_temp.violated($$INSERT INTO backend.push_epoch DEFAULT VALUES$$), 'push_epoch_pkey', 'there is one stream');
 SELECT is(pg_temp.violated($$INSERT INTO backend.push_epoch (is_only) VALUES (false)$$), 'push_epoch_has_one_row', 'and no other');
 SELECT is(

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:push/stream
 
 BEGIN;
-SELECT plan(92);
+SELECT plan(101);
 \ir ../helpers.psql
 
 -- Attributes and privileges.
@@ -10,7 +10,7 @@ INSERT INTO functions VALUES
     ('sequencer_wake', '{}', 'boolean', 'volatile'), ('sequencer_sleep', '{}', 'void', 'volatile'), ('events_sequence', ARRAY['integer'], 'integer', 'volatile'),
     ('events_read', ARRAY['bigint', 'integer'], 'setof record', 'stable'), ('cursor_resume', ARRAY['text'], 'record', 'stable'),
     ('subscriber_claim', ARRAY['text', 'uuid', 'uuid'], 'bigint', 'volatile'), ('subscriber_release', ARRAY['text', 'uuid'], 'void', 'volatile'),
-    ('subscribers_newest', ARRAY['text[]'], 'setof record', 'stable');
+    ('subscribers_newest', ARRAY['text[]'], 'setof record', 'stable'), ('streamer_beat', '{}', 'void', 'volatile');
 SELECT function_returns('push', name, arguments, result, format('%s() is %s', name, result)) FROM functions;
 SELECT volatility_is('push', name, arguments, volatility, format('%s() is %s', name, upper(volatility))) FROM functions;
 SELECT is_definer('push', name, arguments, format('%s() has its owner''s rights', name)) FROM functions;
@@ -148,6 +148,13 @@ SELECT is(
     'push_subscribers_client_id_has_1_to_128_characters', d)
   FROM (VALUES ('', 'an empty id is refused'), (repeat('x', 129), 'an over-long id is refused')) AS t(i, d);
 RESET ROLE;
+
+-- What streamers are heard of by.
+SELECT is((SELECT seen_at FROM backend.push_heartbeat), '-infinity'::timestamptz, 'no streamer was heard of');
+SET LOCAL ROLE backend_push;
+SELECT lives_ok('SELECT push.streamer_beat()', 'one serves');
+RESET ROLE;
+SELECT is((SELECT seen_at FROM backend.push_heartbeat), backend.now(), 'and was heard of now');
 
 SELECT * FROM finish();
 ROLLBACK;

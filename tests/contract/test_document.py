@@ -68,6 +68,7 @@ def test_every_function_of_the_door_is_an_operation_or_the_programs_own(shared_d
         "geo_countries_add",
         "idempotency_claim",
         "idempotency_store",
+        "program_is_heard",
         "schema_changes",
         "sessions_seen",
     }

@@ -101,7 +101,10 @@ def test_while_it_is_down_everybody_is_told_so_and_then_all_is_well(
     ready = client.get("/readyz")
     assert (ready.status_code, ready.json()) == (
         503,
-        {"status": "not_ready", "checks": {"postgres": "failed", "schema": "failed"}},
+        {
+            "status": "not_ready",
+            "checks": {"postgres": "failed", "schema": "failed", "push": "degraded", "worker": "degraded"},
+        },
     )
     assert client.get("/healthz").status_code == 200
     # What is malformed is told without asking anybody.

@@ -261,6 +261,8 @@ def test_a_request_in_flight_is_finished(number: signal.Signals, database: Datab
                 assert refused_at.connect_ex(api.address) == errno.ECONNREFUSED
             finally:
                 refused_at.close()
+            # Nor does a probe on a connection that is kept hear that we are ready.
+            assert idle.read() == b""
             connection.execute("COMMIT")
             assert wire.answer().status == 404
     finally:

@@ -260,3 +260,24 @@ def test_the_streamer_answers_the_api_beside_it(database: Database, start_progra
     api.wait_ready()
     push.stop()
     assert api.client.get("/readyz").json()["checks"]["push"] == "failed"
+
+
+def test_programs_elsewhere_are_told_as_degraded_until_they_are_heard_of(
+    database: Database, api: Api, start_program: StartProgram
+) -> None:
+    def checks() -> dict[str, str]:
+        answer = api.client.get("/readyz")
+        # Whatever becomes of the others.
+        assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+        return dict(answer.json()["checks"])
+
+    well = {"postgres": "ok", "schema": "ok"}
+    assert checks() == {**well, "push": "degraded", "worker": "degraded"}
+    push, worker = (start_program(name, database) for name in ("push", "worker"))
+    until(lambda: checks() == {**well, "push": "ok", "worker": "ok"})
+    assert worker.stop() == 0
+    until(lambda: checks() == {**well, "push": "ok", "worker": "degraded"})
+    assert push.stop() == 0
+    with database.connect() as connection:
+        connection.execute("UPDATE backend.clock SET clock_offset = '15 seconds'")
+    assert checks() == {**well, "push": "degraded", "worker": "degraded"}

@@ -1,4 +1,4 @@
-"""docs/schema.sql, docs/states.md and docs/error_codes.md say what is deployed."""
+"""docs/schema.sql, docs/states.md, docs/flows.md and docs/error_codes.md say what is deployed."""
 
 import difflib
 import subprocess
@@ -37,6 +37,18 @@ def test_state_machines(database: Database) -> None:
     assert found.replace("    created --> declined: decline [invitee]\n", "") == state_diagrams.document(
         database.dsn("galaxy_deploy")
     )
+
+
+def test_flows(database: Database) -> None:
+    found = state_diagrams.flows(database.dsn("galaxy_deploy"))
+    assert_same(state_diagrams.FLOWS, found)
+    with database.connect() as connection:
+        connection.execute("DELETE FROM backend.state_transitions WHERE machine = 'device_session' AND action = 'revoke'")
+        connection.execute("UPDATE backend.notification_kinds SET channels = '{push}' WHERE kind = 'game.started'")
+    changed = found.replace("    active --> revoked: revoke\n", "").replace(
+        "`game.started` | push, email", "`game.started` | push"
+    )
+    assert changed == state_diagrams.flows(database.dsn("galaxy_deploy")) != found
 
 
 def test_dump_shows_what_changes(database: Database) -> None:

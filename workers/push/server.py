@@ -31,6 +31,9 @@ log = logging.getLogger("galaxy.push")
 POLL_INTERVAL = 0.05
 REPLACED_INTERVAL = 2.0
 
+# Seconds between heartbeats. Who was not heard of for fifteen counts as gone (api.program_is_heard).
+HEARTBEAT = 4.0
+
 SHUT_DOWN = End("shut_down", grpc.StatusCode.UNAVAILABLE, "This streamer shuts down; resume elsewhere.")
 RESTARTED = End("restarted", grpc.StatusCode.UNAVAILABLE, "The stream has begun anew; subscribe again.")
 
@@ -112,6 +115,7 @@ class Streamer:
         self._sequence = Watch("sequencer", self._sequencer.sequence, POLL_INTERVAL, changed)
         self._follow = Watch("stream", self._stream.follow, POLL_INTERVAL, changed)
         self._end_replaced = Watch("subscribers", self._subscribers.end_replaced, REPLACED_INTERVAL, changed)
+        self._heartbeat = Watch("heartbeat", self._beat, HEARTBEAT, changed)
         self._listener = Listener(
             conninfo(config.postgres_listen_dsn, "listener"),
             "BACKEND_POSTGRES_LISTEN_DSN",
@@ -147,7 +151,7 @@ class Streamer:
         log.info("stopped")
 
     async def _work(self, stop: asyncio.Event) -> None:
-        parts = (self._sequence, self._follow, self._end_replaced, self._listener)
+        parts = (self._sequence, self._follow, self._end_replaced, self._heartbeat, self._listener)
         # Whatever ends one of them is a fault of ours and ends the program.
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(part.run()) for part in parts]
@@ -233,7 +237,13 @@ class Streamer:
                 self._service.is_open = is_well
                 await self._set_health(status.SERVING if is_well else status.NOT_SERVING)
                 log.info("serving" if is_well else "not serving")
+                self._heartbeat.wake()
             await self._changed.wait()
+
+    async def _beat(self) -> None:
+        """Be heard of by the api, wherever it is, while we serve."""
+        if self._service.is_open:
+            await self._database.fetch("SELECT push.streamer_beat()")
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", service.NAME):

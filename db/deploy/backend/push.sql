@@ -80,6 +80,17 @@ COMMENT ON TABLE backend.push_subscribers IS 'The newest stream of each gateway 
 COMMENT ON COLUMN backend.push_subscribers.claim IS 'Grows with every stream of the client, so that a newer one is told from one that a backup brought back.';
 CREATE TRIGGER touch BEFORE UPDATE ON backend.push_subscribers FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
+-- Why: the HTTP program tells whether a streamer works anywhere. One row for all of them: it is asked whether there is any.
+CREATE TABLE backend.push_heartbeat (
+    is_only boolean PRIMARY KEY DEFAULT true CONSTRAINT push_heartbeat_is_one_row CHECK (is_only),
+    seen_at timestamptz NOT NULL DEFAULT '-infinity',
+    created_at timestamptz NOT NULL DEFAULT backend.now(),
+    updated_at timestamptz NOT NULL DEFAULT backend.now()
+);
+COMMENT ON TABLE backend.push_heartbeat IS 'One row: when a streamer that serves was last heard of.';
+CREATE TRIGGER touch BEFORE UPDATE ON backend.push_heartbeat FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
+INSERT INTO backend.push_heartbeat DEFAULT VALUES;
+
 -- The keys of our advisory locks in one place.
 CREATE FUNCTION backend.push_awake_key() RETURNS bigint
 LANGUAGE sql IMMUTABLE SECURITY INVOKER

@@ -180,4 +180,14 @@ $$;
 COMMENT ON FUNCTION push.subscribers_newest(text[]) IS
     'The newest stream of each of these gateway clients, none for one that has no stream. A stream of a lesser claim was replaced. Raises nothing of its own.';
 
+CREATE FUNCTION push.streamer_beat() RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+BEGIN
+    UPDATE push_heartbeat SET seen_at = backend.now();
+END;
+$$;
+COMMENT ON FUNCTION push.streamer_beat() IS 'Says that a streamer serves, now. Raises nothing of its own.';
+
 COMMIT;

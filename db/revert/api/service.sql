@@ -3,6 +3,7 @@
 BEGIN;
 SET LOCAL ROLE backend_owner;
 
+DROP FUNCTION api.program_is_heard(text);
 DROP FUNCTION api.constraint_errors();
 DROP FUNCTION api.schema_changes();
 

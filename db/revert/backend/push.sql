@@ -12,6 +12,7 @@ DROP FUNCTION backend.push_client_event(uuid, uuid, text, jsonb, uuid, text);
 DROP FUNCTION backend.push_wake();
 DROP FUNCTION backend.push_sequencer_key();
 DROP FUNCTION backend.push_awake_key();
+DROP TABLE backend.push_heartbeat;
 DROP TABLE backend.push_subscribers;
 DROP TABLE backend.push_epoch;
 DROP TABLE backend.push_events;

@@ -3,6 +3,7 @@
 BEGIN;
 SET LOCAL ROLE backend_owner;
 
+DROP FUNCTION push.streamer_beat();
 DROP FUNCTION push.subscribers_newest(text[]);
 DROP FUNCTION push.subscriber_release(text, uuid);
 DROP FUNCTION push.subscriber_claim(text, uuid, uuid);

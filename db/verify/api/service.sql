@@ -8,7 +8,8 @@ DECLARE
 BEGIN
     FOREACH v_signature IN ARRAY ARRAY[
         'api.schema_changes()',
-        'api.constraint_errors()'
+        'api.constraint_errors()',
+        'api.program_is_heard(text)'
     ] LOOP
         ASSERT (SELECT p.prosecdef AND p.proowner = 'backend_owner'::regrole
                        AND p.proconfig[1] ~ '^search_path=backend, (procrastinate, )?pg_catalog, pg_temp$'

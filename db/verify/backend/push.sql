@@ -8,10 +8,12 @@ SELECT pending_id, event_id, user_id, device_session_id, kind, payload, reason, 
 SELECT position, event_id, user_id, device_session_id, kind, payload, reason, request_id, trace_id, span_id, created_at, sequenced_at
   FROM backend.push_events WHERE false;
 SELECT gateway_client_id, connection_id, streamer_id, claim, connected_at FROM backend.push_subscribers WHERE false;
+SELECT is_only, seen_at FROM backend.push_heartbeat WHERE false;
 
 DO $$
 BEGIN
     ASSERT (SELECT count(*) = 1 FROM backend.push_epoch), 'the stream must have one epoch';
+    ASSERT (SELECT count(*) = 1 FROM backend.push_heartbeat), 'there is nowhere for streamers to be heard of';
     PERFORM backend.push_session_invalidation(gen_random_uuid(), NULL, 'logout');
     ASSERT EXISTS (SELECT FROM backend.push_pending WHERE reason = 'logout'), 'an invalidation is not pending';
     ASSERT backend.push_cursor(1, 9) < backend.push_cursor(1, 10), 'cursors do not grow';

@@ -14,7 +14,8 @@ BEGIN
         'push.cursor_resume(text)',
         'push.subscriber_claim(text, uuid, uuid)',
         'push.subscriber_release(text, uuid)',
-        'push.subscribers_newest(text[])'
+        'push.subscribers_newest(text[])',
+        'push.streamer_beat()'
     ] LOOP
         ASSERT (SELECT p.prosecdef AND p.proowner = 'backend_owner'::regrole
                        AND p.proconfig[1] ~ '^search_path=backend, (procrastinate, )?pg_catalog, pg_temp$'

@@ -1,0 +1,27 @@
+"""What `python -m bench.soak` calls growth."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.soak import table
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "grown"),
+    [
+        ([100, 40], [140, 40], ["api"]),
+        ([100, 40], [100, 90], []),
+        ([100], [100, 100, 100], []),
+        ([100], [120], []),
+        ([20], [50], []),
+        ([0], [100], []),
+    ],
+)
+def test_growth_is_of_the_largest_process_by_a_quarter_and_32_mib(first: list[int], last: list[int], grown: list[str]) -> None:
+    samples = [{"api": [size * MIB for size in sizes]} for sizes in (first, first, first, last)]
+    lines, found = table(samples)
+    assert found == grown
+    assert lines[1].split() == ["api", f"{max(first):.1f}", "MiB", f"{max(last):.1f}", "MiB", str(len(last))]
