@@ -5,6 +5,7 @@ Every process opens its connections after the fork, prepares every statement on 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
