@@ -83,8 +83,8 @@ class Preflight:
             }
 
 
-def build(config: Config) -> tuple[falcon.App[falcon.Request, falcon.Response], Flusher]:
-    """Make the application of one process, with its connections open, and what writes down its notes, not yet started."""
+def build(config: Config) -> tuple[falcon.App[falcon.Request, falcon.Response], Flusher, Database]:
+    """Make the application of one process, what writes down its notes, not yet started, and its open connections."""
     preflight = Preflight(config)
     statements = {name: call.statement for name, call in preflight.calls.items()}
     statements |= {s.name: s for s in _INTERNAL_STATEMENTS}
@@ -114,7 +114,7 @@ def build(config: Config) -> tuple[falcon.App[falcon.Request, falcon.Response], 
     )
     handlers = {**root.handlers(), **game_engines.handlers()}
     app = create_app(preflight.operations, preflight.calls, services, handlers, config.cors_allowed_origins)
-    return app, Flusher((seen.flush, countries.flush))
+    return app, Flusher((seen.flush, countries.flush)), database
 
 
 _TEXT, _INET = 25, 869
@@ -251,7 +251,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         logs.configure(self._config.service_name, self._config.logging_level)
         telemetry.configure(self._config, "api", self._scrape_directory)
         try:
-            app, self._flusher = build(self._config)
+            app, self._flusher, self._database = build(self._config)
         except psycopg.OperationalError as error:
             # Any other exception here would end the master as well: it takes it for a fault of the code.
             log.warning("the database is away", extra={"error": type(error).__name__})
@@ -263,6 +263,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
     def finish(self) -> None:
         """In the worker, when it has answered its last request."""
         self._flusher.stop()
+        self._database.close()
         telemetry.shutdown()
 
 
