@@ -51,7 +51,9 @@ class Schema:
 
     def __init__(self, schema: Mapping[str, Any], components: Mapping[str, Any]) -> None:
         # Values are masked: a problem is shown to the caller and must never carry a secret elsewhere.
-        self._schema: Mapping[str, Any] = {**schema, "components": components}
+        # Only what it refers to: the validator keeps a copy of all that it is given, and there are hundreds.
+        needed = {"schemas": _referred_to(schema, components.get("schemas", {}))}
+        self._schema: Mapping[str, Any] = {**schema, "components": needed}
         self._validator = jsonschema_rs.Draft202012Validator(self._schema, validate_formats=True, mask="the value")
 
     def problems(self, value: Any, path: str = "") -> list[Problem]:
@@ -77,6 +79,25 @@ class Schema:
             case "anyOf" | "oneOf":
                 return "the value is of none of the forms that are allowed"
         return error.message
+
+
+def _referred_to(schema: Any, schemas: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the named schemas that a schema refers to, and those that they refer to."""
+    found: dict[str, Any] = {}
+    waiting = [schema]
+    while waiting:
+        match waiting.pop():
+            case {"$ref": str(reference), **rest}:
+                name = reference.removeprefix("#/components/schemas/")
+                if name not in found:
+                    found[name] = schemas[name]
+                    waiting.append(schemas[name])
+                waiting += rest.values()
+            case dict(node):
+                waiting += node.values()
+            case list(nodes):
+                waiting += nodes
+    return found
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,28 @@ def test_problems_are_told_by_path_and_without_values() -> None:
     assert "swordfish" not in unknown["problem"]
 
 
+def test_a_schema_has_what_it_refers_to_and_no_more() -> None:
+    components = {
+        "schemas": {
+            "Tree": {
+                "type": "object",
+                "properties": {"leaf": {"$ref": "#/components/schemas/Leaf"}, "sub": {"$ref": "#/components/schemas/Tree"}},
+            },
+            "Leaf": {"type": "string", "pattern": "^a+$", "x-expects": "of the letter a"},
+            "Other": {"type": "integer"},
+        }
+    }
+    schema = Schema({"type": "array", "items": {"anyOf": [{"$ref": "#/components/schemas/Tree"}]}}, components)
+    assert set(schema._schema["components"]["schemas"]) == {"Tree", "Leaf"}
+    assert schema.problems([{"leaf": "aa", "sub": {"leaf": "a"}}]) == []
+    assert schema.problems([{"sub": {"sub": {"leaf": "b"}}}]) == [
+        {"path": "0", "problem": "the value is of none of the forms that are allowed"}
+    ]
+    assert Schema({"$ref": "#/components/schemas/Leaf"}, components).problems("b") == [
+        {"path": "", "problem": "the value is not of the letter a"}
+    ]
+
+
 def test_formats_are_checked() -> None:
     schema = Schema({"type": "string", "format": "date-time"}, {})
     assert schema.problems("2026-01-01T00:00:00Z") == []
