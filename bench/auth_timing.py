@@ -8,6 +8,7 @@ coin. Run it on a machine that has nothing else to do. From the repository's roo
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import itertools
 import json
@@ -80,7 +81,10 @@ def measure(samples: int, connections: int) -> dict[str, list[float]]:
     """Run the program and return the seconds of each answer by kind."""
     kinds = [(kind, number) for kind in KINDS for number in range(1, samples + 1)]
     random.shuffle(kinds)
-    with data.databases([_SESSIONS]) as cluster, tempfile.TemporaryDirectory(prefix="galaxy-bench-") as directory:
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="galaxy-bench-"))
+        cluster = stack.enter_context(data.deployed())
+        stack.enter_context(data.sessions(cluster, [_SESSIONS]))
         prepare(cluster, samples)
         wanted = [("ours", _SESSIONS)]
         with servers.running(cluster, wanted, Path(directory), None) as found, ThreadPoolExecutor(connections) as pool:
