@@ -15,11 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.supervisor import ROOT
-from bench import data, lookup, report
+from bench import data, jobs, lookup, report, writes
 from bench.section import Section
 
 SECTIONS: dict[str, Callable[..., Section]] = {
     "look-up": lookup.run,
+    "writes": writes.run,
+    "jobs": jobs.run,
 }
 
 

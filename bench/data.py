@@ -20,17 +20,17 @@ SESSIONS_PER_ACCOUNT = 4
 _FILL = """
     SET session_replication_role = replica;
     INSERT INTO backend.accounts (user_id, user_name, display_name)
-    SELECT ({id})::uuid, 'player-' || i, 'player-' || i FROM generate_series(0, {rows} / {per_account}) AS i;
+    SELECT {id}, 'player-' || i, 'player-' || i FROM generate_series(0, {rows} / {per_account}) AS i;
     INSERT INTO backend.device_sessions (device_session_id, user_id, kind, client_public_key)
-    SELECT ({id})::uuid, ({account})::uuid, 'key', sha256(i::text::bytea) FROM generate_series(1, {rows}) AS i;
+    SELECT {id}, {account}, 'key', sha256(i::text::bytea) FROM generate_series(1, {rows}) AS i;
 """
 
 _PREFIX = SESSION_ID.partition("{")[0]
 
 
-def _id(number: str) -> str:
-    """SESSION_ID in SQL."""
-    return f"'{_PREFIX}' || lpad(({number})::text, 12, '0')"
+def id_of(number: str) -> str:
+    """Return SESSION_ID of a number, in SQL."""
+    return f"('{_PREFIX}' || lpad(({number})::text, 12, '0'))::uuid"
 
 
 @contextlib.contextmanager
@@ -75,7 +75,7 @@ def name(rows: int) -> str:
 
 def _fill(cluster: Cluster, rows: int) -> None:
     statements = _FILL.format(
-        id=_id("i"), account=_id(f"i / {SESSIONS_PER_ACCOUNT}"), rows=rows, per_account=SESSIONS_PER_ACCOUNT
+        id=id_of("i"), account=id_of(f"i / {SESSIONS_PER_ACCOUNT}"), rows=rows, per_account=SESSIONS_PER_ACCOUNT
     )
     with cluster.connect(name(rows)) as connection:
         connection.execute(statements.encode())
@@ -98,5 +98,5 @@ def session(cluster: Cluster, rows: int, number: int) -> bytes:
 
 def look_up(cluster: Cluster, rows: int, connections: int, seconds: float) -> Figures:
     """Look sessions up without HTTP and without Python, for at least a second."""
-    script = f"\\set number random(1, {rows})\nSELECT api.session_get(({_id(':number')})::uuid);\n"
+    script = f"\\set number random(1, {rows})\nSELECT api.session_get({id_of(':number')});\n"
     return pgbench.figures(pgbench.run(cluster, name(rows), script, clients=connections, seconds=seconds))
