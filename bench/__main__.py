@@ -15,13 +15,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.supervisor import ROOT
-from bench import data, jobs, lookup, report, writes
+from bench import data, jobs, lists, lookup, report, writes
 from bench.section import Section
 
 SECTIONS: dict[str, Callable[..., Section]] = {
     "look-up": lookup.run,
     "writes": writes.run,
     "jobs": jobs.run,
+    "lists": lists.run,
 }
 
 

@@ -25,14 +25,15 @@ def write(sections: Sequence[Section], *, postgres: str) -> str:
     ]
     for section in sections:
         lines += [f"## {section.title}", "", *section.lines]
-    return "\n".join([*lines, "## Reach", "", *_reach(sections)])
+    reaches = _reach(sections)
+    return "\n".join([*lines, *(["## Reach", "", *reaches] if reaches else [])])
 
 
 def _reach(sections: Sequence[Section]) -> list[str]:
-    rows = []
+    rows: list[list[str]] = []
     for section in sections:
         for reach in section.reaches:
             bar = f"{'at most' if reach.at_most else 'at least'} {reach.bar:g}"
             rows.append([reach.what, bar, spread(reach.figures), "yes" if reach.is_met else "no"])
         rows += [[what, "", why, "not measured"] for what, why in section.missing]
-    return table(["to be reached", "bar", "found", "met"], rows)
+    return table(["to be reached", "bar", "found", "met"], rows) if rows else []
