@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.supervisor import ROOT
-from bench import data, jobs, lists, lookup, report, writes
+from bench import data, jobs, lists, lookup, push, report, writes
 from bench.section import Section
 
 SECTIONS: dict[str, Callable[..., Section]] = {
@@ -23,6 +23,7 @@ SECTIONS: dict[str, Callable[..., Section]] = {
     "writes": writes.run,
     "jobs": jobs.run,
     "lists": lists.run,
+    "push": push.run,
 }
 
 

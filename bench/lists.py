@@ -201,7 +201,7 @@ def run(cluster: Cluster, _directory: Path, *, is_smoke: bool) -> Section:
     lines = [
         f"Over {plan.games:,} games with three members, an application and an invite each, from one connection without HTTP:",
         f"the middle of {plan.calls} calls, in {plan.rounds} rounds. Pages have 50 entries; nothing is due for the sweeps. The",
-        "last column is how tables with many rows were read, and how many rows that went through, from the plans of every statement.",
+        "last column is how tables with many rows were read, and how many rows that went through, from every statement's plan.",
         "",
         *table(["function", f"time ÷ `{_BASE}`", "ms", "scans"], rows),
     ]
