@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.supervisor import ROOT
-from bench import data, jobs, lists, lookup, push, report, writes
+from bench import data, jobs, lists, lookup, push, report, start, writes
 from bench.section import Section
 
 SECTIONS: dict[str, Callable[..., Section]] = {
@@ -24,6 +24,7 @@ SECTIONS: dict[str, Callable[..., Section]] = {
     "jobs": jobs.run,
     "lists": lists.run,
     "push": push.run,
+    "start": start.run,
 }
 
 
