@@ -34,9 +34,9 @@ def id_of(number: str) -> str:
 
 
 @contextlib.contextmanager
-def deployed() -> Iterator[Cluster]:
+def deployed(settings: Mapping[str, str] = _SETTINGS) -> Iterator[Cluster]:
     """A throw-away cluster where `database` finds the schema deployed."""
-    with throw_away(_SETTINGS) as cluster:
+    with throw_away(settings) as cluster:
         cluster.create_database(_TEMPLATE)
         cluster.sqitch(_TEMPLATE, "deploy")
         yield cluster
