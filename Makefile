@@ -50,8 +50,8 @@ typecheck: setup ## Check the types
 pgtap: setup ## Run pgTAP alone; FILES="pgtap/api/games.sql …" for some of it
 	@$(PY) -m dev.pgtap $(FILES)
 
-bench: setup ## Measure, and write bench/report.md
-	$(PY) -m bench
+bench: setup ## Measure everything, in a quarter of an hour, and write bench/report.md; SECTIONS="writes jobs …" prints some of it
+	$(PY) -m bench $(SECTIONS)
 
 push-bar: setup ## Kill streamers under load for minutes, and check that nothing is lost; ARGS="--seed N", "--backlog 1000000"
 	$(PY) -m bench.push_bar $(ARGS)

@@ -1,20 +1,18 @@
-"""The databases that are looked into, each with so many sessions, and pgbench on them."""
+"""The cluster that everything is measured on, and its databases with so many sessions to look into."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
-from bench.load import SESSION_ID, Figures, percentile
-from dev.cluster import THROW_AWAY, Cluster, find_binaries, throw_away
+from bench import pgbench
+from bench.load import SESSION_ID, Figures
+from dev.cluster import DURABLE, Cluster, throw_away
 
-# A million sessions with their indexes fit; nothing else is to run while something is measured.
-_SETTINGS: Mapping[str, str] = {**THROW_AWAY, "shared_buffers": "512MB", "autovacuum": "off"}
+# A million sessions with their indexes fit. Commits are flushed to the disk, without which waking anybody costs little.
+_SETTINGS: Mapping[str, str] = {**DURABLE, "shared_buffers": "512MB", "max_wal_size": "4GB"}
+
+_TEMPLATE = "deployed"
 
 SESSIONS_PER_ACCOUNT = 4
 
@@ -22,31 +20,53 @@ SESSIONS_PER_ACCOUNT = 4
 _FILL = """
     SET session_replication_role = replica;
     INSERT INTO backend.accounts (user_id, user_name, display_name)
-    SELECT ({id})::uuid, 'player-' || i, 'player-' || i FROM generate_series(0, {rows} / {per_account}) AS i;
+    SELECT {id}, 'player-' || i, 'player-' || i FROM generate_series(0, {rows} / {per_account}) AS i;
     INSERT INTO backend.device_sessions (device_session_id, user_id, kind, client_public_key)
-    SELECT ({id})::uuid, ({account})::uuid, 'key', sha256(i::text::bytea) FROM generate_series(1, {rows}) AS i;
+    SELECT {id}, {account}, 'key', sha256(i::text::bytea) FROM generate_series(1, {rows}) AS i;
 """
 
 _PREFIX = SESSION_ID.partition("{")[0]
 
 
-def _id(number: str) -> str:
-    """SESSION_ID in SQL."""
-    return f"'{_PREFIX}' || lpad(({number})::text, 12, '0')"
+def id_of(number: str) -> str:
+    """Return SESSION_ID of a number, in SQL."""
+    return f"('{_PREFIX}' || lpad(({number})::text, 12, '0'))::uuid"
 
 
 @contextlib.contextmanager
-def databases(rows: Sequence[int]) -> Iterator[Cluster]:
-    """A throw-away cluster with a database of the schema for each number of sessions, named by `name`."""
-    with throw_away(_SETTINGS) as cluster:
-        cluster.create_database("galaxy")
-        cluster.sqitch("galaxy", "deploy")
-        for count in rows:
-            cluster.create_database(name(count), template="galaxy")
-            _fill(cluster, count)
-        with cluster.connect() as connection:
-            connection.execute("CHECKPOINT")
+def deployed(settings: Mapping[str, str] = _SETTINGS) -> Iterator[Cluster]:
+    """A throw-away cluster where `database` finds the schema deployed."""
+    with throw_away(settings) as cluster:
+        cluster.create_database(_TEMPLATE)
+        cluster.sqitch(_TEMPLATE, "deploy")
         yield cluster
+
+
+@contextlib.contextmanager
+def database(cluster: Cluster, name: str) -> Iterator[str]:
+    """A database with the schema and nothing in it, by its name; dropped at the end."""
+    cluster.create_database(name, template=_TEMPLATE)
+    try:
+        yield name
+    finally:
+        cluster.drop_database(name)
+
+
+@contextlib.contextmanager
+def sessions(cluster: Cluster, rows: Sequence[int]) -> Iterator[None]:
+    """A database for each number of sessions, named by `name`."""
+    with contextlib.ExitStack() as stack:
+        for count in rows:
+            stack.enter_context(database(cluster, name(count)))
+            _fill(cluster, count)
+        settle(cluster)
+        yield
+
+
+def settle(cluster: Cluster) -> None:
+    """Write down what a fill has left to be written, so that nobody is measured with it."""
+    with cluster.connect() as connection:
+        connection.execute("CHECKPOINT")
 
 
 def name(rows: int) -> str:
@@ -55,7 +75,7 @@ def name(rows: int) -> str:
 
 def _fill(cluster: Cluster, rows: int) -> None:
     statements = _FILL.format(
-        id=_id("i"), account=_id(f"i / {SESSIONS_PER_ACCOUNT}"), rows=rows, per_account=SESSIONS_PER_ACCOUNT
+        id=id_of("i"), account=id_of(f"i / {SESSIONS_PER_ACCOUNT}"), rows=rows, per_account=SESSIONS_PER_ACCOUNT
     )
     with cluster.connect(name(rows)) as connection:
         connection.execute(statements.encode())
@@ -76,36 +96,7 @@ def session(cluster: Cluster, rows: int, number: int) -> bytes:
     return str(row[0]).encode()
 
 
-def pgbench(cluster: Cluster, rows: int, connections: int, seconds: float) -> Figures:
+def look_up(cluster: Cluster, rows: int, connections: int, seconds: float) -> Figures:
     """Look sessions up without HTTP and without Python, for at least a second."""
-    with tempfile.TemporaryDirectory() as directory:
-        script = Path(directory, "look-up.sql")
-        script.write_text(f"\\set number random(1, {rows})\nSELECT api.session_get(({_id(':number')})::uuid);\n")
-        answer = subprocess.run(
-            [
-                find_binaries() / "pgbench",
-                "--no-vacuum",
-                "--protocol=prepared",
-                f"--client={connections}",
-                f"--jobs={min(connections, len(os.sched_getaffinity(0)))}",
-                f"--time={max(1, round(seconds))}",
-                f"--file={script}",
-                "--log",
-                f"--log-prefix={directory}/log",
-                f"--host={cluster.socket_directory}",
-                f"--port={cluster.port}",
-                "--username=galaxy_api",
-                name(rows),
-            ],
-            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", "PGOPTIONS": "-csearch_path=backend"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=seconds + 60,
-        )
-        rate = re.search(r"^tps = ([0-9.]+)", answer.stdout, re.MULTILINE)
-        if answer.returncode != 0 or rate is None:
-            raise RuntimeError(f"pgbench ended with {answer.returncode}:\n{answer.stderr}")
-        # client, number, microseconds, …
-        times = [int(line.split()[2]) / 1e6 for log in Path(directory).glob("log.*") for line in log.read_text().splitlines()]
-    return Figures(float(rate[1]), percentile(times, 0.5), percentile(times, 0.99), len(times), busy=0)
+    script = f"\\set number random(1, {rows})\nSELECT api.session_get({id_of(':number')});\n"
+    return pgbench.figures(pgbench.run(cluster, name(rows), script, clients=connections, seconds=seconds))

@@ -1,8 +1,9 @@
-"""Load over HTTP, in a closed loop: `python -m bench.load PORT PATH ROWS CONNECTIONS SECONDS`.
+"""Load over HTTP, in a closed loop: `python -m bench.load PORT REQUEST ORDER ROWS CONNECTIONS SECONDS`.
 
-Each connection asks for one random session after another, the next as soon as the answer to the last is complete. A server
-that closes after an answer is connected to again, which belongs to the time of the next request. Prints Figures as a JSON array.
-Any answer but 200 ends it.
+Each connection sends one request after another, the next as soon as the answer to the last is complete. REQUEST is what is sent,
+lines ended by `\\n`, with `{id}` for the id of a number: one to ROWS by chance (ORDER `random`), or each of them once (`each`). A
+server that closes after an answer is connected to again, which belongs to the time of the next request. Prints Figures as a JSON
+array. Any answer but 200 ends it.
 """
 
 from __future__ import annotations
@@ -12,15 +13,20 @@ import random
 import re
 import select
 import socket
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-SESSION_ID = "00000000-0000-7000-8000-{:012}"
-"""The id of the session of a number from 1; in the order of the numbers, as ids of version 7 are in that of time."""
+from app.supervisor import ROOT
 
-_WARM_UP = 0.25  # not counted; as a share of what is
+SESSION_ID = "00000000-0000-7000-8000-{:012}"
+"""The id of the thing of a number; in the order of the numbers, as ids of version 7 are in that of time."""
+
+WARM_UP = 0.25
+"""The time that is not counted, as a share of what is."""
+
 _PATIENCE = 10  # seconds without any answer
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n")
 
@@ -42,10 +48,9 @@ class Figures(NamedTuple):
 class _Connection:
     """One request under way at a time."""
 
-    def __init__(self, port: int, path: str, rows: int, ready: select.epoll) -> None:
+    def __init__(self, port: int, requests: Iterator[bytes], ready: select.epoll) -> None:
         self._port = port
-        self._path = path
-        self._rows = rows
+        self._requests = requests
         self._ready = ready
         self._received = b""
         self.socket: socket.socket | None = None
@@ -53,14 +58,14 @@ class _Connection:
 
     def ask(self) -> socket.socket:
         """Send the next request; return the socket that the answer will come by."""
-        session = SESSION_ID.format(random.randint(1, self._rows))
+        request = next(self._requests)
         self.started = time.perf_counter()
         if self.socket is None:
             self.socket = socket.create_connection(("127.0.0.1", self._port), timeout=_PATIENCE)
             self.socket.settimeout(None)  # it is read only when there is something to read
             self._ready.register(self.socket, select.EPOLLIN)
         self._received = b""
-        self.socket.sendall(f"GET {self._path}{session} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        self.socket.sendall(request)
         return self.socket
 
     def receive(self) -> bool:
@@ -89,14 +94,23 @@ class _Connection:
             self.socket = None
 
 
-def run(port: int, path: str, rows: int, connections: int, seconds: float) -> Figures:
+def _requests(template: str, order: str, rows: int) -> Iterator[bytes]:
+    """Return what to send. Raises RuntimeError when each has been sent."""
+    text = f"{template}\nHost: 127.0.0.1\n\n".replace("\n", "\r\n")
+    numbers = range(1, rows + 1) if order == "each" else iter(lambda: random.randint(1, rows), None)
+    for number in numbers:
+        yield text.replace("{id}", SESSION_ID.format(number)).encode()
+    raise RuntimeError("every request has been sent: there must be more of them")
+
+
+def run(port: int, requests: Iterator[bytes], connections: int, seconds: float) -> Figures:
     """Load the server and return the figures; the requests under way at the end are waited for and not counted."""
     ready = select.epoll()
-    waiting = [_Connection(port, path, rows, ready) for _ in range(connections)]
+    waiting = [_Connection(port, requests, ready) for _ in range(connections)]
     asking: dict[int, _Connection] = {}
     started = due = time.perf_counter()
     cpu = time.process_time()
-    begin = started + seconds * _WARM_UP
+    begin = started + seconds * WARM_UP
     end = begin + seconds
     times: list[float] = []
     answers = 0
@@ -133,5 +147,25 @@ def percentile(times: Sequence[float], share: float) -> float:
     return sorted(times)[min(len(times) - 1, int(len(times) * share))]
 
 
+def elsewhere(port: int, request: str, rows: int, connections: int, seconds: float, *, order: str = "random") -> Figures:
+    """Run this in a process of its own and return what it found. Raises RuntimeError with what it says when it fails."""
+    answer = subprocess.run(
+        [sys.executable, "-m", "bench.load", *map(str, (port, request, order, rows, connections, seconds))],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=seconds * 2 + 60,
+    )
+    if answer.returncode != 0:
+        raise RuntimeError(f"the load failed:\n{answer.stderr}")
+    return Figures(*json.loads(answer.stdout))
+
+
+def main(arguments: Sequence[str]) -> None:
+    port, request, order, rows, connections, seconds = arguments
+    print(json.dumps(run(int(port), _requests(request, order, int(rows)), int(connections), float(seconds))))
+
+
 if __name__ == "__main__":
-    print(json.dumps(run(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]))))
+    main(sys.argv[1:])

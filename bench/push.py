@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -25,17 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.supervisor import ROOT
+from bench import data, pgbench, wakes
 from bench.load import percentile
+from bench.section import Reach, Section, ratios, spread, table, turned
 from bench.streamers import DATABASE, Gateway, Streamer, connect, deploy, emit, streamers
-from dev.cluster import DURABLE, Cluster, find_binaries, throw_away
-
-# What the writers do about waking: as it is; never; in every transaction.
-_WAKE = "CREATE OR REPLACE FUNCTION backend.push_wake() RETURNS void LANGUAGE plpgsql AS "
-WAKES = {
-    "conditional": None,
-    "none": f"{_WAKE}'BEGIN END'",
-    "every": f"{_WAKE}'BEGIN NOTIFY galaxy_push_pending; END'",
-}
+from dev.cluster import DURABLE, Cluster, throw_away
 
 _SCRIPT = """\\set n random(1, 1000000000000)
 SELECT backend.push_client_event(
@@ -55,6 +48,12 @@ class Plan:
 
 DEFAULT = Plan(3, 4.0)
 SMOKE = Plan(1, 0.5, (1, 4), (100,), (250, 500))
+
+# For the report of everything, which asks less.
+_SHORT = Plan(3, 2.0, rates=(1000,))
+_SHORT_SMOKE = Plan(1, 0.5, (1, 4), (1000,))
+
+_REACH_RATE = 1000
 
 
 Written = dict[int, tuple[float, float]]
@@ -88,12 +87,11 @@ def wait_for(gateways: Sequence[Gateway], counts: Sequence[int], timeout: float 
         time.sleep(0.01)
 
 
-def latencies(cluster: Cluster, streamer: Streamer, plan: Plan) -> list[str]:
+def latencies(cluster: Cluster, streamer: Streamer, plan: Plan) -> tuple[list[str], list[Reach]]:
     """Commit to receive, by subscribers and rate; writers and subscribers are in processes of their own."""
-    lines = ["| subscribers | events/s | p50, ms | p99, ms | p50 ÷ the writer's transaction |", "| --- | --- | --- | --- | --- |"]
     found: dict[tuple[int, int], list[tuple[float, float, float]]] = {}
     for turn in range(plan.rounds):
-        for count in plan.subscribers:
+        for count in turned(plan.subscribers, turn):
             for rate in plan.rates:
                 with subscribed(streamer, count) as read:
                     written = loaded(cluster, rate, plan.seconds)
@@ -102,66 +100,74 @@ def latencies(cluster: Cluster, streamer: Streamer, plan: Plan) -> list[str]:
                 own = percentile(sorted(end - asked for asked, end in written.values()), 0.5)
                 found.setdefault((count, rate), []).append((percentile(delays, 0.5), percentile(delays, 0.99), own))
         print(f"latencies, round {turn + 1} of {plan.rounds}", file=sys.stderr, flush=True)
-    for (count, rate), rounds in found.items():
+    rows, reaches = [], []
+    for (count, rate), rounds in sorted(found.items()):
         p50, p99 = ([one[i] * 1000 for one in rounds] for i in (0, 1))
-        lines.append(f"| {count} | {rate:,} | {spread(p50)} | {spread(p99)} | {spread([a / c for a, _, c in rounds])} |")
-    return lines
+        share = [delay / own for delay, _, own in rounds]
+        rows.append([str(count), f"{rate:,}", spread(p50), spread(p99), spread(share)])
+        if rate == _REACH_RATE:
+            what = f"push, p50 at {rate:,} events/s ÷ the writer's transaction, subscribers: {count}"
+            reaches.append(Reach(what, share, 5, at_most=True))
+    return table(["subscribers", "events/s", "p50, ms", "p99, ms", "p50 ÷ the writer's transaction"], rows), reaches
 
 
 def wake_costs(cluster: Cluster, plan: Plan) -> list[str]:
     """What a writer waits, by rate and way to wake."""
     found: dict[tuple[str, int], list[tuple[float, float]]] = {}
     with connect(cluster) as connection:
-        own = connection.execute("SELECT pg_get_functiondef('backend.push_wake()'::regprocedure)").fetchone()
-        assert own is not None
+        switch = wakes.Wakes(connection)
         for turn in range(plan.rounds):
             for rate in plan.writes:
-                ways = list(WAKES)
-                for way in ways[turn % 3 :] + ways[: turn % 3]:
-                    connection.execute((WAKES[way] or own[0]).encode())
-                    took = pgbench(cluster, rate, plan.seconds)
+                for way in turned(wakes.WAYS, turn):
+                    switch.use(way)
+                    took = [one.took for one in written_by_pgbench(cluster, rate, plan.seconds)]
                     found.setdefault((way, rate), []).append((percentile(took, 0.5), percentile(took, 0.99)))
-            connection.execute(own[0].encode())
+            switch.use("conditional")
             print(f"wake-up, round {turn + 1} of {plan.rounds}", file=sys.stderr, flush=True)
     slowest = plan.writes[0]
-    lines = [
-        f"| wake-up | writes/s | p50, ms | p99, ms | p99 ÷ p99 at {slowest} | p99 ÷ without wake-up |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for (way, rate), rounds in found.items():
-        p50, p99 = ([one[i] * 1000 for one in rounds] for i in (0, 1))
-        base = [a[1] / b[1] for a, b in zip(rounds, found[way, slowest], strict=True)]
-        none = [a[1] / b[1] for a, b in zip(rounds, found["none", rate], strict=True)]
-        lines.append(f"| {way} | {rate:,} | {spread(p50)} | {spread(p99)} | {spread(base)} | {spread(none)} |")
-    return lines
+    rows = []
+    for rate in plan.writes:
+        for way in wakes.WAYS:
+            p50, p99 = ([one[i] * 1000 for one in found[way, rate]] for i in (0, 1))
+            slow, none = ([one[1] * 1000 for one in found[other]] for other in ((way, slowest), ("none", rate)))
+            rows.append([way, f"{rate:,}", spread(p50), spread(p99), spread(ratios(p99, slow)), spread(ratios(p99, none))])
+    return table(["wake-up", "writes/s", "p50, ms", "p99, ms", f"p99 ÷ p99 at {slowest}", "p99 ÷ without wake-up"], rows)
 
 
-def sustained(cluster: Cluster, streamer: Streamer, plan: Plan) -> list[str]:
-    """Events a second that 8 writers, as fast as they can, get through to 4 subscribers, and to 16."""
-    found: dict[str, list[float]] = {"every, 4": [], "conditional, 4": [], "conditional, 1": [], "conditional, 16": []}
+def sustained(cluster: Cluster, streamer: Streamer, plan: Plan) -> tuple[list[str], list[Reach]]:
+    """Events a second that 8 writers, as fast as they can, get through to 4 subscribers, and to 1 and to 16."""
+    found: dict[tuple[str, int], list[float]] = {
+        ("every", 4): [],
+        **{("conditional", count): [] for count in (4, 1, 16)},
+    }
     with connect(cluster) as connection:
-        own = connection.execute("SELECT pg_get_functiondef('backend.push_wake()'::regprocedure)").fetchone()
-        assert own is not None
+        switch = wakes.Wakes(connection)
         for turn in range(plan.rounds):
-            for name, rates in found.items():
-                way, _, count = name.partition(", ")
-                connection.execute((WAKES[way] or own[0]).encode())
-                with subscribed(streamer, int(count)) as read:
+            for way, count in turned(list(found), turn):
+                switch.use(way)
+                with subscribed(streamer, count) as read:
                     began = time.monotonic()
-                    written = len(pgbench(cluster, 0, plan.seconds))
+                    written = len(written_by_pgbench(cluster, 0, plan.seconds))
                     ended = max(at for _, at in read(written))
-                rates.append(written / (ended - began))
-            connection.execute(own[0].encode())
+                found[way, count].append(written / (ended - began))
+            switch.use("conditional")
             print(f"sustained, round {turn + 1} of {plan.rounds}", file=sys.stderr, flush=True)
-    base, one = found["every, 4"], found["conditional, 1"]
-    lines = [
-        "| wake-up, subscribers | events/s to each | ÷ NOTIFY in every transaction | ÷ one subscriber |",
-        "| --- | --- | --- | --- |",
+    every, one = found["every", 4], found["conditional", 1]
+    rows = [
+        [f"{way}, {count}", f"{statistics.median(rates):,.0f}", spread(ratios(rates, every)), spread(ratios(rates, one))]
+        for (way, count), rates in found.items()
     ]
-    for name, rates in found.items():
-        ratios = [spread([a / b for a, b in zip(rates, other, strict=True)]) for other in (base, one)]
-        lines.append(f"| {name} | {statistics.median(rates):,.0f} | {' | '.join(ratios)} |")
-    return lines
+    reaches = [
+        Reach("push, sustained to 4 subscribers ÷ NOTIFY in every transaction", ratios(found["conditional", 4], every), 2.5),
+        Reach("push, each of 16 subscribers ÷ one alone", ratios(found["conditional", 16], one), 0.7),
+    ]
+    head = ["wake-up, subscribers", "events/s to each", "÷ NOTIFY in every transaction", "÷ one subscriber"]
+    return table(head, rows), reaches
+
+
+def written_by_pgbench(cluster: Cluster, rate: int, seconds: float) -> list[pgbench.Transaction]:
+    """Write without Python, so many times a second, or as often as can be where the rate is 0."""
+    return pgbench.run(cluster, DATABASE, _SCRIPT, clients=WRITERS, seconds=seconds, login="postgres", rate=rate)
 
 
 # Processes of their own, so that what measures does not hold up what is measured.
@@ -177,43 +183,6 @@ def loaded(cluster: Cluster, rate: int, seconds: float) -> Written:
         timeout=seconds * 5 + 60,
     )
     return {int(n): (asked, end) for n, (asked, end) in json.loads(answer.stdout).items()}
-
-
-def pgbench(cluster: Cluster, rate: int, seconds: float) -> list[float]:
-    """Write without Python, so many times a second, or as often as can be where the rate is 0.
-
-    Returns how long each transaction took, in order.
-    """
-    with tempfile.TemporaryDirectory() as directory:
-        script = Path(directory, "write.sql")
-        script.write_text(_SCRIPT)
-        subprocess.run(
-            [
-                find_binaries() / "pgbench",
-                "--no-vacuum",
-                "--protocol=prepared",
-                f"--client={WRITERS}",
-                "--jobs=2",
-                f"--time={max(1, round(seconds))}",
-                *([f"--rate={rate}"] if rate else []),
-                f"--file={script}",
-                "--log",
-                f"--log-prefix={directory}/log",
-                f"--host={cluster.socket_directory}",
-                f"--port={cluster.port}",
-                "--username=postgres",
-                DATABASE,
-            ],
-            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", "PGOPTIONS": "-csearch_path=backend"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=True,
-            timeout=seconds + 60,
-        )
-        # client, number, microseconds, …
-        return sorted(
-            int(line.split()[2]) / 1e6 for log in Path(directory).glob("log.*") for line in log.read_text().splitlines()
-        )
 
 
 @contextlib.contextmanager
@@ -256,10 +225,6 @@ def read_here(address: str, count: int) -> None:
         one.start()
 
 
-def spread(figures: Sequence[float]) -> str:
-    return f"{statistics.median(figures):.2f} ({min(figures):.2f}–{max(figures):.2f})"
-
-
 def report(plan: Plan) -> str:
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="galaxy-bench-")))
@@ -275,18 +240,34 @@ def report(plan: Plan) -> str:
             "",
             "## From commit to receipt",
             "",
-            *latencies(cluster, streamer, plan),
-            "",
+            *latencies(cluster, streamer, plan)[0],
             "## What waking costs the writers",
             "",
             *wake_costs(cluster, plan),
-            "",
             "## Sustained, 8 writers",
             "",
-            *sustained(cluster, streamer, plan),
-            "",
+            *sustained(cluster, streamer, plan)[0],
         ]
     return "\n".join(parts)
+
+
+def run(cluster: Cluster, directory: Path, *, is_smoke: bool) -> Section:
+    """Measure what is to be reached, and tell it."""
+    plan = _SHORT_SMOKE if is_smoke else _SHORT
+    with data.database(cluster, DATABASE), streamers(cluster, directory, 1) as (streamer,):
+        delays, delay_reaches = latencies(cluster, streamer, plan)
+        rates, rate_reaches = sustained(cluster, streamer, plan)
+    lines = [
+        f"{plan.rounds} rounds of {plan.seconds:g} s; `python -m bench.push` measures more ([push.md](push.md)).",
+        "",
+        "### From commit to receipt",
+        "",
+        *delays,
+        f"### Sustained, {WRITERS} writers",
+        "",
+        *rates,
+    ]
+    return Section("Push", lines, [*rate_reaches, *delay_reaches])
 
 
 def main(arguments: list[str]) -> int:

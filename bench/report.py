@@ -1,130 +1,39 @@
-"""The report: ratios of what was measured in the same round, with their spread."""
+"""The report: what all sections found, and what of it was to be reached."""
 
 from __future__ import annotations
 
 import os
 import platform
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from bench.data import SESSIONS_PER_ACCOUNT
-from bench.load import Figures
-from bench.servers import THREADS, WORKERS
-
-SYSTEMS = {
-    "P": "the limit: pgbench, prepared, over the Unix socket, with as many clients as connections",
-    "B": f"the baseline: Falcon, gunicorn gthread ({WORKERS} processes, {THREADS} threads), `psycopg_pool` and `execute`",
-    "ours": f"`python -m app api` as it is ({WORKERS} processes, {THREADS} threads), without exporters of telemetry",
-    "ours, telemetry": "the same with all traces and metrics sent to a collector, by OTLP over HTTP",
-    "bare": "Falcon and the gunicorn of B, no database",
-    "gthread, kept": "Falcon and the gunicorn of B, a connection kept by each thread, prepared through libpq",
-    "sync, kept": "the same call, a connection kept by each of 4 processes of the sync worker, which hangs up after every answer",
-    "gevent, kept": f"the same call, a connection kept by each of {WORKERS} processes of the gevent worker",
-}
+from bench.section import Section, spread, table
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One measurement; `cpu` is the processor time of server and Postgres for an answer, in seconds."""
-
-    round: int
-    system: str
-    rows: int
-    connections: int
-    cpu: float
-    figures: Figures
-
-
-def write(samples: Sequence[Sample], *, versions: Mapping[str, str], seconds: float, notes: Iterable[str]) -> str:
-    """Return the report in Markdown; `versions` by name."""
-    small, large = min(sample.rows for sample in samples), max(sample.rows for sample in samples)
+def write(sections: Sequence[Section], *, postgres: str) -> str:
+    """Return the report in Markdown."""
     machine = f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, Python {platform.python_version()}"
-    busy = max(sample.figures.busy for sample in samples)
-    rounds = len({sample.round for sample in samples})
     lines = [
         "# Benchmarks",
         "",
-        "Written by `make bench`. Ratios are of figures measured one after another in the same round; they can be compared",
-        "between machines and runs, absolute figures cannot. Each is the median of the rounds, with the least and the greatest",
-        "in brackets.",
+        "Written by `make bench`; `python -m bench SECTION` measures a part. Ratios are of figures measured one after another",
+        "in the same round; they can be compared between machines and runs, absolute figures cannot. Each is the median of the",
+        "rounds, with the least and the greatest in brackets.",
         "",
-        f"- {', '.join([machine, *(f'{name} {version}' for name, version in versions.items())])}.",
-        f"- {_count(rounds, 'round')} with {seconds:g} s for each measurement, in an order that turns.",
-        "- Server, load and Postgres share the cores and talk over loopback and a Unix socket. The sessions fit into Postgres's",
-        f"  buffers; {SESSIONS_PER_ACCOUNT} belong to an account. The load generator took at most {busy:.0%} of a core.",
-        *(f"- {note}" for note in notes),
-        "",
-        "## The session look-up",
-        "",
-        "`api.session_get` as the login `galaxy_api`, each time for a random id; over HTTP by connections that ask again as soon",
-        "as they are answered. `CPU` is the processor time of server and Postgres for an answer: where something else runs on",
-        "the machine, trust it more than requests/s.",
-        "",
-        "| | |",
-        "| --- | --- |",
-        *(f"| {system} | {SYSTEMS[system]} |" for system in SYSTEMS if any(sample.system == system for sample in samples)),
+        f"{machine}, Postgres {postgres}, which flushes every commit. Programs, load and Postgres",
+        "share the cores and talk over loopback and a Unix socket.",
         "",
     ]
-    for connections in sorted({sample.connections for sample in samples}):
-        lines += [f"### {large:,} sessions, {_count(connections, 'connection')}", ""]
-        lines += _table([s for s in samples if s.rows == large and s.connections == connections])
-    lines += [f"### From {small:,} to {large:,} sessions", "", *_growth(samples, small, large)]
-    return "\n".join(lines)
+    for section in sections:
+        lines += [f"## {section.title}", "", *section.lines]
+    reaches = _reach(sections)
+    return "\n".join([*lines, *(["## Reach", "", *reaches] if reaches else [])])
 
 
-def _table(samples: Sequence[Sample]) -> list[str]:
-    lines = [
-        "| | requests/s ÷ B | requests/s ÷ P | p50 ÷ B | p50, ms | p99 ÷ p50 | CPU ÷ B |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for system in SYSTEMS:
-        own = {sample.round: sample for sample in samples if sample.system == system}
-        if not own:
-            continue
-        base, limit = ({s.round: s for s in samples if s.system == other} for other in ("B", "P"))
-        cells = [
-            _ratio(own, base, lambda sample: sample.figures.rate),
-            _ratio(own, limit, lambda sample: sample.figures.rate),
-            _ratio(own, base, lambda sample: sample.figures.p50),
-            f"{statistics.median(sample.figures.p50 for sample in own.values()) * 1000:.2f}",
-            _spread([sample.figures.p99 / sample.figures.p50 for sample in own.values()]),
-            _ratio(own, base, lambda sample: sample.cpu),
-        ]
-        lines.append(f"| {system} | {' | '.join(cells)} |")
-    return [*lines, ""]
-
-
-def _growth(samples: Sequence[Sample], small: int, large: int) -> list[str]:
-    """Compare the two sizes, for what was measured with both."""
-    connections = max(sample.connections for sample in samples if sample.rows == small)
-    lines = [
-        f"With {_count(connections, 'connection')}; each figure is that of {large:,} sessions ÷ that of {small:,}.",
-        "",
-        "| | requests/s | p50 | CPU |",
-        "| --- | --- | --- | --- |",
-    ]
-    for system in SYSTEMS:
-        own = [sample for sample in samples if sample.system == system and sample.connections == connections]
-        few, many = ({s.round: s for s in own if s.rows == rows} for rows in (small, large))
-        if few:
-            cells = [
-                _ratio(many, few, lambda sample: sample.figures.rate),
-                _ratio(many, few, lambda sample: sample.figures.p50),
-                _ratio(many, few, lambda sample: sample.cpu),
-            ]
-            lines.append(f"| {system} | {' | '.join(cells)} |")
-    return [*lines, ""]
-
-
-def _ratio(own: Mapping[int, Sample], base: Mapping[int, Sample], figure: Callable[[Sample], float]) -> str:
-    """Compare a figure round by round."""
-    return _spread([figure(sample) / figure(base[turn]) for turn, sample in own.items()])
-
-
-def _spread(ratios: Sequence[float]) -> str:
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def _reach(sections: Sequence[Section]) -> list[str]:
+    rows: list[list[str]] = []
+    for section in sections:
+        for reach in section.reaches:
+            bar = f"{'at most' if reach.at_most else 'at least'} {reach.bar:g}"
+            rows.append([reach.what, bar, spread(reach.figures), "yes" if reach.is_met else "no"])
+        rows += [[what, "", why, "not measured"] for what, why in section.missing]
+    return table(["to be reached", "bar", "found", "met"], rows) if rows else []

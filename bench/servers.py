@@ -112,7 +112,7 @@ def running(
             else:
                 servers[name, rows] = _start_stock(cluster, name, rows, directory, gevent)
         for (name, rows), server in servers.items():
-            answer = _first_answer(server)
+            answer = first_answer(server, server.path + SESSION_ID.format(1))
             if name != "bare" and answer != data.session(cluster, rows, 1):
                 raise RuntimeError(f"{name} does not answer with the session")
         yield servers
@@ -121,29 +121,47 @@ def running(
         stop([collector])  # the last: what stops sends what it has still to tell
 
 
-def _start_ours(cluster: Cluster, name: str, rows: int, directory: Path, collector: int) -> Server:
+def settings(cluster: Cluster, database: str, directory: Path, **others: str) -> dict[str, str]:
+    """Return the variables of our programs on a database, without exporters of telemetry; `directory` is for their files."""
     geo = directory / "geo.mmdb"
     if not geo.exists():
         geo_sample.write(geo)
-    port = free_port()
     doors = ("API", "PUSH", "WORKER")
-    settings = {
-        "BACKEND_HTTP_LISTEN_ADDR": f"127.0.0.1:{port}",
-        "BACKEND_HTTP_WORKERS": str(WORKERS),
-        "BACKEND_HTTP_THREADS": str(THREADS),
-        **{f"BACKEND_POSTGRES_DSN_{door}": cluster.dsn(f"galaxy_{door.lower()}", data.name(rows)) for door in doors},
+    return {
+        **{f"BACKEND_POSTGRES_DSN_{door}": cluster.dsn(f"galaxy_{door.lower()}", database) for door in doors},
         "BACKEND_SMTP_HOST": "127.0.0.1",
         "BACKEND_SMTP_FROM": "galaxy@galaxy.example",
         "BACKEND_RUNTIME_DRIVER": "process",
         "BACKEND_GAME_STATE_ROOT": str(directory / "games"),
         "BACKEND_GEOIP_DB_PATH": str(geo),
+        "BACKEND_OTEL_TRACES_EXPORTER": "none",
+        "BACKEND_OTEL_METRICS_EXPORTER": "none",
+        **others,
+    }
+
+
+def start_api(cluster: Cluster, database: str, directory: Path, log: str, **others: str) -> Server:
+    """Start our HTTP program, with WORKERS and THREADS; `path` of what is returned is that of the session look-up."""
+    port = free_port()
+    given = {
+        "BACKEND_HTTP_LISTEN_ADDR": f"127.0.0.1:{port}",
+        "BACKEND_HTTP_WORKERS": str(WORKERS),
+        "BACKEND_HTTP_THREADS": str(THREADS),
+        **others,
+    }
+    file = directory / f"{log}.log"
+    process = spawn_module(["app", "api"], settings(cluster, database, directory, **given), file)
+    return Server(port, "/api/v1/internal/sessions/", process, file)
+
+
+def _start_ours(cluster: Cluster, name: str, rows: int, directory: Path, collector: int) -> Server:
+    telemetry = {
         "BACKEND_OTEL_TRACES_EXPORTER": _OURS[name],
         "BACKEND_OTEL_METRICS_EXPORTER": _OURS[name],
         "BACKEND_OTEL_PROTOCOL": "http/protobuf",
         "BACKEND_OTEL_ENDPOINT": f"http://127.0.0.1:{collector}",
     }
-    log = directory / f"{name} {rows}.log"
-    return Server(port, "/api/v1/internal/sessions/", spawn_module(["app", "api"], settings, log), log)
+    return start_api(cluster, data.name(rows), directory, f"{name} {rows}", **telemetry)
 
 
 def _start_stock(cluster: Cluster, name: str, rows: int, directory: Path, gevent: Path | None) -> Server:
@@ -151,11 +169,11 @@ def _start_stock(cluster: Cluster, name: str, rows: int, directory: Path, gevent
     port = free_port()
     command = ["gunicorn", *stock.options, f"--bind=127.0.0.1:{port}", "--keep-alive=75", "--no-control-socket"]
     # By the same socket and with the same search path as ours.
-    settings = {CONNINFO: dsn.conninfo(cluster.dsn("galaxy_api", data.name(rows)), application_name="bench")}
+    environment = {CONNINFO: dsn.conninfo(cluster.dsn("galaxy_api", data.name(rows)), application_name="bench")}
     if stock.needs_gevent:
-        settings["PYTHONPATH"] = str(gevent)
+        environment["PYTHONPATH"] = str(gevent)
     log = directory / f"{name} {rows}.log"
-    return Server(port, "/sessions/", spawn_module([*command, stock.application], settings, log), log)
+    return Server(port, "/sessions/", spawn_module([*command, stock.application], environment, log), log)
 
 
 def spawn_module(module: Sequence[str], settings: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
@@ -166,16 +184,17 @@ def spawn_module(module: Sequence[str], settings: Mapping[str, str], log: Path) 
         return spawn([sys.executable, "-m", *module], death_signal=signal.SIGTERM, environment=environment, output=output)
 
 
-def _first_answer(server: Server) -> bytes:
+def first_answer(server: Server, path: str) -> bytes:
+    """Ask until there is an answer 200, and return its body. Raises RuntimeError with what the server says."""
     until = time.monotonic() + _START
     while server.process.poll() is None and time.monotonic() < until:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
         with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
-            connection.request("GET", server.path + SESSION_ID.format(1))
+            connection.request("GET", path)
             answer = connection.getresponse()
             if answer.status == 200:
                 return answer.read()
-        time.sleep(0.05)
+        time.sleep(0.01)
     raise RuntimeError(f"{server.log.stem} does not answer:\n{server.log.read_text(errors='replace')[-3000:]}")
 
 

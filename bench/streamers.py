@@ -15,8 +15,7 @@ from typing import Any
 import grpc
 import psycopg
 
-from app.supervisor import ROOT
-from bench.servers import spawn_module, stop
+from bench.servers import settings, spawn_module, stop
 from dev.cluster import Cluster, free_port
 from dev.push_client import PushClient, decode_payload
 
@@ -48,22 +47,13 @@ class Streamer:
     def __init__(self, cluster: Cluster, directory: Path) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self._cluster = cluster
+        self._directory = directory
         self._log = directory / f"streamer-{self.address.rpartition(':')[2]}.log"
         self.process = self._spawn()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        settings = {
-            "BACKEND_POSTGRES_DSN": self._cluster.dsn("galaxy_push", DATABASE),
-            "BACKEND_GRPC_PUSH_LISTEN_ADDR": self.address,
-            "BACKEND_SMTP_HOST": "127.0.0.1",
-            "BACKEND_SMTP_FROM": "galaxy@galaxy.example",
-            "BACKEND_RUNTIME_DRIVER": "process",
-            "BACKEND_GAME_STATE_ROOT": str(ROOT),
-            "BACKEND_GEOIP_DB_PATH": str(ROOT),
-            "BACKEND_OTEL_TRACES_EXPORTER": "none",
-            "BACKEND_OTEL_METRICS_EXPORTER": "none",
-        }
-        return spawn_module(["app", "push"], settings, self._log)
+        given = settings(self._cluster, DATABASE, self._directory, BACKEND_GRPC_PUSH_LISTEN_ADDR=self.address)
+        return spawn_module(["app", "push"], given, self._log)
 
     def wait(self) -> None:
         with grpc.insecure_channel(self.address) as channel:

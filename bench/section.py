@@ -1,0 +1,57 @@
+"""What a part of the report is made of, and how figures are compared: as ratios within a round, with their spread."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Something that is to be reached: at least, or at most, `bar`, by the median of `figures`."""
+
+    what: str
+    figures: Sequence[float]
+    bar: float
+    at_most: bool = False
+
+    @property
+    def is_met(self) -> bool:
+        found = statistics.median(self.figures)
+        return found <= self.bar if self.at_most else found >= self.bar
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report: Markdown below a title, and what of it is to be reached. `missing` says what nobody measured."""
+
+    title: str
+    lines: Sequence[str]
+    reaches: Sequence[Reach] = ()
+    missing: Sequence[tuple[str, str]] = field(default=())
+    """What is to be reached, and why there is no figure."""
+
+
+def spread(figures: Sequence[float]) -> str:
+    """Return the median, with the least and the greatest."""
+    return f"{statistics.median(figures):.2f} ({min(figures):.2f}–{max(figures):.2f})"
+
+
+def ratios(own: Sequence[float], base: Sequence[float]) -> list[float]:
+    """Compare figures round by round."""
+    return [one / other for one, other in zip(own, base, strict=True)]
+
+
+def turned(items: Sequence[T], turn: int) -> list[T]:
+    """Return them in the order of a round: none is always the first, or always after the same one."""
+    start = turn % len(items)
+    return [*items[start:], *items[:start]]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table in Markdown, and the blank line after it."""
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)] + [""]
