@@ -21,7 +21,7 @@ import procrastinate
 from app import dsn
 from app.supervisor import ROOT
 from bench import data, pgbench, wakes
-from bench.section import Section, ratios, spread, table, turned
+from bench.section import Section, counted, ratios, spread, table, turned
 from bench.streamers import DATABASE, connect
 from dev.cluster import Cluster
 from workers.queue import QUICK_AT_ONCE
@@ -155,7 +155,7 @@ def run(cluster: Cluster, directory: Path, *, is_smoke: bool) -> Section:
             deferred = deferring(cluster, plan)
     lines = [
         f"Jobs that do nothing, {plan.waiting:,} for each process, done by Procrastinate's worker with {QUICK_AT_ONCE} at once;",
-        f"{plan.rounds} rounds. The time includes what a worker takes to begin and to end.",
+        f"{counted(plan.rounds, 'round')}. The time includes what a worker takes to begin and to end.",
         "",
         *done,
         f"### Deferring, {WRITERS} writers",

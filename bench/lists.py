@@ -18,7 +18,7 @@ import psycopg
 
 from bench import data
 from bench.load import percentile
-from bench.section import Section, ratios, spread, table, turned
+from bench.section import Section, counted, ratios, spread, table, turned
 from bench.streamers import DATABASE, connect
 from dev.cluster import Cluster
 
@@ -167,11 +167,7 @@ def scans(connection: psycopg.Connection[Any], call: str, arguments: tuple[Any, 
             elif removed := _REMOVED.search(line):
                 found[scan] = found.get(scan, 0) + int(removed[1]) * loops
     of_large = (scan for scan in found if large & set(re.findall(r"\w+", scan.rpartition(" on ")[2])))
-    return [f"{scan}: {_count(found[scan])}" for scan in of_large]
-
-
-def _count(rows: int) -> str:
-    return f"{rows:,} row{'' if rows == 1 else 's'}"
+    return [f"{scan}: {counted(found[scan], 'row')}" for scan in of_large]
 
 
 def run(cluster: Cluster, _directory: Path, *, is_smoke: bool) -> Section:
@@ -200,8 +196,9 @@ def run(cluster: Cluster, _directory: Path, *, is_smoke: bool) -> Section:
     ]
     lines = [
         f"Over {plan.games:,} games with three members, an application and an invite each, from one connection without HTTP:",
-        f"the middle of {plan.calls} calls, in {plan.rounds} rounds. Pages have 50 entries; nothing is due for the sweeps. The",
-        "last column is how tables with many rows were read, and how many rows that went through, from every statement's plan.",
+        f"the middle of {plan.calls} calls, in {counted(plan.rounds, 'round')}. Pages have 50 entries; nothing is due for the",
+        "sweeps. The last column is how tables with many rows were read, and how many rows that went through, from every",
+        "statement's plan.",
         "",
         *table(["function", f"time ÷ `{_BASE}`", "ms", "scans"], rows),
     ]

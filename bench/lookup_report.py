@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bench.data import SESSIONS_PER_ACCOUNT
 from bench.load import Figures
-from bench.section import Reach, Section, ratios, spread
+from bench.section import Reach, Section, counted, ratios, spread
 from bench.servers import THREADS, WORKERS
 
 SYSTEMS = {
@@ -46,7 +46,7 @@ def section(samples: Sequence[Sample], *, versions: Mapping[str, str], seconds: 
         "the machine, trust it more than requests/s.",
         "",
         f"- {', '.join(f'{name} {version}' for name, version in versions.items())}.",
-        f"- {_count(rounds, 'round')} with {seconds:g} s for each measurement, in an order that turns.",
+        f"- {counted(rounds, 'round')} with {seconds:g} s for each measurement, in an order that turns.",
         f"- The sessions fit into Postgres's buffers; {SESSIONS_PER_ACCOUNT} belong to an account. The load generator took at",
         f"  most {busy:.0%} of a core.",
         *(f"- {note}" for note in notes),
@@ -57,7 +57,7 @@ def section(samples: Sequence[Sample], *, versions: Mapping[str, str], seconds: 
         "",
     ]
     for connections in sorted({sample.connections for sample in samples}):
-        lines += [f"### {large:,} sessions, {_count(connections, 'connection')}", ""]
+        lines += [f"### {large:,} sessions, {counted(connections, 'connection')}", ""]
         lines += _table([s for s in samples if s.rows == large and s.connections == connections])
     lines += [f"### From {small:,} to {large:,} sessions", "", *_growth(samples, small, large)]
     return Section("The session look-up", lines, _reaches(samples, large), [("look-up ÷ G", "G is for whoever has Go")])
@@ -69,7 +69,7 @@ def _reaches(samples: Sequence[Sample], large: int) -> list[Reach]:
     for connections in sorted({sample.connections for sample in samples}):
         chosen = [sample for sample in samples if sample.rows == large and sample.connections == connections]
         own, base = ([sample.figures for sample in chosen if sample.system == system] for system in ("ours", "B"))
-        place = f"look-up, {_count(connections, 'connection')}"
+        place = f"look-up, {counted(connections, 'connection')}"
         rates = ratios([one.rate for one in own], [one.rate for one in base])
         found.append(Reach(f"{place}: requests/s ÷ B", rates, 1.7))
         found.append(Reach(f"{place}: p99 ÷ p50", [one.p99 / one.p50 for one in own], 5, at_most=True))
@@ -102,7 +102,7 @@ def _growth(samples: Sequence[Sample], small: int, large: int) -> list[str]:
     """Compare the two sizes, for what was measured with both."""
     connections = max(sample.connections for sample in samples if sample.rows == small)
     lines = [
-        f"With {_count(connections, 'connection')}; each figure is that of {large:,} sessions ÷ that of {small:,}.",
+        f"With {counted(connections, 'connection')}; each figure is that of {large:,} sessions ÷ that of {small:,}.",
         "",
         "| | requests/s | p50 | CPU |",
         "| --- | --- | --- | --- |",
@@ -123,7 +123,3 @@ def _growth(samples: Sequence[Sample], small: int, large: int) -> list[str]:
 def _ratio(own: Mapping[int, Sample], base: Mapping[int, Sample], figure: Callable[[Sample], float]) -> str:
     """Compare a figure round by round."""
     return spread([figure(sample) / figure(base[turn]) for turn, sample in own.items()])
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -26,7 +26,7 @@ from pathlib import Path
 from app.supervisor import ROOT
 from bench import data, pgbench, wakes
 from bench.load import percentile
-from bench.section import Reach, Section, ratios, spread, table, turned
+from bench.section import Reach, Section, counted, ratios, spread, table, turned
 from bench.streamers import DATABASE, Gateway, Streamer, connect, deploy, emit, streamers
 from dev.cluster import DURABLE, Cluster, throw_away
 
@@ -258,7 +258,7 @@ def run(cluster: Cluster, directory: Path, *, is_smoke: bool) -> Section:
         delays, delay_reaches = latencies(cluster, streamer, plan)
         rates, rate_reaches = sustained(cluster, streamer, plan)
     lines = [
-        f"{plan.rounds} rounds of {plan.seconds:g} s; `python -m bench.push` measures more ([push.md](push.md)).",
+        f"{counted(plan.rounds, 'round')} of {plan.seconds:g} s; `python -m bench.push` measures more ([push.md](push.md)).",
         "",
         "### From commit to receipt",
         "",

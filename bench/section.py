@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -32,13 +32,17 @@ class Section:
     title: str
     lines: Sequence[str]
     reaches: Sequence[Reach] = ()
-    missing: Sequence[tuple[str, str]] = field(default=())
+    missing: Sequence[tuple[str, str]] = ()
     """What is to be reached, and why there is no figure."""
 
 
 def spread(figures: Sequence[float]) -> str:
     """Return the median, with the least and the greatest."""
     return f"{statistics.median(figures):.2f} ({min(figures):.2f}–{max(figures):.2f})"
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def ratios(own: Sequence[float], base: Sequence[float]) -> list[float]:

@@ -15,7 +15,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bench import data, servers
-from bench.section import Section, ratios, spread, table, turned
+from bench.section import Section, counted, ratios, spread, table, turned
 from bench.streamers import DATABASE
 from dev.cluster import Cluster, free_port
 
@@ -141,7 +141,7 @@ def run(cluster: Cluster, directory: Path, *, is_smoke: bool) -> Section:
     lines = [
         f"From the start of `python -m app …` until it can be used: `/readyz` answers 200 (api, {servers.WORKERS} processes",
         f"of {servers.THREADS} threads), gRPC's health says so (push), the log does (worker). Memory a second later, PSS, with",
-        f"nothing to do; what processes share counts in parts. {rounds} rounds.",
+        f"nothing to do; what processes share counts in parts. {counted(rounds, 'round')}.",
         "",
         *table(["program", "start, s", f"÷ {_BASE}", "MiB of each process", "MiB", f"÷ {_BASE}"], rows),
     ]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench import data, pgbench, servers, wakes
 from bench.load import SESSION_ID, Figures, elsewhere
-from bench.section import Reach, Section, ratios, spread, table, turned
+from bench.section import Reach, Section, counted, ratios, spread, table, turned
 from bench.streamers import DATABASE, connect, streamers
 from dev.cluster import Cluster
 
@@ -29,6 +29,11 @@ _FILL = """
     INSERT INTO engine_versions (version, image_ref) VALUES ('1.0.0', 'engine:1');
     INSERT INTO accounts (user_id, user_name, display_name, email)
     SELECT {id}, 'player-' || i, 'player-' || i, 'player-' || i || '@example.org' FROM generate_series(0, {rows}) AS i;
+    INSERT INTO identities (provider, subject, user_id) SELECT 'email', a.email, a.user_id FROM accounts AS a;
+    INSERT INTO entitlement_records (entitlement_record_id, user_id, tier, source, reason_code, starts_at)
+    SELECT a.user_id, a.user_id, 'free', 'registration', 'registration', a.created_at FROM accounts AS a;
+    INSERT INTO entitlement_snapshots (user_id, entitlement_record_id, tier, starts_at)
+    SELECT a.user_id, a.user_id, 'free', a.created_at FROM accounts AS a;
     INSERT INTO games (game_id, game_name, name_search, visibility, status, owner_user_id, min_players, max_players,
                        enrollment_ends_at, turn_schedule, target_engine_version)
     SELECT {id}, 'Game ' || i, 'game ' || i, 'public', 'enrollment_open', '{owner}', 2, 4, now() + interval '30 days',
@@ -164,8 +169,9 @@ def run(cluster: Cluster, directory: Path, *, is_smoke: bool) -> Section:
             http, http_reaches = over_http(cluster, plan, directory)
     lines = [
         "`api.application_approve` as the login `galaxy_api`, prepared: a seat, a race name, a notification, a push event, a",
-        f"mail and its job in one transaction, each for another game and person; {plan.rounds} rounds of {plan.seconds:g} s,",
-        "in an order that turns. The streamer runs, and of the worker what is woken; no mail is sent meanwhile.",
+        "mail and its job in one transaction, each for another game and person;",
+        f"{counted(plan.rounds, 'round')} of {plan.seconds:g} s, in an order that turns. The streamer runs, and of the worker",
+        "what is woken; no mail is sent meanwhile.",
         "",
         "### What waking costs",
         "",
