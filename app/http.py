@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -36,7 +37,7 @@ from app.geo import Geo
 from app.identity import Administrators, Credential, hash_password
 from app.operations import Services
 from app.probes import Check, Probes
-from app.schema import EX_CONFIG, Refused, check_deployed, check_login, deployed_changes
+from app.schema import EX_CONFIG, Refused, check_deployed, check_login, deployed_changes, tell_unreachable
 from app.supervisor import HEALTH_SOCKET, spawn
 
 log = logging.getLogger("galaxy.api")
@@ -206,6 +207,11 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
     def handle_int(self) -> None:
         self.handle_term()
 
+    def manage_workers(self) -> None:
+        """Called again and again."""
+        super().manage_workers()
+        self.app.keep_scraping()
+
     def stop(self, graceful: bool = True) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.SIG_QUEUE.put_nowait(signal.SIGQUIT))
@@ -213,15 +219,23 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
-    def __init__(self, config: Config, scrape_directory: Path | None) -> None:
+    def __init__(self, config: Config, scrape_directory: Path | None, scrape_listener: int | None = None) -> None:
         self._config = config
         self._scrape_directory = scrape_directory
+        self._scrape_listener = scrape_listener
+        self._scraper: subprocess.Popen[bytes] | None = None
         self.read_timeout = config.http_read_timeout
         self.write_timeout = config.http_write_timeout
         super().__init__()
 
     def run(self) -> None:
         _Arbiter(self).run()
+
+    def keep_scraping(self) -> None:
+        """In the master: have a process that answers for all of them, also when one has ended."""
+        if self._scrape_listener is not None and (self._scraper is None or self._scraper.poll() is not None):
+            command = [sys.executable, "-m", "app.scrape", str(self._scrape_listener), str(self._scrape_directory)]
+            self._scraper = spawn(command, descriptors=[self._scrape_listener])
 
     def load_config(self) -> None:
         config = self._config
@@ -252,7 +266,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         telemetry.configure(self._config, "api", self._scrape_directory)
         try:
             app, self._flusher, self._database = build(self._config)
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
             # Any other exception here would end the master as well: it takes it for a fault of the code.
             log.warning("the database is away", extra={"error": type(error).__name__})
             time.sleep(1)
@@ -294,7 +308,7 @@ def main(config: Config) -> int:
         sys.stderr.write(f"{reason}\n")
         return EX_CONFIG
     except psycopg.Error as error:
-        log.error("Postgres cannot be asked", extra={"error": type(error).__name__, "sqlstate": error.sqlstate})
+        tell_unreachable(log, error)
         return 1
     log.info("starting", extra={"operations": len(preflight.operations), "address": str(config.http_listen_addr)})
     if config.otel_metrics_exporter != "prometheus":
@@ -310,9 +324,7 @@ def main(config: Config) -> int:
     master = os.getpid()
     try:
         with listener:
-            command = [sys.executable, "-m", "app.scrape", str(listener.fileno()), directory]
-            spawn(command, descriptors=[listener.fileno()])
-        _Server(config, Path(directory)).run()
+            _Server(config, Path(directory), listener.fileno()).run()
     finally:
         # Workers are forks of this: one that ends passes by here too.
         if os.getpid() == master:

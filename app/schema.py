@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, LiteralString, NamedTuple
@@ -86,6 +88,13 @@ def check_deployed(deployed: Iterable[str]) -> None:
             f"the database's schema is older than this program: {len(missing)} changes are not deployed, "
             f"the first is {missing[0]}; run: sqitch deploy"
         )
+
+
+def tell_unreachable(log: logging.Logger, error: psycopg.Error) -> None:
+    """Say in the log and on standard error why a program ends that cannot ask Postgres; libpq's words hold no password."""
+    reason = " ".join(str(error).split())[:1000]
+    log.error("Postgres cannot be asked", extra={"error": type(error).__name__, "sqlstate": error.sqlstate, "reason": reason})
+    sys.stderr.write(f"Postgres cannot be asked: {reason}\n")
 
 
 def login_problem(is_superuser: bool, member_of: Iterable[str], door: str, user: str) -> str | None:

@@ -16,6 +16,9 @@ from app.config import Config
 
 _POOL_MAX_IDLE = 300
 
+# Seconds for which the pool tries to connect by itself, less often each time; after that it does when a connection is wanted.
+RECONNECT = 2.0
+
 _CONTEXT = "SELECT set_config('backend.request_id', %s, true), set_config('backend.traceparent', %s, true)"
 
 
@@ -52,6 +55,7 @@ class Door:
             max_size=max(1, config.postgres_max_conns // 2),
             max_lifetime=config.postgres_conn_max_lifetime,
             max_idle=_POOL_MAX_IDLE,
+            reconnect_timeout=RECONNECT,
             timeout=config.postgres_operation_timeout,
             check=AsyncConnectionPool.check_connection,
             kwargs={"row_factory": dict_row},

@@ -12,7 +12,7 @@ import psycopg
 from app import config as configuration
 from app import logs, scrape, telemetry
 from app.config import Config
-from app.schema import EX_CONFIG, Refused, check_deployed, check_login, deployed_changes
+from app.schema import EX_CONFIG, Refused, check_deployed, check_login, deployed_changes, tell_unreachable
 from workers import lobby, maintenance
 from workers.database import Database, Watch
 from workers.door import Door, conninfo
@@ -181,7 +181,7 @@ def main(config: Config) -> int:
         sys.stderr.write(f"{error}\n")
         return EX_CONFIG
     except psycopg.Error as error:
-        log.error("Postgres cannot be asked", extra={"error": type(error).__name__, "sqlstate": error.sqlstate})
+        tell_unreachable(log, error)
         return 1
     for warning in configuration.warnings(config):
         log.warning(warning)

@@ -17,7 +17,7 @@ from psycopg_pool import PoolTimeout
 from app import logs, metrics, telemetry
 from app.config import Config
 from workers import maintenance
-from workers.door import conninfo
+from workers.door import RECONNECT, conninfo
 from workers.tasks.diplomail import DiplomailDelivery
 from workers.tasks.mail import MailDelivery
 from workers.tasks.notifications import NotificationDelivery
@@ -52,6 +52,7 @@ def job_app(
         max_size=max(4, config.postgres_max_conns // 6),
         max_lifetime=config.postgres_conn_max_lifetime,
         timeout=config.postgres_operation_timeout,
+        reconnect_timeout=RECONNECT,
     )
     app = procrastinate.App(connector=connector)
 

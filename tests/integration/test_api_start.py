@@ -208,10 +208,13 @@ def test_an_unreachable_database_is_no_matter_of_configuration(database: Databas
             database.dsn("galaxy_api").replace(database.name, "no_such_database"),
         )
     ]
-    for program in programs:
+    reasons = ("Connection refused", "No such file", '"no_such_database" does not exist')
+    for program, reason in zip(programs, reasons, strict=True):
         assert program.wait() == 1
         (line,) = program.logged("Postgres")
         assert line["level"] == "error"
+        assert reason in line["reason"]
+        assert reason in program.errors()
         assert "Traceback" not in program.errors()
 
 
@@ -342,3 +345,22 @@ def test_a_process_that_ends_leaves_the_others_their_metrics(database: Database,
     assert api.process.poll() is None, "one process has ended, and took all others with it"
     api.wait_ready()
     assert 'path="/readyz"' in scraped()
+    (scraper,) = set(before) - set(workers)
+    os.kill(scraper, signal.SIGKILL)
+    until(lambda: any(pid != scraper and _is_scraper(pid) for pid in children(api.process.pid)))
+    until(lambda: _answers(port))
+    assert 'path="/readyz"' in scraped()
+
+
+def _is_scraper(pid: int) -> bool:
+    try:
+        return b"app.scrape" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/metrics").status_code == 200
+    except httpx.HTTPError:
+        return False

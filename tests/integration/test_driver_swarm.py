@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests.services import until
 from tests.swarm import Swarm
 from workers.runtime.daemon import UNPRIVILEGED
 from workers.runtime.driver import ConfigInvalid, DriverUnavailable, Observed, Spec, StartFailed
@@ -66,6 +67,24 @@ def game() -> str:
 
 
 # -- the service
+
+
+def test_of_several_engines_one_is_left(world: World, game: str) -> None:
+    world.start(game)
+    world.swarm.client.services.get(f"galaxy-game-{game}").scale(2)  # type: ignore[no-untyped-call]
+    assert world.service(game)["Mode"] == {"Replicated": {"Replicas": 2}}
+    (found,) = world.run(lambda driver: driver.list())
+    assert found.game_id == game
+    assert world.service(game)["Mode"] == {"Replicated": {"Replicas": 1}}
+    until(lambda: len(world.swarm.containers(game)) == 1)
+
+
+@pytest.mark.parametrize("replicas", [0, 3])
+def test_a_start_ends_what_was_scaled_by_hand(world: World, game: str, replicas: int) -> None:
+    world.start(game)
+    world.swarm.client.services.get(f"galaxy-game-{game}").scale(replicas)  # type: ignore[no-untyped-call]
+    assert world.start(game).is_running
+    assert len(world.swarm.containers(game)) == 1
 
 
 def test_a_service_is_made_as_hard_as_swarm_can(world: World, game: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest
 
 from app.metrics import REGISTRY, markdown
-from dev.cluster import Cluster
+from dev.cluster import Cluster, free_port
 from tests.integration.test_games_story import Match
 from tests.observed import PROGRAMS, Observed, observed
 from tests.postgres import Database
@@ -273,3 +274,17 @@ def test_a_scrape_address_that_is_taken_ends_the_start(name: str, database: Data
     assert "BACKEND_OTEL_PROMETHEUS_LISTEN_ADDR" in program.errors()
     assert address in program.errors()
     assert "Traceback" not in program.errors()
+
+
+def test_a_streamer_without_gateways_tells_that_there_are_none(database: Database, start_program: StartProgram) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    told = {"BACKEND_OTEL_METRICS_EXPORTER": "prometheus", "BACKEND_OTEL_PROMETHEUS_LISTEN_ADDR": address}
+    start_program("push", database, **told)
+
+    def scraped() -> str:
+        try:
+            return httpx.get(f"http://{address}/metrics").text
+        except httpx.HTTPError:
+            return ""
+
+    assert re.search(r"^grpc_push_subscribers 0(\.0)?$", until(scraped), re.MULTILINE)

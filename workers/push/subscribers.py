@@ -54,6 +54,8 @@ class Subscribers:
         self._streamer_id = uuid.uuid4()
         self._subscribers: dict[uuid.UUID, Subscriber] = {}
         self._releases: set[asyncio.Task[None]] = set()
+        # Also where nobody has ever come, it is told that nobody is there.
+        metrics.grpc_push_subscribers.add(0)
 
     async def add(self, gateway_client_id: str) -> Subscriber:
         """Make a new stream the client's only one. Raises DatabaseError."""

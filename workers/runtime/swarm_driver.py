@@ -60,6 +60,7 @@ RESTART_DELAY = 5
 _ENDED = frozenset({"complete", "shutdown", "failed", "rejected", "remove", "orphaned"})
 _ENDED_BY_ITSELF = frozenset({"complete", "failed", "rejected"})
 _SECOND = 10**9
+_SINGLE = {"Replicated": {"Replicas": 1}}
 
 # A docker.DockerClient, of whose services and tasks docker-py's stubs say nothing.
 _Client = Any
@@ -114,6 +115,9 @@ class SwarmDriver(DaemonDriver):
             log.info("engine replaced", extra={"game_id": spec.game_id, "generation": generation})
             with _refused("there can be no such service"):
                 return service if _update(client, service, **self._service(client, spec)) else None
+        if _replicas(service) != 1:
+            # Somebody has scaled it. All of it ends first: an engine that still ends would keep the next from the state.
+            self._end(client, service, 0)
         if _is_stopped(service):
             return service if _place(client, service, [c for c in _constraints(service) if c != STOPPED]) else None
         return service
@@ -138,7 +142,7 @@ class SwarmDriver(DaemonDriver):
             raise ConfigInvalid(f"the network {self._network!r} is of one node only")
         return {
             "labels": recipe.labels,
-            "mode": {"Replicated": {"Replicas": 1}},
+            "mode": _SINGLE,
             # The engine's state is for one at a time. What fails is paused, not undone: no generation comes back.
             "update_config": {"Parallelism": 1, "Order": "stop-first", "FailureAction": "pause"},
             # The name leads to the engine itself.
@@ -308,6 +312,11 @@ class SwarmDriver(DaemonDriver):
         labels = [f"{name}={value}" for name, value in self._labels.items()]
         with self._daemon() as client:
             services = [service for service in client.services.list(filters={"label": labels}) if self._is_ours(service)]
+            for service in services:
+                if _replicas(service) > 1:
+                    # Several engines over one state. Where there is none, somebody will start one.
+                    log.warning("service scaled back to one", extra={"game_id": _labels(service)["galaxy.game_id"]})
+                    _place(client, service, _constraints(service))
             tasks = _tasks(client, None)
             return [self._observed(service, [task for task in tasks if task.service_id == service.id]) for service in services]
 
@@ -316,8 +325,8 @@ class SwarmDriver(DaemonDriver):
             service = self._ours(client, game_id)
             if service is None or lines <= 0:
                 return ""
-            with_container = [task for task in _tasks(client, service) if task.container_id]
-            return _tail(client, with_container[-1], lines) if with_container else ""
+            shown = _shown(_tasks(client, service))
+            return "" if shown is None else _tail(client, shown, lines)
 
     def _ours(self, client: _Client, game_id: str) -> Service | None:
         service = _named(client, game_id)
@@ -328,9 +337,8 @@ class SwarmDriver(DaemonDriver):
 
     def _observed(self, service: Service, tasks: builtins.list[_Task]) -> Observed:
         labels = _labels(service)
-        with_container = [task for task in tasks if task.container_id]
-        running = [task for task in with_container if task.state == "running"]
-        shown = next(reversed(running or with_container), None)
+        shown = _shown(tasks)
+        is_running = shown is not None and shown.state == "running"
         return Observed(
             game_id=labels["galaxy.game_id"],
             generation=generation_of(labels) if shown is None else shown.generation,
@@ -339,11 +347,11 @@ class SwarmDriver(DaemonDriver):
             # One that is told to end is left alone.
             endpoint=(
                 self._url(service.name, shown.address)
-                if running and shown is not None and shown.wanted == "running" and shown.address
+                if is_running and shown is not None and shown.wanted == "running" and shown.address
                 else None
             ),
-            is_running=bool(running),
-            exit_code=shown.exit_code if shown is not None and not running and shown.state in _ENDED else None,
+            is_running=is_running,
+            exit_code=shown.exit_code if shown is not None and shown.state in _ENDED else None,
         )
 
 
@@ -390,6 +398,11 @@ def _is_stopped(service: Service) -> bool:
     return STOPPED in _constraints(service)
 
 
+def _replicas(service: Service) -> int:
+    """Return how many tasks a service is to have: one, unless somebody has scaled it by hand."""
+    return int(service.attrs["Spec"]["Mode"]["Replicated"].get("Replicas", 0))
+
+
 def _grace(service: Service) -> float:
     return int(service.attrs["Spec"]["TaskTemplate"]["ContainerSpec"].get("StopGracePeriod", 0)) / _SECOND
 
@@ -403,7 +416,7 @@ def _place(client: _Client, service: Service, constraints: list[str]) -> bool:
         task_template=spec["TaskTemplate"]
         | {"Placement": spec["TaskTemplate"].get("Placement", {}) | {"Constraints": constraints}},
         labels=spec["Labels"],
-        mode=spec["Mode"],
+        mode=_SINGLE,
         update_config=spec["UpdateConfig"],
         endpoint_spec=spec["EndpointSpec"],
     )
@@ -461,6 +474,13 @@ def _task(found: dict[str, Any], is_lost: bool) -> _Task:
         address=addresses[0].partition("/")[0] if addresses else "",
         is_placed=bool(found.get("NodeID")),
     )
+
+
+def _shown(tasks: list[_Task]) -> _Task | None:
+    """Return the task that stands for a service: the newest that runs, else the newest of which there ever was a container."""
+    with_container = [task for task in tasks if task.container_id]
+    running = [task for task in with_container if task.state == "running"]
+    return next(reversed(running or with_container), None)
 
 
 def _tail(client: _Client, task: _Task, lines: int) -> str:
