@@ -128,6 +128,13 @@ class Swarm(DockerDaemon):
         [container] = self.containers(game_id)
         return container
 
+    def task_state(self, container_id: str) -> str | None:
+        """Return what the manager knows of the task that has a container."""
+        for task in self.client.api.tasks():  # type: ignore[no-untyped-call]
+            if task["Status"].get("ContainerStatus", {}).get("ContainerID") == container_id:
+                return str(task["Status"]["State"])
+        return None
+
     def pid(self, container_id: str) -> int:
         client = self._clients[self.node_of(container_id)]
         return int(client.containers.get(container_id).attrs["State"]["Pid"])

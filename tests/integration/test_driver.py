@@ -154,6 +154,11 @@ class SwarmHarness(DockerHarness):
         more = {"BACKEND_RUNTIME_STOP_GRACE_PERIOD": "1s"}
         return SwarmDriver(self._swarm.config(self._root, f"{self._stack}-{stack}", **more))
 
+    def crash(self, observed: Observed) -> None:
+        super().crash(observed)
+        # The manager learns of it a little later.
+        until(lambda: self._swarm.task_state(observed.container_id) != "running")
+
     def running(self, game_id: str) -> int:
         return len(self._swarm.containers(game_id))
 

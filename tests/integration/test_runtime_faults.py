@@ -24,7 +24,7 @@ from tests.contract.games import call
 from tests.integration.test_driver import DockerHarness, ProcessHarness
 from tests.postgres import Database
 from tests.runtimes import DRIVERS, Platform, on, on_swarm_too, platform_on
-from tests.services import ADMIN, travel
+from tests.services import ADMIN, travel, until
 from workers.runtime.driver import Driver, DriverUnavailable, Observed
 from workers.runtime.engine_client import EngineClient
 from workers.tasks.runtime import RuntimeTasks
@@ -171,7 +171,7 @@ def test_an_engine_that_ends_by_itself_with_0_is_started_again(platform: Platfor
     game_id = platform.running()
     [pid] = engine_pids(platform, game_id)
     os.kill(pid, signal.SIGTERM)
-    wait_until(lambda: pid not in engine_pids(platform, game_id))
+    until(lambda: pid not in engine_pids(platform, game_id))
     # Docker has started it again by then, perhaps just now.
     platform.recover(2)
     platform.is_well(game_id, current_turn=0)
@@ -253,13 +253,6 @@ def engine_pids(platform: Platform, game_id: str) -> list[int]:
         return platform.harness.pids(game_id)
     assert isinstance(platform.harness, ProcessHarness)
     return platform.harness.pids(game_id)
-
-
-def wait_until(met: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not met():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @on_swarm_too
