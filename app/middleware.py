@@ -28,8 +28,8 @@ class Requests:
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
         state = req.context
         state.started = time.monotonic()
-        state.request_id = context.request_id(req.get_header("X-Request-ID"))
-        state.span = telemetry.begin(f"HTTP {req.method}", req.get_header("traceparent"), SpanKind.SERVER)
+        state.request_id = context.request_id(req.env.get("HTTP_X_REQUEST_ID"))
+        state.span = telemetry.begin(f"HTTP {req.method}", req.env.get("HTTP_TRACEPARENT"), SpanKind.SERVER)
         state.span.set_attribute("request_id", state.request_id)
         state.traceparent = state.span.traceparent
         state.bound = logs.push(request_id=state.request_id, **state.span.log_fields)

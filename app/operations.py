@@ -324,6 +324,8 @@ def _refuse(constant: str) -> None:
 
 
 def _query(text: str) -> dict[str, list[str]]:
+    if not text:
+        return {}
     try:
         pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS)
     except ValueError:

@@ -19,12 +19,15 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
+from gunicorn.http.message import TOKEN_RE, Request
 from gunicorn.http.unreader import SocketUnreader
-from gunicorn.http.wsgi import Response, create
+from gunicorn.http.wsgi import HEADER_VALUE_RE, Response, base_environ
+from gunicorn.util import is_hoppish
 from gunicorn.workers.base import Worker as BaseWorker
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
@@ -53,13 +56,30 @@ class _Unreader(SocketUnreader):  # type: ignore[misc]
             return bytes(self.sock.recv(size))
 
 
+class _Request(Request):  # type: ignore[misc]
+    """A request of which nobody is trusted to say where it comes from: see `forwarded_allow_ips` in app/http.py."""
+
+    def _peer_is_trusted_proxy(self) -> bool:
+        return False
+
+
 class _Connection(TConn):  # type: ignore[misc]
     """A client's connection: in the hands of one thread, or of none; then the next that comes on it gives it to one."""
 
-    def __init__(self, cfg: Any, sock: socket.socket, client: Any, server: Any) -> None:
+    def __init__(self, cfg: Any, sock: socket.socket, client: Any, server: Any, environ: Mapping[str, Any]) -> None:
+        """`environ` is what applications are told by every connection of the process."""
         super().__init__(cfg, sock, client, server)
         self.init()
         self.parser.unreader = _Unreader(self.sock)
+        self.parser.mesg_class = _Request
+        self._environ = {
+            **environ,
+            "gunicorn.socket": sock,
+            "REMOTE_ADDR": client[0],
+            "REMOTE_PORT": str(client[1]),
+            "SERVER_NAME": server[0],
+            "SERVER_PORT": str(server[1]),
+        }
         self.deadline = math.inf
         """When it is hung up on, in seconds of time.monotonic()."""
         self.is_idle = True
@@ -67,6 +87,25 @@ class _Connection(TConn):  # type: ignore[misc]
         self.is_closing = False
         """All was said; what still comes is thrown away."""
         self._drained = 0
+
+    def environ(self, req: Any) -> dict[str, Any]:
+        """Return what WSGI has an application know of a request."""
+        environ = self._environ.copy()
+        major, minor = req.version
+        environ["SERVER_PROTOCOL"] = f"HTTP/{major}.{minor}"
+        environ["REQUEST_METHOD"] = req.method
+        environ["RAW_URI"] = req.uri
+        environ["QUERY_STRING"] = req.query
+        environ["PATH_INFO"] = unquote_to_bytes(req.path).decode("latin-1")
+        environ["wsgi.url_scheme"] = req.scheme
+        environ["wsgi.input"] = req.body
+        for name, value in req.headers:
+            # Of names with an underscore, which would look the same, the parser lets none pass.
+            key = name.replace("-", "_")
+            if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+                key = f"HTTP_{key}"
+            environ[key] = f"{environ[key]},{value}" if key in environ else value
+        return environ
 
     def drain(self) -> bool:
         """Throw away what has come after the end; whether more may come."""
@@ -106,11 +145,25 @@ def _date(second: int) -> str:
     return formatdate(second, usegmt=True)
 
 
+@functools.lru_cache(maxsize=256)
+def _is_plain(name: str) -> bool:
+    """Whether a header's name is well-formed, and says nothing of the connection or of how long the body is."""
+    return bool(TOKEN_RE.fullmatch(name)) and not is_hoppish(name) and name.lower() != "content-length"
+
+
 class _Response(Response):  # type: ignore[misc]
     """Sends the head together with what comes first of the body: most answers are one packet, and wake their client once."""
 
     headers_sent: bool
     _head = b""
+
+    def process_headers(self, headers: list[tuple[str, str]]) -> None:
+        for header in headers:
+            name, value = header
+            if _is_plain(name) and HEADER_VALUE_RE.fullmatch(value):
+                self.headers.append(header)
+            else:
+                super().process_headers([header])
 
     def send_headers(self) -> None:
         if not self.headers_sent:
@@ -166,6 +219,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         # Two: where one waits for Postgres, another can work.
         self._turns = Turns(min(self.cfg.threads, max(2, self.cfg.threads // 4)))
         self._idle_until = math.inf
+        self._environ = {**base_environ(self.cfg), "wsgi.multithread": True, "SCRIPT_NAME": ""}
         super().init_process()
 
     def init_signals(self) -> None:
@@ -224,7 +278,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             if error.errno in (errno.EAGAIN, errno.ECONNABORTED):
                 return
             raise
-        connection = _Connection(self.cfg, sock, client, listener.getsockname())
+        connection = _Connection(self.cfg, sock, client, listener.getsockname(), self._environ)
         connection.deadline = time.monotonic() + self.cfg.keepalive
         self._connections[sock.fileno()] = connection
         self._arrivals.register(sock, select.EPOLLIN | select.EPOLLONESHOT)
@@ -284,14 +338,16 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         def on_read() -> None:
             conn.deadline = time.monotonic() + self.app.write_timeout
 
-        has_body = any(name in ("CONTENT-LENGTH", "TRANSFER-ENCODING") for name, _ in req.headers)
+        environ = conn.environ(req)
+        has_body = "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ
         if has_body:
             conn.deadline = time.monotonic() + self.app.read_timeout
-            req.body = _Body(req.body, on_read)
+            req.body = environ["wsgi.input"] = _Body(req.body, on_read)
         else:
             on_read()
-        resp, environ = create(req, conn.sock, conn.client, conn.server, self.cfg, response_class=_Response)
-        environ["wsgi.multithread"] = True
+        if req._expected_100_continue:
+            conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        resp = _Response(req, conn.sock, self.cfg)
         if not self.alive or len(self._connections) >= self.max_keepalived:
             resp.force_close()
         chunks = self.wsgi(environ, resp.start_response)
