@@ -135,10 +135,14 @@ def wake_costs(cluster: Cluster, plan: Plan) -> list[str]:
 
 
 def sustained(cluster: Cluster, streamer: Streamer, plan: Plan) -> tuple[list[str], list[Reach]]:
-    """Events a second that 8 writers, as fast as they can, get through to 4 subscribers, and to 1 and to 16."""
+    """Events a second that 8 writers, as fast as they can, get through to 4 subscribers, and to 1 and to 16.
+
+    With none, and nobody woken, it is what the writers could do at most.
+    """
     found: dict[tuple[str, int], list[float]] = {
         ("every", 4): [],
         **{("conditional", count): [] for count in (4, 1, 16)},
+        ("none", 0): [],
     }
     with connect(cluster) as connection:
         switch = wakes.Wakes(connection)
@@ -148,7 +152,7 @@ def sustained(cluster: Cluster, streamer: Streamer, plan: Plan) -> tuple[list[st
                 with subscribed(streamer, count) as read:
                     began = time.monotonic()
                     written = len(written_by_pgbench(cluster, 0, plan.seconds))
-                    ended = max(at for _, at in read(written))
+                    ended = max((at for _, at in read(written)), default=time.monotonic())
                 found[way, count].append(written / (ended - began))
             switch.use("conditional")
             print(f"sustained, round {turn + 1} of {plan.rounds}", file=sys.stderr, flush=True)

@@ -3156,18 +3156,14 @@ $$;
 
 COMMENT ON FUNCTION backend.display_name_clean(p_name text) IS 'A display name as it is kept: NFC, trimmed; null for one that may not be.';
 
-CREATE TABLE backend.clock (
-    is_only boolean DEFAULT true NOT NULL,
-    clock_offset interval DEFAULT '00:00:00'::interval NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT clock_has_one_row CHECK (is_only)
-);
-
-COMMENT ON TABLE backend.clock IS 'One row: how far backend.now() is from the server''s clock. Zero in production.';
-
 CREATE FUNCTION backend.now() RETURNS timestamp with time zone
-    LANGUAGE sql STABLE
-    RETURN (SELECT (transaction_timestamp() + c.clock_offset) FROM backend.clock c);
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN transaction_timestamp() + (SELECT c.clock_offset FROM clock AS c);
+END;
+$$;
 
 COMMENT ON FUNCTION backend.now() IS 'The time of the transaction by the platform''s clock.';
 
@@ -9092,6 +9088,15 @@ COMMENT ON COLUMN backend.auth_challenges.code_hash IS 'SHA-256 over the id and 
 COMMENT ON COLUMN backend.auth_challenges.attempts IS 'How many codes were compared with it.';
 
 COMMENT ON COLUMN backend.auth_challenges.requests IS 'How often a code was asked for that this challenge answered.';
+
+CREATE TABLE backend.clock (
+    is_only boolean DEFAULT true NOT NULL,
+    clock_offset interval DEFAULT '00:00:00'::interval NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT clock_has_one_row CHECK (is_only)
+);
+
+COMMENT ON TABLE backend.clock IS 'One row: how far backend.now() is from the server''s clock. Zero in production.';
 
 CREATE TABLE backend.constraint_errors (
     constraint_name text NOT NULL,

@@ -88,6 +88,11 @@ class Database:
                 await self._close()
                 raise
 
+    @property
+    def backend_pid(self) -> int | None:
+        """Return the process at the server's that serves the connection; None without one."""
+        return None if self._connection is None else self._connection.info.backend_pid
+
     async def close(self) -> None:
         """Close the connection, and with it give back its session's locks. Who is using it meets DatabaseError."""
         # Not under their hands: libpq does not bear that.

@@ -23,14 +23,22 @@ class Listener:
     """LISTENs on a connection of its own, and calls what belongs to the channel of each notification.
 
     `other` is another connection, from which a notification is sent to prove that they arrive; `variable` is the one that
-    says where `conninfo` leads, for whoever has to mend it.
+    says where `conninfo` leads, for whoever has to mend it. What `ourselves` notifies is known here already.
     """
 
-    def __init__(self, conninfo: str, variable: str, other: Database, channels: Mapping[str, Callable[[], None]]) -> None:
+    def __init__(
+        self,
+        conninfo: str,
+        variable: str,
+        other: Database,
+        channels: Mapping[str, Callable[[], None]],
+        ourselves: Database | None = None,
+    ) -> None:
         self._conninfo = conninfo
         self._variable = variable
         self._other = other
         self._channels = channels
+        self._ourselves = ourselves
 
     async def run(self) -> None:
         backoff = Backoff()
@@ -69,6 +77,7 @@ class Listener:
     async def _listen(self, connection: psycopg.AsyncConnection) -> None:
         while True:
             async for notification in connection.notifies(timeout=HEARTBEAT_INTERVAL):
-                self._channels[notification.channel]()
+                if self._ourselves is None or notification.pid != self._ourselves.backend_pid:
+                    self._channels[notification.channel]()
             with severed_after(connection, HEARTBEAT_TIMEOUT):
                 await connection.execute("SELECT 1")

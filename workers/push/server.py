@@ -125,6 +125,7 @@ class Streamer:
                 "galaxy_push_pending": self._sequence.wake,
                 "galaxy_push_events": self._follow.wake,
             },
+            ourselves=direct,
         )
         self._service = service.PushService(self._stream, self._subscribers, config.internal_token, self._end_replaced.wake)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]

@@ -15,9 +15,15 @@ CREATE TABLE backend.clock (
 COMMENT ON TABLE backend.clock IS 'One row: how far backend.now() is from the server''s clock. Zero in production.';
 INSERT INTO backend.clock DEFAULT VALUES;
 
+-- Every row's default asks it: in SQL, which starts an executor for each call, it took three times as long.
 CREATE FUNCTION backend.now() RETURNS timestamptz
-LANGUAGE sql STABLE SECURITY INVOKER
-RETURN (SELECT transaction_timestamp() + c.clock_offset FROM backend.clock AS c);
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = backend, pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN transaction_timestamp() + (SELECT c.clock_offset FROM clock AS c);
+END;
+$$;
 COMMENT ON FUNCTION backend.now() IS 'The time of the transaction by the platform''s clock.';
 
 CREATE FUNCTION backend.ts(p_at timestamptz) RETURNS text
