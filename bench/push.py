@@ -18,17 +18,20 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+import grpc
 
 from app.supervisor import ROOT
 from bench import data, pgbench, wakes
 from bench.load import percentile
 from bench.section import Reach, Section, counted, ratios, spread, table, turned
-from bench.streamers import DATABASE, Gateway, Streamer, connect, deploy, emit, streamers
+from bench.streamers import DATABASE, Streamer, connect, deploy, emit, streamers
 from dev.cluster import DURABLE, Cluster, throw_away
+from proto.push.v1 import push_pb2, push_pb2_grpc
 
 _SCRIPT = """\\set n random(1, 1000000000000)
 SELECT backend.push_client_event(
@@ -77,14 +80,6 @@ def write_by_the_clock(cluster: Cluster, rate: int, seconds: float) -> Written:
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(work, range(WRITERS)))
     return written
-
-
-def wait_for(gateways: Sequence[Gateway], counts: Sequence[int], timeout: float = 60) -> None:
-    until = time.monotonic() + timeout
-    while any(len(g.received) < count for g, count in zip(gateways, counts, strict=True)):
-        if time.monotonic() > until:
-            raise RuntimeError("not all that was committed has come")
-        time.sleep(0.01)
 
 
 def latencies(cluster: Cluster, streamer: Streamer, plan: Plan) -> tuple[list[str], list[Reach]]:
@@ -219,14 +214,35 @@ def subscribed(streamer: Streamer, count: int) -> Iterator[Callable[[int], list[
 
 
 def read_here(address: str, count: int) -> None:
-    gateways = [Gateway([address], f"gateway-{number}") for number in range(count)]
+    """Be so many gateways that do no more with what they receive than to see when it came: the load is not to be theirs."""
+    streams = []
+    for number in range(count):
+        # A connection for each, as for gateways on machines of their own.
+        channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+        request = push_pb2.GatewaySubscribeRequest(gateway_client_id=f"gateway-{number}")
+        stream = push_pb2_grpc.PushStub(channel).SubscribePushBatch(request)  # type: ignore[no-untyped-call]
+        stream.initial_metadata()  # waits for its beginning
+        streams.append(stream)
+    received: list[list[tuple[int, float]]] = [[] for _ in streams]
+    for stream, into in zip(streams, received, strict=True):
+        threading.Thread(target=_receive, args=(stream, into), daemon=True).start()
     print("ready", flush=True)
     events = int(sys.stdin.readline())
-    wait_for(gateways, [events] * count)
-    print(json.dumps([(n, at) for gateway in gateways for n, _, at in gateway.received]), flush=True)
-    closing = [threading.Thread(target=gateway.close) for gateway in gateways]
-    for one in closing:
-        one.start()
+    until = time.monotonic() + 60
+    while any(len(one) < events for one in received):
+        if time.monotonic() > until:
+            raise RuntimeError("not all that was committed has come")
+        time.sleep(0.01)
+    print(json.dumps([each for one in received for each in one]), flush=True)
+    for stream in streams:
+        stream.cancel()
+
+
+def _receive(stream: Iterator[push_pb2.PushEventBatch], received: list[tuple[int, float]]) -> None:
+    with contextlib.suppress(grpc.RpcError):  # cancelled
+        for batch in stream:
+            at = time.monotonic()
+            received.extend((int(event.client_event.payload[len(b'{"n": ') : -1]), at) for event in batch.events)
 
 
 def report(plan: Plan) -> str:
