@@ -33,6 +33,11 @@ from workers.runtime import daemon as _daemon  # noqa: F401  # with it, clients 
 HOST = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
 
 
+def own_stack() -> str:
+    """Return a label for a platform of its own: of one with the same the other's engines are unwanted, and taken away."""
+    return f"test-{uuid.uuid4()}"
+
+
 class DockerDaemon:
     """What tests need of a daemon: a network of their own, and an image of the development engine."""
 

@@ -18,7 +18,7 @@ import pytest
 from app import config as configuration
 from tests.contract.games import make_game
 from tests.contract.requests import World
-from tests.docker_daemon import DockerDaemon
+from tests.docker_daemon import DockerDaemon, own_stack
 from tests.integration.test_driver import DockerHarness, Harness, ProcessHarness, SwarmHarness
 from tests.postgres import Database
 from tests.services import ADMIN, travel
@@ -256,13 +256,13 @@ def platform_on(
 
 def docker_platform(daemon: DockerDaemon, database: Database, directory: Path) -> Generator[Platform, None, None]:
     """Make a platform on a daemon."""
-    where = daemon.environment(directory / "games", f"test-{directory.name}")
+    where = daemon.environment(directory / "games", own_stack())
     return _platform(database, DockerHarness(daemon, directory), where)
 
 
 def swarm_platform(swarm: Swarm, database: Database, directory: Path, *, is_shared: bool) -> Generator[Platform, None, None]:
     """Make a platform on a Swarm, whose nodes have one directory for games, or are to be taken for having each its own."""
-    where = swarm.environment(directory / "games", f"test-{directory.name}")
+    where = swarm.environment(directory / "games", own_stack())
     where["BACKEND_GAME_STATE_SHARED"] = "true" if is_shared else "false"
     return _platform(database, SwarmHarness(swarm, directory), where)
 

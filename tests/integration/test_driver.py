@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 
 import pytest
 
-from tests.docker_daemon import DockerDaemon
+from tests.docker_daemon import DockerDaemon, own_stack
 from tests.services import until
 from tests.swarm import Swarm
 from workers.runtime.docker_driver import DockerDriver
@@ -113,7 +113,7 @@ class DockerHarness:
     def __init__(self, daemon: DockerDaemon, directory: Path) -> None:
         self._daemon = daemon
         self._root = directory / "games"
-        self._stack = f"test-{uuid.uuid4()}"
+        self._stack = own_stack()
         self.image_ref = daemon.image_ref
 
     def driver(self, stack: str | None = None) -> Driver:

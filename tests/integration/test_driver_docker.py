@@ -22,7 +22,7 @@ import httpx
 import pytest
 
 from app.config import Config
-from tests.docker_daemon import HOST, DockerDaemon
+from tests.docker_daemon import HOST, DockerDaemon, own_stack
 from tests.services import until
 from workers.runtime.daemon import UNPRIVILEGED
 from workers.runtime.docker_driver import DockerDriver
@@ -41,7 +41,7 @@ class World:
     def __init__(self, daemon: DockerDaemon, directory: Path) -> None:
         self.daemon = daemon
         self.root = directory / "games"
-        self.stack = f"test-{uuid.uuid4()}"
+        self.stack = own_stack()
         self.start_timeout = 30.0
 
     def config(self, **more: str) -> Config:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests.docker_daemon import own_stack
 from tests.services import until
 from tests.swarm import Swarm
 from workers.runtime.daemon import UNPRIVILEGED
@@ -28,7 +29,7 @@ class World:
     def __init__(self, swarm: Swarm, directory: Path) -> None:
         self.swarm = swarm
         self.root = directory / "games"
-        self.stack = f"test-{uuid.uuid4()}"
+        self.stack = own_stack()
 
     def run(self, use: Callable[[SwarmDriver], Awaitable[T]], **more: str) -> T:
         async def scenario() -> T:

@@ -10,6 +10,7 @@ import pytest
 
 from dev.cluster import Cluster
 from dev.mail_catcher import MailCatcher
+from tests.docker_daemon import own_stack
 from tests.integration.test_games_story import Match, Platform
 from tests.services import Api, Program, StartProgram, session_database, until
 from tests.swarm import Swarm
@@ -29,7 +30,7 @@ def platform(
     directory = tmp_path_factory.mktemp("swarm-games")
     with session_database(cluster, template_database, "swarm") as database, swarm.inside(), MailCatcher() as mail:
         common = {
-            **swarm.environment(directory, f"test-{directory.name}"),
+            **swarm.environment(directory, own_stack()),
             "BACKEND_SMTP_PORT": str(mail.smtp_port),
             "BACKEND_RUNTIME_CONTAINER_MEMORY": "96m",
             "BACKEND_RUNTIME_STOP_GRACE_PERIOD": "1s",

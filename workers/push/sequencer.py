@@ -11,8 +11,9 @@ from workers.database import Database
 BATCH = 1000
 
 # Seconds between the looks for more before it goes to sleep. While events keep coming it does not sleep, and nobody
-# has to wake it; and it finds what was written while it was awake and committed a moment later.
-PATIENCE = (0.001, 0.002, 0.004, 0.008)
+# has to wake it; and it finds what was written while it was awake and committed a moment later. As nobody wakes it
+# meanwhile, what comes waits for the next look.
+PATIENCE = (0.001, *(0.002,) * 7)
 
 # Where more than MANY had come at once it waits, so many seconds for each of them, and no longer than GATHER: together they cost
 # less. That begins at some thousands a second; before it, nobody waits for others.
