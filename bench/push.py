@@ -275,6 +275,7 @@ def run(cluster: Cluster, directory: Path, *, is_smoke: bool) -> Section:
     """Measure what is to be reached, and tell it."""
     plan = _SHORT_SMOKE if is_smoke else _SHORT
     with data.database(cluster, DATABASE), streamers(cluster, directory, 1) as (streamer,):
+        data.settle(cluster)
         delays, delay_reaches = latencies(cluster, streamer, plan)
         rates, rate_reaches = sustained(cluster, streamer, plan)
     lines = [
