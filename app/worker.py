@@ -125,7 +125,15 @@ class _Body:
     def __init__(self, body: Any, on_read: Callable[[], None]) -> None:
         self._body = body
         self._on_read = on_read
+        self._is_at_end = False
         self.is_broken = False
+
+    @property
+    def can_be_skipped(self) -> bool:
+        """Whether so little of it is left that it can be thrown away before the next request."""
+        # What chunks have still to bring nobody knows.
+        left = getattr(self._body.reader, "length", None)
+        return self._is_at_end if left is None else left < _LINGER_BYTES
 
     def read(self, size: int | None = None) -> bytes:
         try:
@@ -133,6 +141,7 @@ class _Body:
         except Exception:
             self.is_broken = True
             raise
+        self._is_at_end = size is None or len(data) < size
         self._on_read()
         return data
 
@@ -351,6 +360,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if not self.alive or len(self._connections) >= self.max_keepalived:
             resp.force_close()
         chunks = self.wsgi(environ, resp.start_response)
+        if has_body and (req.body.is_broken or not req.body.can_be_skipped):
+            # Its client must know: the next request would meet a connection that has just been closed.
+            resp.force_close()
         try:
             for chunk in chunks:
                 resp.write(chunk)
@@ -366,10 +378,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         finally:
             if hasattr(chunks, "close"):
                 chunks.close()
-        if has_body:
-            return not resp.should_close() and not req.body.is_broken
-        # There is nothing to skip before the next request.
-        conn.parser.mesg = None
+        if not has_body:
+            # There is nothing to skip before the next request.
+            conn.parser.mesg = None
         return not resp.should_close()
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:

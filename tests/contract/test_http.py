@@ -236,6 +236,31 @@ def test_a_body_that_nobody_reads_is_not_taken_for_the_next_request(connect: Con
     assert wire.read() == b""
 
 
+_UNREAD = {
+    "announced as too large": (POST + b"Content-Length: 1000000\r\n\r\n", 413, "close"),
+    "too large, with more to come": (
+        POST + b"Transfer-Encoding: chunked\r\n\r\n10001\r\n" + b" " * 0x10001 + b"\r\n",
+        413,
+        "close",
+    ),
+    "chunks that nobody reads": (GET + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 200, "close"),
+    "a few bytes that nobody reads": (GET + b"Content-Length: 2\r\n\r\n{}", 200, "keep-alive"),
+}
+
+
+@pytest.mark.parametrize("name", _UNREAD)
+def test_whether_the_connection_stays_after_a_body_is_told(name: str, connect: Connect) -> None:
+    """A client that was told that it stays would send its next request to nobody."""
+    request, status, connection = _UNREAD[name]
+    wire = connect().send(request)
+    answer = wire.answer()
+    assert (answer.status, answer.headers["Connection"]) == (status, connection)
+    if connection == "close":
+        assert wire.read() == b""
+    else:
+        assert wire.send(GET + b"\r\n").answer().status == 200
+
+
 def test_a_request_in_pieces(connect: Connect) -> None:
     wire = connect()
     for piece in (b"GET /he", b"althz HTT", b"P/1.1\r", b"\nHost: x\r\n", b"\r", b"\n"):
