@@ -1,4 +1,4 @@
-"""The mixed load of `python -m bench.soak`, for a moment: nothing fails, and what must hold does."""
+"""The mixed load of `python -m bench.soak`, for some minutes: nothing fails, nothing grows, and what must hold does."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.postgres import ROOT
 pytestmark = pytest.mark.xdist_group("platform")
 
 
-def test_nothing_fails_under_mixed_load_and_every_program_is_watched() -> None:
+def test_nothing_fails_or_grows_under_mixed_load_and_every_program_is_watched() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bench.soak", "--minutes", "0.25"],
+        [sys.executable, "-m", "bench.soak", "--minutes", "3"],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
