@@ -7949,6 +7949,31 @@ $$;
 
 COMMENT ON FUNCTION worker.entitlements_settle(p_limit integer) IS 'Writes down what has come into force, for at most so many people; returns for how many. Raises nothing of its own.';
 
+CREATE FUNCTION worker.finished_engines_unwant(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'backend', 'procrastinate', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_game_id uuid;
+    v_count integer := 0;
+BEGIN
+    -- The game first, as whoever else changes what is wanted does. One that is locked comes with the next sweep.
+    FOR v_game_id IN
+        SELECT g.game_id FROM runtime_records AS r JOIN games AS g USING (game_id)
+         WHERE r.wanted = 'running' AND g.status = 'finished' AND g.finished_at <= backend.now() - setting_interval('finished_engine_retention')
+         ORDER BY g.finished_at, g.game_id
+         LIMIT p_limit
+           FOR NO KEY UPDATE OF g SKIP LOCKED
+    LOOP
+        PERFORM runtime_unwant(v_game_id);
+        v_count := v_count + 1;
+    END LOOP;
+    RETURN v_count;
+END;
+$$;
+
+COMMENT ON FUNCTION worker.finished_engines_unwant(p_limit integer) IS 'The engines of at most so many games that finished long ago are wanted no more, and are taken away; their state stays. Returns how many. Raises nothing of its own.';
+
 CREATE FUNCTION worker.idempotency_keys_purge(p_limit integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
@@ -10320,6 +10345,8 @@ CREATE INDEX runtime_records_requested_turns ON backend.runtime_records USING bt
 
 CREATE INDEX runtime_records_unsettled ON backend.runtime_records USING btree (next_attempt_at) WHERE ((status = 'starting'::text) OR ((wanted <> 'running'::text) AND (status <> ALL (ARRAY['stopped'::text, 'removed'::text]))));
 
+CREATE INDEX runtime_records_wanted ON backend.runtime_records USING btree (game_id) WHERE (wanted = 'running'::text);
+
 CREATE INDEX sanction_active_by_record ON backend.sanction_active USING btree (sanction_record_id);
 
 CREATE INDEX sanction_records_by_user ON backend.sanction_records USING btree (user_id, sanction_record_id);
@@ -11514,6 +11541,9 @@ GRANT ALL ON FUNCTION worker.enrollments_close(p_limit integer) TO backend_worke
 
 REVOKE ALL ON FUNCTION worker.entitlements_settle(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.entitlements_settle(p_limit integer) TO backend_worker;
+
+REVOKE ALL ON FUNCTION worker.finished_engines_unwant(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION worker.finished_engines_unwant(p_limit integer) TO backend_worker;
 
 REVOKE ALL ON FUNCTION worker.idempotency_keys_purge(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION worker.idempotency_keys_purge(p_limit integer) TO backend_worker;

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:worker/runtime
 
 BEGIN;
-SELECT plan(382);
+SELECT plan(396);
 \ir ../helpers.psql
 \ir ../games.psql
 
@@ -19,6 +19,7 @@ INSERT INTO functions VALUES
     ('runtime_unwell', ARRAY['uuid', 'integer', 'text', 'text', 'double precision'], 'text', 'volatile'),
     ('runtime_was_started', ARRAY['uuid', 'integer'], 'boolean', 'volatile'), ('runtime_lease_renew', ARRAY['uuid', 'bigint', 'integer'], 'boolean', 'volatile'),
     ('runtime_logs_defer', ARRAY['integer'], 'integer', 'volatile'), ('runtime_logs_store', ARRAY['uuid', 'text', 'text'], 'boolean', 'volatile'),
+    ('finished_engines_unwant', ARRAY['integer'], 'integer', 'volatile'),
     ('runtime_health_purge', ARRAY['integer'], 'integer', 'volatile'), ('runtime_operations_purge', ARRAY['integer'], 'integer', 'volatile');
 SELECT function_returns('worker', name, arguments, returns, format('%s() answers %s', name, returns)) FROM functions;
 SELECT volatility_is('worker', name, arguments, volatility, format('%s() is %s', name, upper(volatility))) FROM functions;
@@ -569,6 +570,7 @@ SELECT is(worker.runtime_started(:'over', pg_temp.start_claim(:'over'), 'c2', 'h
 SELECT results_eq(
     format('SELECT g.status, r.status, r.next_turn_at FROM backend.games AS g JOIN backend.runtime_records AS r USING (game_id) WHERE game_id = %L', :'over'),
     $$VALUES ('finished', 'running', NULL::timestamptz)$$, 'without turns');
+SELECT is(worker.finished_engines_unwant(10), 0, 'for as long as engines of finished games are kept');
 
 -- Logs.
 SELECT is(worker.runtime_logs_store(:'long', 'x', NULL), false, 'a log that nobody asked for is not stored');
@@ -603,6 +605,21 @@ SELECT count(*) AS operations, count(DISTINCT game_id) AS engines FROM backend.r
 SELECT is(worker.runtime_operations_purge(1), 1, 'operations are forgotten by so many');
 SELECT worker.runtime_operations_purge(1000) \g /dev/null
 SELECT is((SELECT count(*) FROM backend.runtime_operation_log), :engines::bigint, 'then all the others, but for the last of each engine');
+
+-- So are the engines of finished games.
+SELECT array_agg(g.game_id ORDER BY g.finished_at, g.game_id) AS finished, count(*) AS finished_count
+  FROM backend.games AS g JOIN backend.runtime_records AS r USING (game_id) WHERE g.status = 'finished' AND r.wanted = 'running' \gset
+SELECT count(*) AS others FROM backend.runtime_records WHERE wanted = 'running' AND game_id <> ALL (:'finished') \gset
+SELECT is(worker.finished_engines_unwant(1), 1, 'engines of finished games are taken away by so many');
+SELECT results_eq(
+    format($$SELECT j.task_name::text, j.args ->> 'game_id', j.lock::text FROM procrastinate.procrastinate_jobs AS j
+              WHERE j.task_name = 'runtime_remove' AND j.args ->> 'game_id' = ANY (%L::text[])$$, :'finished'),
+    format($$SELECT 'runtime_remove', (%L::uuid[])[1]::text, 'game:' || (%1$L::uuid[])[1]$$, :'finished'), 'by a job, what finished first before others');
+SELECT is(worker.finished_engines_unwant(100), :finished_count - 1, 'then all the others');
+SELECT is(worker.finished_engines_unwant(100), 0, 'each once');
+SELECT is((SELECT array_agg(r.wanted) FROM backend.runtime_records AS r WHERE r.game_id = ANY (:'finished')), array_fill('removed'::text, ARRAY[:finished_count::integer]), 'they are not wanted');
+SELECT is((SELECT count(*) FROM backend.runtime_records WHERE wanted = 'running'), :others::bigint, 'those of games that go on are');
+SELECT is(:others > 0 AND :finished_count > 1, true, 'of which there are some');
 UPDATE backend.clock SET clock_offset = '0';
 SELECT is(:operations > :engines, true, 'of which there were more');
 

@@ -278,8 +278,8 @@ def test_from_creation_to_the_end(platform: Platform) -> None:
         ("resume", "user"),
         ("finish", "job"),
     ]
-    kept = platform.query("SELECT turn FROM game_turns WHERE game_id = %s ORDER BY turn", match.game_id)
-    assert [turn for (turn,) in kept] == list(range(LAST_TURN + 1))
+    turns_kept = platform.query("SELECT turn FROM game_turns WHERE game_id = %s ORDER BY turn", match.game_id)
+    assert [turn for (turn,) in turns_kept] == list(range(LAST_TURN + 1))
     told = platform.query(
         "SELECT payload ->> 'turn', count(*), count(DISTINCT user_id) FROM notifications"
         " WHERE kind = 'game.turn.ready' AND payload ->> 'game_id' = %s GROUP BY 1 ORDER BY 1",
@@ -289,6 +289,16 @@ def test_from_creation_to_the_end(platform: Platform) -> None:
     for person in (match.owner, match.guest):
         for subject in ("Your game has started", "Your game is over"):
             platform.wait_for_mail(person, subject)
+
+    # Its engine can be asked for a month, and what it has kept is kept.
+    kept = sorted((platform.engines / match.game_id).glob("turn-*.json"))
+    assert len(kept) > LAST_TURN
+    platform.travel("31 days")
+    with platform.reconciling():
+        until(lambda: platform.admin("GET", f"/runtimes/{match.game_id}", 200)["status"] == "removed")
+    platform.user(match.owner, "GET", f"{turns}/reports/{LAST_TURN}", 409)
+    assert sorted((platform.engines / match.game_id).glob("turn-*.json")) == kept
+    assert match.state()["status"] == "finished"
 
 
 @pytest.mark.parametrize("status", ["draft", "enrollment_open", "ready_to_start"])

@@ -339,8 +339,9 @@ class RuntimeTasks:
         """Hold what is recorded against what is there.
 
         Engines that are wanted are adopted, or started again over their state, or replaced where they do not answer;
-        those that nobody wants are taken away.
+        those that nobody wants, or nobody any more, are taken away.
         """
+        await self._door.call("finished_engines_unwant", limit=1000)
         # First what is there: of what is started meanwhile, there is a record.
         try:
             there = await self._driver.list()

@@ -82,6 +82,8 @@ CREATE INDEX runtime_records_due_turns ON backend.runtime_records (next_turn_at)
 CREATE INDEX runtime_records_requested_turns ON backend.runtime_records (next_attempt_at) WHERE turn_requested_at IS NOT NULL;
 CREATE INDEX runtime_records_unsettled ON backend.runtime_records (next_attempt_at)
     WHERE status = 'starting' OR (wanted <> 'running' AND status NOT IN ('stopped', 'removed'));
+-- Records stay for ever, engines do not.
+CREATE INDEX runtime_records_wanted ON backend.runtime_records (game_id) WHERE wanted = 'running';
 CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.runtime_records
     FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('runtime', 'status');
 CREATE TRIGGER touch BEFORE UPDATE ON backend.runtime_records FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();

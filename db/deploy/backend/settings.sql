@@ -56,6 +56,7 @@ INSERT INTO backend.settings (setting_name, default_value, min_value, max_value,
     ('diplomail_translator', 0, 0, 1, 'count', 'Whether there is a translator; without one nobody waits for it.'),
     ('diplomail_translator_max_attempts', 5, 1, 100, 'count', 'Tries to translate a message before its readers get the original.'),
     ('diplomail_retention', 31536000, 86400, 315360000, 'seconds', 'Diplomatic mail is kept this long after it was written and its game has ended.'),
+    ('finished_engine_retention', 2592000, 3600, 315360000, 'seconds', 'The engine of a game that is finished runs on this long, so that its reports can be read.'),
     ('engine_call_timeout', 60, 1, 3600, 'seconds', 'A call of an engine takes at most this long.'),
     ('runtime_job_queue_size', 64, 1, 100000, 'count', 'More waiting runtime commands than this are refused.');
 

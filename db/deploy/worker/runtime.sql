@@ -627,6 +627,31 @@ $$;
 COMMENT ON FUNCTION worker.runtime_logs_store(uuid, text, text) IS
     'The tail of an engine''s log, or why there is none: then what was stored before is kept. False when nobody asked for it. Raises nothing of its own.';
 
+CREATE FUNCTION worker.finished_engines_unwant(p_limit integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = backend, procrastinate, pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_game_id uuid;
+    v_count integer := 0;
+BEGIN
+    -- The game first, as whoever else changes what is wanted does. One that is locked comes with the next sweep.
+    FOR v_game_id IN
+        SELECT g.game_id FROM runtime_records AS r JOIN games AS g USING (game_id)
+         WHERE r.wanted = 'running' AND g.status = 'finished' AND g.finished_at <= backend.now() - setting_interval('finished_engine_retention')
+         ORDER BY g.finished_at, g.game_id
+         LIMIT p_limit
+           FOR NO KEY UPDATE OF g SKIP LOCKED
+    LOOP
+        PERFORM runtime_unwant(v_game_id);
+        v_count := v_count + 1;
+    END LOOP;
+    RETURN v_count;
+END;
+$$;
+COMMENT ON FUNCTION worker.finished_engines_unwant(integer) IS
+    'The engines of at most so many games that finished long ago are wanted no more, and are taken away; their state stays. Returns how many. Raises nothing of its own.';
+
 CREATE FUNCTION worker.runtime_health_purge(p_limit integer) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = backend, pg_catalog, pg_temp

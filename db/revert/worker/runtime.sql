@@ -5,6 +5,7 @@ SET LOCAL ROLE backend_owner;
 
 DROP FUNCTION worker.runtime_operations_purge(integer);
 DROP FUNCTION worker.runtime_health_purge(integer);
+DROP FUNCTION worker.finished_engines_unwant(integer);
 DROP FUNCTION worker.runtime_logs_store(uuid, text, text);
 DROP FUNCTION worker.runtime_logs_defer(integer);
 DROP FUNCTION worker.runtime_lease_renew(uuid, bigint, integer);

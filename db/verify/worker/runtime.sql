@@ -29,6 +29,7 @@ BEGIN
         'worker.runtime_lease_renew(uuid, bigint, integer)',
         'worker.runtime_logs_defer(integer)',
         'worker.runtime_logs_store(uuid, text, text)',
+        'worker.finished_engines_unwant(integer)',
         'worker.runtime_health_purge(integer)',
         'worker.runtime_operations_purge(integer)'
     ] LOOP
