@@ -10,6 +10,7 @@ are flushed to the disk, without which a NOTIFY costs little. From the repositor
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import json
 import statistics
@@ -31,13 +32,15 @@ from bench.load import percentile
 from bench.section import Reach, Section, counted, ratios, spread, table, turned
 from bench.streamers import DATABASE, Streamer, connect, deploy, emit, streamers
 from dev.cluster import DURABLE, Cluster, throw_away
-from proto.push.v1 import push_pb2, push_pb2_grpc
+from proto.push.v1 import push_pb2
 
 _SCRIPT = """\\set n random(1, 1000000000000)
 SELECT backend.push_client_event(
     gen_random_uuid(), NULL, 'bench', jsonb_build_object('n', :n::bigint), gen_random_uuid(), 'request');
 """
 WRITERS = 8
+
+_METHOD = f"/{push_pb2.DESCRIPTOR.services_by_name['Push'].full_name}/SubscribePushBatch"
 
 
 @dataclass(frozen=True)
@@ -214,35 +217,41 @@ def subscribed(streamer: Streamer, count: int) -> Iterator[Callable[[int], list[
 
 
 def read_here(address: str, count: int) -> None:
-    """Be so many gateways that do no more with what they receive than to see when it came: the load is not to be theirs."""
+    """Be so many gateways that only see when a message came, and look into it afterwards: the load is not to be theirs."""
     streams = []
     for number in range(count):
         # A connection for each, as for gateways on machines of their own.
         channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
         request = push_pb2.GatewaySubscribeRequest(gateway_client_id=f"gateway-{number}")
-        stream = push_pb2_grpc.PushStub(channel).SubscribePushBatch(request)  # type: ignore[no-untyped-call]
+        subscribe = channel.unary_stream(_METHOD, push_pb2.GatewaySubscribeRequest.SerializeToString, bytes)
+        stream = subscribe(request)
         stream.initial_metadata()  # waits for its beginning
         streams.append(stream)
-    received: list[list[tuple[int, float]]] = [[] for _ in streams]
+    received: list[collections.deque[tuple[float, bytes]]] = [collections.deque() for _ in streams]
     for stream, into in zip(streams, received, strict=True):
         threading.Thread(target=_receive, args=(stream, into), daemon=True).start()
     print("ready", flush=True)
     events = int(sys.stdin.readline())
     until = time.monotonic() + 60
-    while any(len(one) < events for one in received):
+    numbers: list[list[tuple[int, float]]] = [[] for _ in streams]
+    while any(len(one) < events for one in numbers):
         if time.monotonic() > until:
             raise RuntimeError("not all that was committed has come")
-        time.sleep(0.01)
-    print(json.dumps([each for one in received for each in one]), flush=True)
+        time.sleep(0.1)
+        for messages, one in zip(received, numbers, strict=True):
+            while messages:
+                at, message = messages.popleft()
+                batch = push_pb2.PushEventBatch.FromString(message)
+                one.extend((int(event.client_event.payload[len(b'{"n": ') : -1]), at) for event in batch.events)
+    print(json.dumps([each for one in numbers for each in one]), flush=True)
     for stream in streams:
-        stream.cancel()
+        stream.cancel()  # type: ignore[no-untyped-call]
 
 
-def _receive(stream: Iterator[push_pb2.PushEventBatch], received: list[tuple[int, float]]) -> None:
+def _receive(stream: Iterator[bytes], received: collections.deque[tuple[float, bytes]]) -> None:
     with contextlib.suppress(grpc.RpcError):  # cancelled
-        for batch in stream:
-            at = time.monotonic()
-            received.extend((int(event.client_event.payload[len(b'{"n": ') : -1]), at) for event in batch.events)
+        for message in stream:
+            received.append((time.monotonic(), message))
 
 
 def report(plan: Plan) -> str:

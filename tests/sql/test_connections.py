@@ -278,10 +278,10 @@ def test_streamers_are_notified_of_what_has_its_place(database: Database) -> Non
     writer, streamer, listener = database.connect(), database.connect("galaxy_push"), database.connect("galaxy_push")
     listener.execute("LISTEN galaxy_push_events")
     listener.execute("LISTEN galaxy_push_subscribers")
-    streamer.execute("SELECT push.events_sequence(10)")
+    streamer.execute("SELECT FROM push.events_sequence(10)")
     assert notified(listener) == [], "nothing is no news"
     writer.execute("SELECT push_session_invalidation(gen_random_uuid(), NULL, 'logout')")
-    streamer.execute("SELECT push.events_sequence(10)")
+    streamer.execute("SELECT FROM push.events_sequence(10)")
     assert notified(listener) == ["galaxy_push_events"]
     streamer.execute("SELECT push.subscriber_claim('gateway-1', gen_random_uuid(), gen_random_uuid())")
     assert notified(listener) == ["galaxy_push_subscribers"]
@@ -293,12 +293,12 @@ def test_one_sequencer_moves_and_what_is_not_committed_holds_up_nobody(database:
     invalidate = "SELECT push_session_invalidation(gen_random_uuid(), NULL, %s)"
     open_writer.execute(invalidate, ["revoked_by_user"])
     writer.execute(invalidate, ["logout"])
-    assert one(first, "SELECT push.events_sequence(10)") == 1
-    assert one(second, "SELECT push.events_sequence(10)") == 0, "while one moves events no other does"
+    assert one(first, "SELECT count(*) FROM push.events_sequence(10)") == 1
+    assert one(second, "SELECT count(*) FROM push.events_sequence(10)") == 0, "while one moves events no other does"
     assert second.execute("SELECT FROM push.events_read(0, 10)").fetchall() == []
     first.commit()
     open_writer.commit()
-    assert one(second, "SELECT push.events_sequence(10)") == 1
+    assert one(second, "SELECT count(*) FROM push.events_sequence(10)") == 1
     assert second.execute("SELECT position, reason FROM push.events_read(0, 10)").fetchall() == [
         (1, "logout"),
         (2, "revoked_by_user"),
@@ -316,17 +316,17 @@ def test_what_was_moved_is_not_looked_at_again_however_long_a_transaction_is_ope
     indexes = one(writer, "SELECT array_agg(indexrelid) FROM pg_index WHERE indrelid = 'push_pending'::regclass")
     for _ in range(3):
         writer.execute(emit, [1000])
-        assert one(sequencer, "SELECT push.events_sequence(1000)") == 1000
-        assert one(sequencer, "SELECT push.events_sequence(1000)") == 0
+        assert one(sequencer, "SELECT count(*) FROM push.events_sequence(1000)") == 1000
+        assert one(sequencer, "SELECT count(*) FROM push.events_sequence(1000)") == 0
     writer.execute(emit, [1])
-    assert one(sequencer, "SELECT push.events_sequence(1000)") == 1
+    assert one(sequencer, "SELECT count(*) FROM push.events_sequence(1000)") == 1
     looked_at = "SELECT sum(pg_stat_get_xact_tuples_returned(i)) FROM unnest(%s::oid[]) AS i"
     with sequencer.transaction():  # within which what was counted stays
         before = one(sequencer, looked_at, indexes)
-        assert one(sequencer, "SELECT push.events_sequence(1000)") == 0
+        assert one(sequencer, "SELECT count(*) FROM push.events_sequence(1000)") == 0
         assert one(sequencer, looked_at, indexes) - before < 100
     held.commit()
-    assert one(sequencer, "SELECT push.events_sequence(1000)") == 1
+    assert one(sequencer, "SELECT count(*) FROM push.events_sequence(1000)") == 1
     assert one(writer, "SELECT count(*) FROM push_pending") == 0
 
 
@@ -337,9 +337,9 @@ def test_a_session_that_others_have_overtaken_learns_what_they_have_moved(databa
     known = "SELECT (current_setting('backend.push_known')::text[])[1]::bigint"
     for sequencer in (first, second):
         writer.execute(emit)
-        assert one(sequencer, "SELECT push.events_sequence(1000)") == 500
+        assert one(sequencer, "SELECT count(*) FROM push.events_sequence(1000)") == 500
     before = one(first, known)
-    assert one(first, "SELECT push.events_sequence(1000)") == 0
+    assert one(first, "SELECT count(*) FROM push.events_sequence(1000)") == 0
     assert one(first, known) >= before + 500
 
 

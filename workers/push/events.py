@@ -15,7 +15,7 @@ INVALIDATION = "session_invalidation"
 
 
 class Row(NamedTuple):
-    """A row of push.events_read() as text. Either `kind` and `payload` are None or `reason` is."""
+    """A row of push.events_read() and push.events_sequence(). Either `kind` and `payload` are None or `reason` is."""
 
     position: int
     cursor: str

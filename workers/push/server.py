@@ -21,6 +21,7 @@ from app.supervisor import HEALTH_SOCKET
 from workers.database import Backoff, Database, DatabaseError, Watch
 from workers.listener import Listener
 from workers.push import service
+from workers.push.events import Row
 from workers.push.sequencer import Sequencer
 from workers.push.stream import Stream
 from workers.push.subscribers import End, Subscribers
@@ -90,27 +91,27 @@ class Streamer:
             name = f"{config.service_name}-push-{part}"
             return dsn.conninfo(given, application_name=name, settings=timeout | settings, connect_timeout="5")
 
-        def database(given: str, part: str, **settings: str) -> Database:
+        def database(given: str, part: str, *, is_direct: bool = False, **settings: str) -> Database:
             return Database(
                 conninfo(given, part, **settings),
                 timeout=config.postgres_operation_timeout,
                 lifetime=config.postgres_conn_max_lifetime,
+                is_direct=is_direct,
             )
 
         # The sequencer takes the direct way as well: it holds a lock of its session. What is pending is nothing at one
         # moment and a million at the next, so that statistics mislead: always by the indexes. That makes every plan look
         # dear, and what looks dear would be compiled.
-        self._databases = [
-            database(config.postgres_listen_dsn, "sequencer", enable_seqscan="off", enable_bitmapscan="off", jit="off"),
-            database(config.postgres_dsn_push, "stream"),
-            database(config.postgres_dsn_push, "service"),
-        ]
-        direct, tail, self._database = self._databases
+        plans = {"enable_seqscan": "off", "enable_bitmapscan": "off", "jit": "off"}
+        direct = database(config.postgres_listen_dsn, "sequencer", is_direct=True, **plans)
+        tail = database(config.postgres_dsn_push, "stream")
+        self._database = database(config.postgres_dsn_push, "service")
+        self._databases = [direct, tail, self._database]
 
         self._changed = asyncio.Event()
         self._stream = Stream(tail, self._database, lambda: self._subscribers.end_all(RESTARTED))
         self._subscribers = Subscribers(self._database)
-        self._sequencer = Sequencer(direct, lambda: self._follow.wake())
+        self._sequencer = Sequencer(direct, self._on_moved, self._subscribers)
         changed = self._changed.set
         self._sequence = Watch("sequencer", self._sequencer.sequence, POLL_INTERVAL, changed)
         self._follow = Watch("stream", self._stream.follow, POLL_INTERVAL, changed)
@@ -130,6 +131,10 @@ class Streamer:
         self._service = service.PushService(self._stream, self._subscribers, config.internal_token, self._end_replaced.wake)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._server = grpc.aio.server(options=OPTIONS)
+
+    def _on_moved(self, rows: list[Row]) -> None:
+        if not self._stream.append(rows):
+            self._follow.wake()
 
     async def run(self) -> None:
         """Serve until told to stop. Raises schema.Refused and ListenError."""

@@ -73,6 +73,13 @@ class Stream:
         """Return where a gateway's stream goes on after its cursor. Raises DatabaseError."""
         return await _resume(self._backlog_database, cursor)
 
+    def append(self, rows: list[Row]) -> bool:
+        """Take events that have just got their places, if they are what comes next here. Returns whether they are."""
+        if rows[0].position != self.head + 1 or _epoch(rows[0].cursor) != _epoch(self._last_cursor):
+            return False
+        self._append(rows)
+        return True
+
     async def follow(self) -> None:
         """Read what is new into the tail. Raises DatabaseError."""
         try:
@@ -82,8 +89,9 @@ class Stream:
                 self._next_check_at = now + CHECK_INTERVAL
             while True:
                 rows = await self._read_table(self._tail_database, self.head)
-                if rows:
-                    self._append(rows)
+                # What was appended meanwhile is here already.
+                if new := [row for row in rows if row.position > self.head]:
+                    self._append(new)
                 if len(rows) < CHUNK:
                     return
         except HistoryError:
@@ -126,19 +134,7 @@ class Stream:
 
     async def _read_table(self, database: Database, position: int) -> list[Row]:
         rows = [
-            Row(*row)
-            for row in await database.fetch(
-                """
-                SELECT e.position, e.cursor, e.event_id::text, e.user_id::text,
-                       coalesce(e.device_session_id::text, ''), e.kind, e.payload, e.reason,
-                       coalesce(e.request_id, ''), coalesce(e.trace_id, ''), coalesce(e.span_id, ''),
-                       extract(epoch FROM e.created_at)::float8
-                  FROM push.events_read(%s, %s) AS e
-                 ORDER BY e.position
-                """,
-                position,
-                CHUNK,
-            )
+            Row(*row) for row in await database.fetch("SELECT * FROM push.events_read(%s, %s) ORDER BY position", position, CHUNK)
         ]
         if rows and _epoch(rows[-1].cursor) != _epoch(self._last_cursor):
             raise HistoryError

@@ -28,7 +28,11 @@ $$;
 COMMENT ON FUNCTION push.sequencer_sleep() IS
     'From now on writers notify again. Sequence once more after it, before sleeping. Raises nothing of its own.';
 
-CREATE FUNCTION push.events_sequence(p_limit integer) RETURNS integer
+CREATE FUNCTION push.events_sequence(p_limit integer)
+RETURNS TABLE (
+    "position" bigint, cursor text, event_id text, user_id text, device_session_id text, kind text, payload text, reason text,
+    request_id text, trace_id text, span_id text, created_at double precision
+)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = backend, pg_catalog, pg_temp
 AS $$
@@ -41,6 +45,7 @@ DECLARE
     v_known_id CONSTANT bigint := coalesce(v_known[1]::bigint, 0);
     v_known_transaction CONSTANT xid8 := coalesce(v_known[2], '0')::xid8;
     v_known_snapshot CONSTANT pg_snapshot := v_known[3]::pg_snapshot;
+    v_now CONSTANT timestamptz := backend.now();  -- once, not for each event
     v_last_id bigint;
     v_snapshot pg_snapshot;
     v_head bigint;
@@ -48,7 +53,7 @@ DECLARE
 BEGIN
     -- Positions become visible in their order only because one transaction at a time gives them, to its commit.
     IF NOT pg_try_advisory_xact_lock(push_sequencer_key()) THEN
-        RETURN 0;
+        RETURN;
     END IF;
     -- Each before the next, in a statement of its own: the id, the snapshot, then what is taken. + 0, or the index of
     -- pending_id would be read from its beginning for the sake of the order.
@@ -71,36 +76,38 @@ BEGIN
               ORDER BY q.pending_id LIMIT p_limit))
         RETURNING p.*
     )
-    INSERT INTO push_events (position, event_id, user_id, device_session_id, kind, payload, reason, request_id, trace_id, span_id, created_at)
-    SELECT v_head + row_number() OVER (ORDER BY t.pending_id),
-           t.event_id, t.user_id, t.device_session_id, t.kind, t.payload, t.reason, t.request_id, t.trace_id, t.span_id, t.created_at
+    INSERT INTO push_events (
+        position, event_id, user_id, device_session_id, kind, payload, reason, request_id, trace_id, span_id, created_at, sequenced_at)
+    SELECT v_head + row_number() OVER (ORDER BY t.pending_id), t.event_id, t.user_id, t.device_session_id, t.kind, t.payload,
+           t.reason, t.request_id, t.trace_id, t.span_id, t.created_at, v_now
       FROM taken AS t;
     GET DIAGNOSTICS v_count = ROW_COUNT;
     IF v_count > 0 THEN
         NOTIFY galaxy_push_events;
+        RETURN QUERY SELECT r.* FROM push.events_read(v_head, v_count) AS r;
     END IF;
     -- Where others have moved what came, this takes a transaction's number now and then, to know as much as they do.
     IF v_count < p_limit AND (v_count > 0 OR v_last_id > v_known_id + 100) THEN
         PERFORM set_config('backend.push_known', ARRAY[v_last_id::text, pg_current_xact_id()::text, v_snapshot::text]::text, false);
     END IF;
-    RETURN v_count;
 END;
 $$;
 COMMENT ON FUNCTION push.events_sequence(integer) IS
-    'Moves at most so many committed events to their place in the stream; returns how many: 0 for none, or while another does it. Raises nothing of its own.';
+    'Moves at most so many committed events to their place in the stream; returns them as events_read() does, to be sent once this is committed: none while another does it. Raises nothing of its own.';
 
 CREATE FUNCTION push.events_read(p_after bigint, p_limit integer)
 RETURNS TABLE (
-    "position" bigint, cursor text, event_id uuid, user_id uuid, device_session_id uuid, kind text, payload text, reason text,
-    request_id text, trace_id text, span_id text, created_at timestamptz
+    "position" bigint, cursor text, event_id text, user_id text, device_session_id text, kind text, payload text, reason text,
+    request_id text, trace_id text, span_id text, created_at double precision
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = backend, pg_catalog, pg_temp
 AS $$
 BEGIN
     RETURN QUERY
-    SELECT e.position, push_cursor(p.epoch, e.position), e.event_id, e.user_id, e.device_session_id, e.kind, e.payload::text,
-           e.reason, e.request_id, e.trace_id, e.span_id, e.created_at
+    SELECT e.position, push_cursor(p.epoch, e.position), e.event_id::text, e.user_id::text, coalesce(e.device_session_id::text, ''),
+           e.kind, e.payload::text, e.reason, coalesce(e.request_id, ''), coalesce(e.trace_id, ''), coalesce(e.span_id, ''),
+           extract(epoch FROM e.created_at)::double precision
       FROM push_events AS e, push_epoch AS p
      WHERE e.position > p_after
      ORDER BY e.position
@@ -108,7 +115,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION push.events_read(bigint, integer) IS
-    'The events after a position, in order, at most so many. Raises nothing of its own.';
+    'The events after a position, in order, at most so many: kind and payload or reason, '''' for what there is none of, created_at in Unix seconds. Raises nothing of its own.';
 
 CREATE FUNCTION push.cursor_resume(
     p_cursor text, OUT resume_position bigint, OUT resume_cursor text, OUT is_exact boolean, OUT is_ahead boolean
