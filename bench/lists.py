@@ -54,9 +54,12 @@ _FILL = """
     INSERT INTO invites (game_id, invited_user_id, status, expires_at)
     SELECT g.game_id, p.user_id, CASE WHEN g.n % 2 = 0 THEN 'created' ELSE 'declined' END, now() + interval '30 days'
       FROM (SELECT game_id, row_number() OVER () AS n FROM games) AS g JOIN people AS p ON p.n = 1 + (g.n * 17) % {people};
-    INSERT INTO runtime_records (game_id, status, engine_version, image_ref, next_turn_at, next_attempt_at)
-    SELECT g.game_id, 'running', '1.0.0', 'engine:1', now() + interval '1 day', now() + interval '1 day'
-      FROM games AS g WHERE g.status = 'running';
+    UPDATE games SET finished_at = now() - interval '60 days' WHERE status = 'finished';
+    INSERT INTO runtime_records (game_id, wanted, status, engine_version, image_ref, next_turn_at, finished_at, next_attempt_at)
+    SELECT g.game_id, t.engine, t.engine, '1.0.0', 'engine:1', CASE WHEN t.engine = 'running' THEN now() + t.ahead END,
+           g.finished_at, now() + t.ahead
+      FROM games AS g
+      JOIN (VALUES ('running', 'running', interval '1 day'), ('finished', 'removed', '-60 days')) AS t (status, engine, ahead) USING (status);
     INSERT INTO device_sessions (user_id, kind, client_public_key)
     SELECT p.user_id, 'key', sha256(p.n::text::bytea) FROM people AS p;
     INSERT INTO push_events (position, event_id, user_id, kind, payload, created_at, sequenced_at)
@@ -133,6 +136,13 @@ def calls(connection: psycopg.Connection[Any]) -> Calls:
         "invites_expire": ("worker.invites_expire(100)", ()),
         "turns_defer": ("worker.turns_defer(100)", ()),
         "runtimes_unsettled_defer": ("worker.runtimes_unsettled_defer(100)", ()),
+        "banishes_defer": ("worker.banishes_defer(100)", ()),
+        "runtime_logs_defer": ("worker.runtime_logs_defer(100)", ()),
+        "finished_engines_unwant": ("worker.finished_engines_unwant(100)", ()),
+        "race_names_expire": ("worker.race_names_expire(100)", ()),
+        "mail_purge": ("worker.mail_purge(100)", ()),
+        "jobs_purge": ("worker.jobs_purge(100)", ()),
+        "runtime_operations_purge": ("worker.runtime_operations_purge(100)", ()),
         "push_events_purge": ("worker.push_events_purge(100)", ()),
     }
 

@@ -5035,6 +5035,7 @@ CREATE TABLE backend.runtime_records (
     next_attempt_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     started_at timestamp with time zone,
     last_observed_at timestamp with time zone,
+    finished_at timestamp with time zone,
     created_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     updated_at timestamp with time zone DEFAULT backend.now() NOT NULL,
     CONSTRAINT runtime_records_start_operation_is_known CHECK ((start_operation = ANY (ARRAY['start'::text, 'restart'::text, 'patch'::text]))),
@@ -5058,6 +5059,8 @@ COMMENT ON COLUMN backend.runtime_records.replaced_at IS 'When it was last repla
 COMMENT ON COLUMN backend.runtime_records.lease_number IS 'The fence: rises with each attempt to do something with the engine.';
 
 COMMENT ON COLUMN backend.runtime_records.next_attempt_at IS 'When the sweep defers a job again for what is still to be done.';
+
+COMMENT ON COLUMN backend.runtime_records.finished_at IS 'When its game was over: for a while after that it is kept.';
 
 CREATE FUNCTION backend.game_json(p_game backend.games) RETURNS jsonb
     LANGUAGE sql STABLE
@@ -7963,8 +7966,8 @@ BEGIN
     -- The game first, as whoever else changes what is wanted does. One that is locked comes with the next sweep.
     FOR v_game_id IN
         SELECT g.game_id FROM runtime_records AS r JOIN games AS g USING (game_id)
-         WHERE r.wanted = 'running' AND g.status = 'finished' AND g.finished_at <= backend.now() - setting_interval('finished_engine_retention')
-         ORDER BY g.finished_at, g.game_id
+         WHERE r.wanted = 'running' AND r.finished_at <= backend.now() - setting_interval('finished_engine_retention')
+         ORDER BY r.finished_at
          LIMIT p_limit
            FOR NO KEY UPDATE OF g SKIP LOCKED
     LOOP
@@ -8859,7 +8862,7 @@ BEGIN
         SELECT r.* FROM runtime_records AS r
          WHERE r.next_attempt_at <= backend.now() AND (r.lease_until IS NULL OR is_over(r.lease_until))
            AND ((r.wanted = 'running' AND r.status = 'starting') OR (r.wanted = 'removed' AND r.status <> 'removed'))
-         ORDER BY r.game_id
+         ORDER BY r.next_attempt_at
          LIMIT p_limit
            FOR NO KEY UPDATE OF r SKIP LOCKED
     LOOP
@@ -9042,7 +9045,8 @@ BEGIN
     UPDATE runtime_records
        SET status = 'running', current_turn = greatest(current_turn, p_turn), lease_until = NULL, turn_requested_at = NULL,
            skip_next_turn = false, last_observed_at = backend.now(), turn_is_outstanding = false, unwell_since = NULL, replaced_at = NULL,
-           next_turn_at = CASE WHEN p_is_finished THEN NULL ELSE v_next END
+           next_turn_at = CASE WHEN p_is_finished THEN NULL ELSE v_next END,
+           finished_at = CASE WHEN p_is_finished THEN backend.now() END
      WHERE game_id = p_game_id;
     PERFORM runtime_operation_end(p_game_id, p_lease_number, 'done', NULL);
     PERFORM runtime_health_note(p_game_id, true);
@@ -10344,11 +10348,11 @@ CREATE INDEX runtime_records_by_engine_version ON backend.runtime_records USING 
 
 CREATE INDEX runtime_records_due_turns ON backend.runtime_records USING btree (next_turn_at) WHERE ((turn_requested_at IS NULL) AND (status = 'running'::text));
 
+CREATE INDEX runtime_records_finished ON backend.runtime_records USING btree (finished_at) WHERE ((wanted = 'running'::text) AND (finished_at IS NOT NULL));
+
 CREATE INDEX runtime_records_requested_turns ON backend.runtime_records USING btree (next_attempt_at) WHERE (turn_requested_at IS NOT NULL);
 
-CREATE INDEX runtime_records_unsettled ON backend.runtime_records USING btree (next_attempt_at) WHERE ((status = 'starting'::text) OR ((wanted <> 'running'::text) AND (status <> ALL (ARRAY['stopped'::text, 'removed'::text]))));
-
-CREATE INDEX runtime_records_wanted ON backend.runtime_records USING btree (game_id) WHERE (wanted = 'running'::text);
+CREATE INDEX runtime_records_unsettled ON backend.runtime_records USING btree (next_attempt_at) WHERE (((wanted = 'running'::text) AND (status = 'starting'::text)) OR ((wanted = 'removed'::text) AND (status <> 'removed'::text)));
 
 CREATE INDEX sanction_active_by_record ON backend.sanction_active USING btree (sanction_record_id);
 

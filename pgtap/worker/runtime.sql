@@ -607,7 +607,7 @@ SELECT worker.runtime_operations_purge(1000) \g /dev/null
 SELECT is((SELECT count(*) FROM backend.runtime_operation_log), :engines::bigint, 'then all the others, but for the last of each engine');
 
 -- So are the engines of finished games.
-SELECT array_agg(g.game_id ORDER BY g.finished_at, g.game_id) AS finished, count(*) AS finished_count
+SELECT array_agg(g.game_id ORDER BY r.finished_at) AS finished, count(*) AS finished_count
   FROM backend.games AS g JOIN backend.runtime_records AS r USING (game_id) WHERE g.status = 'finished' AND r.wanted = 'running' \gset
 SELECT count(*) AS others FROM backend.runtime_records WHERE wanted = 'running' AND game_id <> ALL (:'finished') \gset
 SELECT is(worker.finished_engines_unwant(1), 1, 'engines of finished games are taken away by so many');

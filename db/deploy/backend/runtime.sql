@@ -64,6 +64,7 @@ CREATE TABLE backend.runtime_records (
     next_attempt_at timestamptz NOT NULL DEFAULT backend.now(),
     started_at timestamptz,
     last_observed_at timestamptz,
+    finished_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT backend.now(),
     updated_at timestamptz NOT NULL DEFAULT backend.now()
 );
@@ -76,14 +77,15 @@ COMMENT ON COLUMN backend.runtime_records.start_operation IS 'Why it is starting
 COMMENT ON COLUMN backend.runtime_records.unwell_since IS 'It runs and does not answer as it should, since then; null while it is well.';
 COMMENT ON COLUMN backend.runtime_records.replaced_at IS 'When it was last replaced because it was unwell, until it is seen well.';
 COMMENT ON COLUMN backend.runtime_records.lease_number IS 'The fence: rises with each attempt to do something with the engine.';
+COMMENT ON COLUMN backend.runtime_records.finished_at IS 'When its game was over: for a while after that it is kept.';
 COMMENT ON COLUMN backend.runtime_records.next_attempt_at IS 'When the sweep defers a job again for what is still to be done.';
 CREATE INDEX runtime_records_by_engine_version ON backend.runtime_records (engine_version);
 CREATE INDEX runtime_records_due_turns ON backend.runtime_records (next_turn_at) WHERE turn_requested_at IS NULL AND status = 'running';
 CREATE INDEX runtime_records_requested_turns ON backend.runtime_records (next_attempt_at) WHERE turn_requested_at IS NOT NULL;
 CREATE INDEX runtime_records_unsettled ON backend.runtime_records (next_attempt_at)
-    WHERE status = 'starting' OR (wanted <> 'running' AND status NOT IN ('stopped', 'removed'));
+    WHERE (wanted = 'running' AND status = 'starting') OR (wanted = 'removed' AND status <> 'removed');
 -- Records stay for ever, engines do not.
-CREATE INDEX runtime_records_wanted ON backend.runtime_records (game_id) WHERE wanted = 'running';
+CREATE INDEX runtime_records_finished ON backend.runtime_records (finished_at) WHERE wanted = 'running' AND finished_at IS NOT NULL;
 CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.runtime_records
     FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('runtime', 'status');
 CREATE TRIGGER touch BEFORE UPDATE ON backend.runtime_records FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();

@@ -220,7 +220,8 @@ BEGIN
     UPDATE runtime_records
        SET status = 'running', current_turn = greatest(current_turn, p_turn), lease_until = NULL, turn_requested_at = NULL,
            skip_next_turn = false, last_observed_at = backend.now(), turn_is_outstanding = false, unwell_since = NULL, replaced_at = NULL,
-           next_turn_at = CASE WHEN p_is_finished THEN NULL ELSE v_next END
+           next_turn_at = CASE WHEN p_is_finished THEN NULL ELSE v_next END,
+           finished_at = CASE WHEN p_is_finished THEN backend.now() END
      WHERE game_id = p_game_id;
     PERFORM runtime_operation_end(p_game_id, p_lease_number, 'done', NULL);
     PERFORM runtime_health_note(p_game_id, true);
@@ -281,7 +282,7 @@ BEGIN
         SELECT r.* FROM runtime_records AS r
          WHERE r.next_attempt_at <= backend.now() AND (r.lease_until IS NULL OR is_over(r.lease_until))
            AND ((r.wanted = 'running' AND r.status = 'starting') OR (r.wanted = 'removed' AND r.status <> 'removed'))
-         ORDER BY r.game_id
+         ORDER BY r.next_attempt_at
          LIMIT p_limit
            FOR NO KEY UPDATE OF r SKIP LOCKED
     LOOP
@@ -638,8 +639,8 @@ BEGIN
     -- The game first, as whoever else changes what is wanted does. One that is locked comes with the next sweep.
     FOR v_game_id IN
         SELECT g.game_id FROM runtime_records AS r JOIN games AS g USING (game_id)
-         WHERE r.wanted = 'running' AND g.status = 'finished' AND g.finished_at <= backend.now() - setting_interval('finished_engine_retention')
-         ORDER BY g.finished_at, g.game_id
+         WHERE r.wanted = 'running' AND r.finished_at <= backend.now() - setting_interval('finished_engine_retention')
+         ORDER BY r.finished_at
          LIMIT p_limit
            FOR NO KEY UPDATE OF g SKIP LOCKED
     LOOP

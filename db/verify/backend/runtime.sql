@@ -4,7 +4,7 @@ BEGIN;
 SET LOCAL ROLE backend_owner;
 
 SELECT game_id, wanted, status, generation, engine_version, image_ref, container_id, endpoint, current_turn, next_turn_at, skip_next_turn,
-       turn_requested_at, turn_is_outstanding, start_operation, unwell_since, replaced_at, lease_number, lease_until, next_attempt_at, started_at, last_observed_at FROM backend.runtime_records WHERE false;
+       turn_requested_at, turn_is_outstanding, start_operation, unwell_since, replaced_at, lease_number, lease_until, next_attempt_at, started_at, last_observed_at, finished_at FROM backend.runtime_records WHERE false;
 SELECT game_id, user_id, player_id, race_name FROM backend.player_mappings WHERE false;
 SELECT game_id, turn, players, lease_number FROM backend.game_turns WHERE false;
 SELECT game_id, operation, generation, lease_number, started_at, finished_at, outcome, error FROM backend.runtime_operation_log WHERE false;
