@@ -59,7 +59,11 @@ _FILL = """
     SELECT g.game_id, t.engine, t.engine, '1.0.0', 'engine:1', CASE WHEN t.engine = 'running' THEN now() + t.ahead END,
            g.finished_at, now() + t.ahead
       FROM games AS g
-      JOIN (VALUES ('running', 'running', interval '1 day'), ('finished', 'removed', '-60 days')) AS t (status, engine, ahead) USING (status);
+      JOIN (VALUES ('running', 'running', interval '1 day'), ('finished', 'removed', '-60 days')) AS t (status, engine, ahead)
+     USING (status);
+    INSERT INTO runtime_operation_log (game_id, operation, generation, lease_number, started_at, finished_at, outcome)
+    SELECT r.game_id, 'turn', 1, t, now() + t * interval '1 minute', now() + t * interval '1 minute', 'done'
+      FROM runtime_records AS r CROSS JOIN generate_series(1, 3) AS t WHERE r.status = 'running';
     INSERT INTO device_sessions (user_id, kind, client_public_key)
     SELECT p.user_id, 'key', sha256(p.n::text::bytea) FROM people AS p;
     INSERT INTO push_events (position, event_id, user_id, kind, payload, created_at, sequenced_at)
@@ -132,16 +136,13 @@ def calls(connection: psycopg.Connection[Any]) -> Calls:
         "my_invite_list": ("api.my_invite_list(%s, 50, NULL)", (person,)),
         "admin_game_list": ("api.admin_game_list('root', 50, NULL, NULL, NULL, NULL, NULL)", ()),
         "admin_game_list, an owner": ("api.admin_game_list('root', 50, NULL, NULL, NULL, %s, NULL)", (person,)),
+        "runtime_queue_is_full": ("backend.runtime_queue_is_full()", ()),
         "enrollments_close": ("worker.enrollments_close(100)", ()),
         "invites_expire": ("worker.invites_expire(100)", ()),
         "turns_defer": ("worker.turns_defer(100)", ()),
         "runtimes_unsettled_defer": ("worker.runtimes_unsettled_defer(100)", ()),
         "banishes_defer": ("worker.banishes_defer(100)", ()),
-        "runtime_logs_defer": ("worker.runtime_logs_defer(100)", ()),
         "finished_engines_unwant": ("worker.finished_engines_unwant(100)", ()),
-        "race_names_expire": ("worker.race_names_expire(100)", ()),
-        "mail_purge": ("worker.mail_purge(100)", ()),
-        "jobs_purge": ("worker.jobs_purge(100)", ()),
         "runtime_operations_purge": ("worker.runtime_operations_purge(100)", ()),
         "push_events_purge": ("worker.push_events_purge(100)", ()),
     }

@@ -34,7 +34,7 @@ from bench.streamers import DATABASE, Streamer, connect, deploy, emit, streamers
 from dev.cluster import DURABLE, Cluster, throw_away
 from proto.push.v1 import push_pb2
 
-_SCRIPT = """\\set n random(1, 1000000000000)
+_SCRIPT = """\\set n random(1, 1000000000000000)
 SELECT backend.push_client_event(
     gen_random_uuid(), NULL, 'bench', jsonb_build_object('n', :n::bigint), gen_random_uuid(), 'request');
 """
@@ -233,7 +233,7 @@ def read_here(address: str, count: int) -> None:
     print("ready", flush=True)
     events = int(sys.stdin.readline())
     until = time.monotonic() + 60
-    numbers: list[list[tuple[int, float]]] = [[] for _ in streams]
+    numbers: list[dict[int, float]] = [{} for _ in streams]
     while any(len(one) < events for one in numbers):
         if time.monotonic() > until:
             raise RuntimeError("not all that was committed has come")
@@ -242,8 +242,8 @@ def read_here(address: str, count: int) -> None:
             while messages:
                 at, message = messages.popleft()
                 batch = push_pb2.PushEventBatch.FromString(message)
-                one.extend((int(event.client_event.payload[len(b'{"n": ') : -1]), at) for event in batch.events)
-    print(json.dumps([each for one in numbers for each in one]), flush=True)
+                one.update((int(event.client_event.payload[len(b'{"n": ') : -1]), at) for event in batch.events)
+    print(json.dumps([each for one in numbers for each in one.items()]), flush=True)
     for stream in streams:
         stream.cancel()  # type: ignore[no-untyped-call]
 

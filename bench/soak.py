@@ -189,16 +189,18 @@ class Load:
 
 
 def table(samples: list[dict[str, list[int]]]) -> tuple[list[str], list[str]]:
-    """Return lines that tell what the largest process of each program held, and the names of those that have grown too much."""
-    lines, grown = [f"{'program':12} {'MiB in each quarter':>35} {'processes':>10}"], []
+    """Return lines that tell what the largest process of each program held, and what of that is wrong."""
+    lines, problems = [f"{'program':12} {'MiB in each quarter':>35} {'processes':>10}"], []
     length = max(1, len(samples) // 4)
     quarters = [samples[start : start + length] for start in range(0, 4 * length, length)]
     for name in sorted({name for sample in samples for name in sample}):
         held = [statistics.median([max(sample.get(name, [0])) for sample in part]) / 2**20 for part in quarters if part]
         lines.append(f"{name:12} {' '.join(f'{one:8.1f}' for one in held):>35} {len(samples[-1].get(name, [])):10}")
         if held[0] and held[-1] > held[0] * 1.25 and held[-1] - held[0] > 32:
-            grown.append(name)
-    return lines, grown
+            problems.append(f"{name} has grown")
+        if name not in samples[-1]:
+            problems.append(f"{name} is gone")
+    return lines, problems
 
 
 def soak(minutes: float, directory: Path) -> int:
@@ -214,11 +216,10 @@ def soak(minutes: float, directory: Path) -> int:
             load.end()
         with psycopg.connect(platform.places["postgres_dsn"]) as connection:
             violations: list[Any] = connection.execute("SELECT * FROM backend.invariants").fetchall()
-    lines, grown = table(samples)
+    lines, problems = table(samples)
     print("\n".join(lines))
     print(", ".join(f"{count} × {what}" for what, count in sorted(load.done.items())))
-    problems = [*load.failures, *(f"does not hold: {row}" for row in violations)]
-    problems += [f"{name} has grown" for name in grown]
+    problems += [*load.failures, *(f"does not hold: {row}" for row in violations)]
     print("\n".join(problems) or "Nothing failed, and everything holds.")
     return 1 if problems else 0
 

@@ -6916,7 +6916,7 @@ COMMENT ON FUNCTION backend.setting(p_name text) IS 'What the connection set, cl
 
 CREATE FUNCTION backend.runtime_queue_is_full() RETURNS boolean
     LANGUAGE sql STABLE
-    RETURN (((((SELECT count(*) AS count FROM backend.runtime_records r WHERE ((r.status = 'starting'::text) AND ((r.lease_until IS NULL) OR backend.is_over(r.lease_until)))) + (SELECT count(*) AS count FROM backend.runtime_records r WHERE ((r.turn_requested_at IS NOT NULL) AND r.skip_next_turn AND (r.status <> 'generating'::text)))) + (SELECT count(*) AS count FROM backend.runtime_logs l WHERE ((l.taken_at IS NULL) OR (l.taken_at < l.requested_at)))))::numeric >= backend.setting('runtime_job_queue_size'::text));
+    RETURN (((((SELECT count(*) AS count FROM backend.runtime_records r WHERE ((r.wanted = 'running'::text) AND (r.status = 'starting'::text) AND ((r.lease_until IS NULL) OR backend.is_over(r.lease_until)))) + (SELECT count(*) AS count FROM backend.runtime_records r WHERE ((r.turn_requested_at IS NOT NULL) AND r.skip_next_turn AND (r.status <> 'generating'::text)))) + (SELECT count(*) AS count FROM backend.runtime_logs l WHERE ((l.taken_at IS NULL) OR (l.taken_at < l.requested_at)))))::numeric >= backend.setting('runtime_job_queue_size'::text));
 
 COMMENT ON FUNCTION backend.runtime_queue_is_full() IS 'Whether as many commands to engines wait (starts, turns by force, logs) as may; those that come at the same moment may be as many more.';
 
@@ -8458,12 +8458,13 @@ CREATE FUNCTION worker.runtime_health_purge(p_limit integer) RETURNS integer
 DECLARE
     v_count integer;
 BEGIN
-    -- How an engine answered last is kept, however long ago that was.
+    -- How an engine answered last is kept for as long as there is one, however long ago that was.
     DELETE FROM runtime_health_snapshots AS h
      WHERE h.snapshot_id = ANY (ARRAY(
          SELECT o.snapshot_id FROM runtime_health_snapshots AS o
           WHERE o.created_at <= backend.now() - interval '30 days'
-            AND EXISTS (SELECT FROM runtime_health_snapshots AS n WHERE n.game_id = o.game_id AND n.snapshot_id > o.snapshot_id)
+            AND (EXISTS (SELECT FROM runtime_health_snapshots AS n WHERE n.game_id = o.game_id AND n.snapshot_id > o.snapshot_id)
+                 OR EXISTS (SELECT FROM runtime_records AS r WHERE r.game_id = o.game_id AND r.status = 'removed'))
           ORDER BY o.created_at LIMIT p_limit
             FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_count = ROW_COUNT;
@@ -8471,7 +8472,7 @@ BEGIN
 END;
 $$;
 
-COMMENT ON FUNCTION worker.runtime_health_purge(p_limit integer) IS 'Deletes at most so many health snapshots that are 30 days old and not an engine''s last; returns how many. Raises nothing of its own.';
+COMMENT ON FUNCTION worker.runtime_health_purge(p_limit integer) IS 'Deletes at most so many health snapshots that are 30 days old and not the last of an engine that is there; returns how many. Raises nothing of its own.';
 
 CREATE FUNCTION worker.runtime_is_wanted(p_game_id uuid, p_generation integer) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -8597,20 +8598,21 @@ CREATE FUNCTION worker.runtime_operations_purge(p_limit integer) RETURNS integer
 DECLARE
     v_count integer;
 BEGIN
-    -- What was done to an engine last is kept, however long ago that was.
+    -- What was done to an engine last is kept for as long as there is one, however long ago that was.
     DELETE FROM runtime_operation_log AS l
      WHERE l.operation_id = ANY (ARRAY(
          SELECT o.operation_id FROM runtime_operation_log AS o
           WHERE o.started_at <= backend.now() - interval '30 days'
-            AND EXISTS (SELECT FROM runtime_operation_log AS n WHERE n.game_id = o.game_id AND n.operation_id > o.operation_id)
-          ORDER BY o.operation_id LIMIT p_limit
+            AND (EXISTS (SELECT FROM runtime_operation_log AS n WHERE n.game_id = o.game_id AND n.operation_id > o.operation_id)
+                 OR EXISTS (SELECT FROM runtime_records AS r WHERE r.game_id = o.game_id AND r.status = 'removed'))
+          ORDER BY o.started_at LIMIT p_limit
             FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 END;
 $$;
 
-COMMENT ON FUNCTION worker.runtime_operations_purge(p_limit integer) IS 'Deletes at most so many operations that are 30 days old and not an engine''s last; returns how many. Raises nothing of its own.';
+COMMENT ON FUNCTION worker.runtime_operations_purge(p_limit integer) IS 'Deletes at most so many operations that are 30 days old and not the last of an engine that is there; returns how many. Raises nothing of its own.';
 
 CREATE FUNCTION worker.runtime_remove_claim(p_game_id uuid, p_lease_seconds integer) RETURNS TABLE(lease_number bigint)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -10341,6 +10343,8 @@ CREATE INDEX runtime_health_snapshots_by_age ON backend.runtime_health_snapshots
 CREATE INDEX runtime_health_snapshots_by_game ON backend.runtime_health_snapshots USING btree (game_id, snapshot_id);
 
 CREATE INDEX runtime_logs_waiting ON backend.runtime_logs USING btree (requested_at) WHERE ((taken_at IS NULL) OR (taken_at < requested_at));
+
+CREATE INDEX runtime_operation_log_by_age ON backend.runtime_operation_log USING btree (started_at);
 
 CREATE INDEX runtime_operation_log_by_game ON backend.runtime_operation_log USING btree (game_id, operation_id);
 

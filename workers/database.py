@@ -60,15 +60,13 @@ class Backoff:
 class Database:
     """One connection in autocommit, made when it is first needed, and made anew after any trouble.
 
-    Concurrent callers take turns. `timeout` (of a statement) and `lifetime` (of a connection) are seconds. Statements are
-    prepared only where the connection `is_direct`: through a pooler that would not work.
+    Concurrent callers take turns. `timeout` (of a statement) and `lifetime` (of a connection) are seconds.
     """
 
-    def __init__(self, conninfo: str, *, timeout: float, lifetime: float, is_direct: bool = False) -> None:
+    def __init__(self, conninfo: str, *, timeout: float, lifetime: float) -> None:
         self._conninfo = conninfo
         self._timeout = timeout
         self._lifetime = lifetime
-        self._is_direct = is_direct
         self._lock = asyncio.Lock()
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
         self._expires_at = 0.0
@@ -80,7 +78,8 @@ class Database:
                 connection = await self._connected()
                 # The server's statement_timeout ends a slow statement; this ends a connection that is dead.
                 with severed_after(connection, self._timeout + 1):
-                    cursor = await connection.execute(query, parameters, prepare=self._is_direct)
+                    # Not prepared, so that it works through any pooler.
+                    cursor = await connection.execute(query, parameters, prepare=False)
                     return await cursor.fetchall()
             except psycopg.Error as error:
                 await self._close()

@@ -71,6 +71,7 @@ SELECT is(
 SELECT is(
     pg_temp.violated(format('UPDATE backend.runtime_records SET start_operation = ''dance'' WHERE game_id = %L', :'game')), 'runtime_records_start_operation_is_known',
     'why one is started is known');
+UPDATE backend.runtime_records SET wanted = 'running';
 UPDATE backend.settings SET default_value = 2 WHERE setting_name = 'runtime_job_queue_size';
 SELECT is(backend.runtime_queue_is_full(), false, 'one that waits to be started is not too many');
 INSERT INTO backend.runtime_logs (game_id) VALUES (:'game');

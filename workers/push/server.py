@@ -91,19 +91,18 @@ class Streamer:
             name = f"{config.service_name}-push-{part}"
             return dsn.conninfo(given, application_name=name, settings=timeout | settings, connect_timeout="5")
 
-        def database(given: str, part: str, *, is_direct: bool = False, **settings: str) -> Database:
+        def database(given: str, part: str, **settings: str) -> Database:
             return Database(
                 conninfo(given, part, **settings),
                 timeout=config.postgres_operation_timeout,
                 lifetime=config.postgres_conn_max_lifetime,
-                is_direct=is_direct,
             )
 
         # The sequencer takes the direct way as well: it holds a lock of its session. What is pending is nothing at one
         # moment and a million at the next, so that statistics mislead: always by the indexes. That makes every plan look
         # dear, and what looks dear would be compiled.
         plans = {"enable_seqscan": "off", "enable_bitmapscan": "off", "jit": "off"}
-        direct = database(config.postgres_listen_dsn, "sequencer", is_direct=True, **plans)
+        direct = database(config.postgres_listen_dsn, "sequencer", **plans)
         tail = database(config.postgres_dsn_push, "stream")
         self._database = database(config.postgres_dsn_push, "service")
         self._databases = [direct, tail, self._database]

@@ -130,6 +130,7 @@ CREATE TABLE backend.runtime_operation_log (
 );
 COMMENT ON TABLE backend.runtime_operation_log IS 'Everything that was done to an engine; without an outcome it goes on, or its worker died.';
 CREATE INDEX runtime_operation_log_by_game ON backend.runtime_operation_log (game_id, operation_id);
+CREATE INDEX runtime_operation_log_by_age ON backend.runtime_operation_log (started_at);
 CREATE TRIGGER touch BEFORE UPDATE ON backend.runtime_operation_log FOR EACH ROW EXECUTE FUNCTION backend.tg_row__touch();
 
 CREATE TABLE backend.runtime_health_snapshots (
@@ -160,7 +161,7 @@ CREATE TRIGGER touch BEFORE UPDATE ON backend.runtime_logs FOR EACH ROW EXECUTE 
 CREATE FUNCTION backend.runtime_queue_is_full() RETURNS boolean
 LANGUAGE sql STABLE SECURITY INVOKER
 RETURN (SELECT count(*) FROM backend.runtime_records AS r
-         WHERE r.status = 'starting' AND (r.lease_until IS NULL OR backend.is_over(r.lease_until)))
+         WHERE r.wanted = 'running' AND r.status = 'starting' AND (r.lease_until IS NULL OR backend.is_over(r.lease_until)))
      + (SELECT count(*) FROM backend.runtime_records AS r
          WHERE r.turn_requested_at IS NOT NULL AND r.skip_next_turn AND r.status <> 'generating')
      + (SELECT count(*) FROM backend.runtime_logs AS l WHERE l.taken_at IS NULL OR l.taken_at < l.requested_at)

@@ -660,12 +660,13 @@ AS $$
 DECLARE
     v_count integer;
 BEGIN
-    -- How an engine answered last is kept, however long ago that was.
+    -- How an engine answered last is kept for as long as there is one, however long ago that was.
     DELETE FROM runtime_health_snapshots AS h
      WHERE h.snapshot_id = ANY (ARRAY(
          SELECT o.snapshot_id FROM runtime_health_snapshots AS o
           WHERE o.created_at <= backend.now() - interval '30 days'
-            AND EXISTS (SELECT FROM runtime_health_snapshots AS n WHERE n.game_id = o.game_id AND n.snapshot_id > o.snapshot_id)
+            AND (EXISTS (SELECT FROM runtime_health_snapshots AS n WHERE n.game_id = o.game_id AND n.snapshot_id > o.snapshot_id)
+                 OR EXISTS (SELECT FROM runtime_records AS r WHERE r.game_id = o.game_id AND r.status = 'removed'))
           ORDER BY o.created_at LIMIT p_limit
             FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_count = ROW_COUNT;
@@ -673,7 +674,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION worker.runtime_health_purge(integer) IS
-    'Deletes at most so many health snapshots that are 30 days old and not an engine''s last; returns how many. Raises nothing of its own.';
+    'Deletes at most so many health snapshots that are 30 days old and not the last of an engine that is there; returns how many. Raises nothing of its own.';
 
 CREATE FUNCTION worker.runtime_operations_purge(p_limit integer) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -682,19 +683,20 @@ AS $$
 DECLARE
     v_count integer;
 BEGIN
-    -- What was done to an engine last is kept, however long ago that was.
+    -- What was done to an engine last is kept for as long as there is one, however long ago that was.
     DELETE FROM runtime_operation_log AS l
      WHERE l.operation_id = ANY (ARRAY(
          SELECT o.operation_id FROM runtime_operation_log AS o
           WHERE o.started_at <= backend.now() - interval '30 days'
-            AND EXISTS (SELECT FROM runtime_operation_log AS n WHERE n.game_id = o.game_id AND n.operation_id > o.operation_id)
-          ORDER BY o.operation_id LIMIT p_limit
+            AND (EXISTS (SELECT FROM runtime_operation_log AS n WHERE n.game_id = o.game_id AND n.operation_id > o.operation_id)
+                 OR EXISTS (SELECT FROM runtime_records AS r WHERE r.game_id = o.game_id AND r.status = 'removed'))
+          ORDER BY o.started_at LIMIT p_limit
             FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 END;
 $$;
 COMMENT ON FUNCTION worker.runtime_operations_purge(integer) IS
-    'Deletes at most so many operations that are 30 days old and not an engine''s last; returns how many. Raises nothing of its own.';
+    'Deletes at most so many operations that are 30 days old and not the last of an engine that is there; returns how many. Raises nothing of its own.';
 
 COMMIT;
