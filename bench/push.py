@@ -10,21 +10,17 @@ are flushed to the disk, without which a NOTIFY costs little. From the repositor
 from __future__ import annotations
 
 import argparse
-import collections
 import contextlib
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-
-import grpc
 
 from app.supervisor import ROOT
 from bench import data, pgbench, wakes
@@ -32,15 +28,12 @@ from bench.load import percentile
 from bench.section import Reach, Section, counted, ratios, spread, table, turned
 from bench.streamers import DATABASE, Streamer, connect, deploy, emit, streamers
 from dev.cluster import DURABLE, Cluster, throw_away
-from proto.push.v1 import push_pb2
 
 _SCRIPT = """\\set n random(1, 1000000000000000)
 SELECT backend.push_client_event(
     gen_random_uuid(), NULL, 'bench', jsonb_build_object('n', :n::bigint), gen_random_uuid(), 'request');
 """
 WRITERS = 8
-
-_METHOD = f"/{push_pb2.DESCRIPTOR.services_by_name['Push'].full_name}/SubscribePushBatch"
 
 
 @dataclass(frozen=True)
@@ -191,7 +184,7 @@ def loaded(cluster: Cluster, rate: int, seconds: float) -> Written:
 def subscribed(streamer: Streamer, count: int) -> Iterator[Callable[[int], list[tuple[int, float]]]]:
     """Subscribe in another process; what is given waits for so many events, and returns each and when it came to each."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.push", "read", streamer.address, str(count)],
+        [sys.executable, "-m", "bench.gateways", streamer.address, str(count)],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -214,44 +207,6 @@ def subscribed(streamer: Streamer, count: int) -> Iterator[Callable[[int], list[
         process.stdin.close()
         process.wait(30)
         process.stdout.close()
-
-
-def read_here(address: str, count: int) -> None:
-    """Be so many gateways that only see when a message came, and look into it afterwards: the load is not to be theirs."""
-    streams = []
-    for number in range(count):
-        # A connection for each, as for gateways on machines of their own.
-        channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
-        request = push_pb2.GatewaySubscribeRequest(gateway_client_id=f"gateway-{number}")
-        subscribe = channel.unary_stream(_METHOD, push_pb2.GatewaySubscribeRequest.SerializeToString, bytes)
-        stream = subscribe(request)
-        stream.initial_metadata()  # waits for its beginning
-        streams.append(stream)
-    received: list[collections.deque[tuple[float, bytes]]] = [collections.deque() for _ in streams]
-    for stream, into in zip(streams, received, strict=True):
-        threading.Thread(target=_receive, args=(stream, into), daemon=True).start()
-    print("ready", flush=True)
-    events = int(sys.stdin.readline())
-    until = time.monotonic() + 60
-    numbers: list[dict[int, float]] = [{} for _ in streams]
-    while any(len(one) < events for one in numbers):
-        if time.monotonic() > until:
-            raise RuntimeError("not all that was committed has come")
-        time.sleep(0.1)
-        for messages, one in zip(received, numbers, strict=True):
-            while messages:
-                at, message = messages.popleft()
-                batch = push_pb2.PushEventBatch.FromString(message)
-                one.update((int(event.client_event.payload[len(b'{"n": ') : -1]), at) for event in batch.events)
-    print(json.dumps([each for one in numbers for each in one.items()]), flush=True)
-    for stream in streams:
-        stream.cancel()  # type: ignore[no-untyped-call]
-
-
-def _receive(stream: Iterator[bytes], received: collections.deque[tuple[float, bytes]]) -> None:
-    with contextlib.suppress(grpc.RpcError):  # cancelled
-        for message in stream:
-            received.append((time.monotonic(), message))
 
 
 def report(plan: Plan) -> str:
@@ -304,9 +259,6 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == ["write"]:
         directory, rate, seconds = arguments[1:]
         print(json.dumps(write_by_the_clock(Cluster(Path(directory)), int(rate), float(seconds))))
-        return 0
-    if arguments[:1] == ["read"]:
-        read_here(arguments[1], int(arguments[2]))
         return 0
     parser = argparse.ArgumentParser(prog="python -m bench.push", description=__doc__)
     parser.add_argument(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 
 from workers.database import Database
 from workers.push.events import Row
@@ -16,11 +16,10 @@ BATCH = 1000
 # meanwhile, what comes waits for the next look.
 PATIENCE = (0.001, *(0.002,) * 7)
 
-# Together they cost less: it waits before it looks again, no longer than GATHER. So many seconds for each of more than MANY that
-# had come at once, which begins at some thousands a second; and so many for each subscriber, to whom each batch is a message.
+# Where more than MANY had come at once it waits, so many seconds for each of them, and no longer than GATHER: together they cost
+# less. That begins at some thousands a second; before it, nobody waits for others.
 MANY = 4
 GATHER_EACH = 0.0006
-SEND_EACH = 0.0002
 GATHER = 0.005
 
 # Seconds after which it returns though events keep coming: whoever waits for it learns that it works.
@@ -30,15 +29,12 @@ AT_MOST = 1.0
 class Sequencer:
     """Moves committed events into the stream; `on_moved` is called with them after each transaction that moved some.
 
-    `subscribers` are those who are sent them here.
-
     The connection must reach Postgres itself, not a pooler: it holds a lock of its session while it is awake.
     """
 
-    def __init__(self, database: Database, on_moved: Callable[[list[Row]], None], subscribers: Sized) -> None:
+    def __init__(self, database: Database, on_moved: Callable[[list[Row]], None]) -> None:
         self._database = database
         self._on_moved = on_moved
-        self._subscribers = subscribers
 
     async def sequence(self) -> None:
         """Sequence until nothing is pending, or for AT_MOST. Returns early while another streamer is at it.
@@ -54,7 +50,7 @@ class Sequencer:
                 return
             count = 1
             while clock() < until and count:
-                count = await self._move_more(_gathering(count, len(self._subscribers)))
+                count = await self._move_more(_gathering(count))
             await self._database.fetch("SELECT push.sequencer_sleep()")
             # Once more: whoever committed just before that has seen us awake and has not notified.
 
@@ -72,6 +68,6 @@ class Sequencer:
         return len(rows)
 
 
-def _gathering(count: int, subscribers: int) -> float:
-    """Return the seconds to wait after so many had come at once and were sent to so many."""
-    return 0.0 if count >= BATCH else min(max((count - MANY) * GATHER_EACH, subscribers * SEND_EACH), GATHER)
+def _gathering(count: int) -> float:
+    """Return the seconds to wait after so many had come at once."""
+    return 0.0 if count >= BATCH else min(max(0, count - MANY) * GATHER_EACH, GATHER)

@@ -110,7 +110,7 @@ class Streamer:
         self._changed = asyncio.Event()
         self._stream = Stream(tail, self._database, lambda: self._subscribers.end_all(RESTARTED))
         self._subscribers = Subscribers(self._database)
-        self._sequencer = Sequencer(direct, self._on_moved, self._subscribers)
+        self._sequencer = Sequencer(direct, self._on_moved)
         changed = self._changed.set
         self._sequence = Watch("sequencer", self._sequencer.sequence, POLL_INTERVAL, changed)
         self._follow = Watch("stream", self._stream.follow, POLL_INTERVAL, changed)

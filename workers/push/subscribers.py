@@ -57,9 +57,6 @@ class Subscribers:
         # Also where nobody has ever come, it is told that nobody is there.
         metrics.grpc_push_subscribers.add(0)
 
-    def __len__(self) -> int:
-        return len(self._subscribers)
-
     async def add(self, gateway_client_id: str) -> Subscriber:
         """Make a new stream the client's only one. Raises DatabaseError."""
         subscriber = Subscriber(gateway_client_id)
