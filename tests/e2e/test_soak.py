@@ -16,7 +16,7 @@ pytestmark = pytest.mark.xdist_group("platform")
 
 def test_nothing_fails_or_grows_under_mixed_load_and_every_program_is_watched() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bench.soak", "--minutes", "3"],
+        [sys.executable, "-m", "bench.soak", "--minutes", "2"],
         cwd=ROOT,
         capture_output=True,
         text=True,
