@@ -7,6 +7,7 @@ second signal kills them. They cannot outlive the supervisor, not even when it i
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -278,11 +279,24 @@ def sqitch(parameters: Mapping[str, str], command: str, *arguments: str, project
     return answer.stdout
 
 
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Keep signals that would end us waiting, from us and from what is started meanwhile."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def deploy(deploy_dsn: str) -> str:
     """Bring the database's schema up to this tree's plan and return Sqitch's output; raises SqitchError."""
     found = conninfo_to_dict(dsn.conninfo(deploy_dsn, application_name="galaxy-deploy"))
     # The scripts set what they need; the search path of the programs is not theirs.
-    return sqitch({key: str(value) for key, value in found.items() if key != "options"}, "deploy")
+    parameters = {key: str(value) for key, value in found.items() if key != "options"}
+    # Where it ends between a change and the note of it in its registry, Sqitch would make the change once more, and fail.
+    with _undisturbed():
+        return sqitch(parameters, "deploy")
 
 
 def programs(config: Config, directory: Path) -> list[Program]:

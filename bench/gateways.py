@@ -9,6 +9,7 @@ send all that it likes at once: good for some seconds, not for a service.
 
 from __future__ import annotations
 
+import argparse
 import json
 import selectors
 import socket
@@ -28,8 +29,9 @@ _WINDOW = 2**31 - 1
 _STREAM = 1
 _PREFIX = struct.Struct(">BI")  # gRPC's, before each message: whether it is compressed, and its length
 
-PATIENCE = 60.0
-"""Seconds after which what has not come is missing."""
+# Seconds after which what has not come is missing, and without anything after which there is time to look.
+_PATIENCE = 60.0
+_QUIET = 0.1
 
 
 class Gateway:
@@ -51,15 +53,22 @@ class Gateway:
         self._http.local_settings.acknowledge()
         self._http.initiate_connection()
         self._http.increment_flow_control_window(_WINDOW - 65535)
-        head = {":method": "POST", ":scheme": "http", ":path": _PATH, ":authority": authority}
-        head |= {"te": "trailers", "content-type": "application/grpc"}
-        self._http.send_headers(_STREAM, list(head.items()))
+        asked = {":method": "POST", ":scheme": "http", ":path": _PATH, ":authority": authority}
+        asked |= {"te": "trailers", "content-type": "application/grpc"}
+        self._http.send_headers(_STREAM, list(asked.items()))
         self._http.send_data(_STREAM, _PREFIX.pack(0, len(request)) + request, end_stream=True)
         self.socket.sendall(self._http.data_to_send())
         # The initial metadata comes at once, and says that the stream has begun.
-        while not any(isinstance(event, ResponseReceived) for event in self._http.receive_data(self.socket.recv(65536))):
+        head: set[tuple[bytes | str, bytes | str]] = set()
+        while not head:
+            if not (data := self.socket.recv(65536)):
+                raise RuntimeError("whoever is there does not speak gRPC")
+            for event in self._http.receive_data(data):
+                if isinstance(event, ResponseReceived):
+                    head = set(event.headers)
             self.socket.sendall(self._http.data_to_send())
-        self.socket.sendall(self._http.data_to_send())
+        if any(name in (b"grpc-status", "grpc-status") for name, _ in head):
+            raise RuntimeError(f"subscribing was refused: {head}")
 
     def note(self) -> None:
         """Note what has come, and when. Raises RuntimeError where the stream has ended."""
@@ -103,17 +112,25 @@ def main(address: str, count: int) -> None:
     while events is None or any(len(gateway.received) < events for gateway in gateways):
         if time.monotonic() > until:
             raise RuntimeError("not all that was committed has come")
-        for key, _ in selector.select(0.1):
+        ready = selector.select(_QUIET)
+        for key, _ in ready:
             if key.data is not None:
                 key.data.note()
             else:
                 selector.unregister(sys.stdin)
-                events, until = int(sys.stdin.readline()), time.monotonic() + PATIENCE
-        if events is not None:
+                events, until = int(sys.stdin.readline()), time.monotonic() + _PATIENCE
+        # What comes while we look would be noted too late.
+        if events is not None and not ready:
             for gateway in gateways:
                 gateway.look()
     print(json.dumps([each for gateway in gateways for each in gateway.received.items()]), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    parser = argparse.ArgumentParser(prog="python -m bench.gateways", description="Be so many gateways of a streamer.")
+    parser.add_argument("address", help="host:port")
+    parser.add_argument("count", type=int)
+    options = parser.parse_args()
+    if options.count < 1:
+        parser.error("count: at least 1")
+    main(options.address, options.count)

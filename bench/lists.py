@@ -81,7 +81,7 @@ _EXPLAIN = """
     SET auto_explain.log_level = notice;
     SET client_min_messages = notice;
 """
-_SCAN = re.compile(r"(?:->  )?(?P<scan>\w[\w ]* Scan[^(]*?) +\(cost=.*?\(actual rows=(?P<rows>\d+) loops=(?P<loops>\d+)\)")
+_SCAN = re.compile(r"(?:->  )?(?P<scan>\w[\w ]* Scan[^(]*?) +\(cost=.*?\(actual rows=(?P<rows>[\d.]+) loops=(?P<loops>\d+)\)")
 _REMOVED = re.compile(r"Rows Removed by (?:Filter|Index Recheck): (\d+)")
 
 # Tables with fewer rows are always read quickly, and are everywhere.
@@ -174,7 +174,7 @@ def scans(connection: psycopg.Connection[Any], call: str, arguments: tuple[Any, 
         for line in plan.splitlines():
             if read := _SCAN.search(line):
                 scan, loops = read["scan"], int(read["loops"])
-                found[scan] = found.get(scan, 0) + int(read["rows"]) * loops
+                found[scan] = found.get(scan, 0) + round(float(read["rows"]) * loops)
             elif removed := _REMOVED.search(line):
                 found[scan] = found.get(scan, 0) + int(removed[1]) * loops
     of_large = (scan for scan in found if large & set(re.findall(r"\w+", scan.rpartition(" on ")[2])))

@@ -2,9 +2,9 @@
 
 Three questions: how long an event takes from its commit to each of 1, 4 and 16 subscribers at 100 and 1,000 events a second;
 what waking the sequencer costs the writers at 250 to 2,000 writes a second; how many events a second 8 writers get through to
-4 subscribers, against a NOTIFY in every transaction. Writers start by the clock, whether the one before is done or not, so that
-none hides that others wait. What is compared is measured in turn, in the same round; ratios are told with their spread. Commits
-are flushed to the disk, without which a NOTIFY costs little. From the repository's root.
+4 subscribers, against a NOTIFY in every transaction. Writers start by the clock, at once where their own last has taken longer,
+so that none hides that others wait. What is compared is measured in turn, in the same round; ratios are told with their spread.
+Commits are flushed to the disk, without which a NOTIFY costs little. From the repository's root.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -87,6 +88,7 @@ def latencies(cluster: Cluster, streamer: Streamer, plan: Plan) -> tuple[list[st
                 with subscribed(streamer, count) as read:
                     written = loaded(cluster, rate, plan.seconds)
                     received = read(len(written))
+                # An event can be here before its writer hears of the commit.
                 delays = sorted(max(0.0, at - written[n][1]) for n, at in received)
                 own = percentile(sorted(end - asked for asked, end in written.values()), 0.5)
                 found.setdefault((count, rate), []).append((percentile(delays, 0.5), percentile(delays, 0.99), own))
@@ -141,10 +143,11 @@ def sustained(cluster: Cluster, streamer: Streamer, plan: Plan) -> tuple[list[st
             for way, count in turned(list(found), turn):
                 switch.use(way)
                 with subscribed(streamer, count) as read:
-                    began = time.monotonic()
-                    written = len(written_by_pgbench(cluster, 0, plan.seconds))
-                    ended = max((at for _, at in read(written)), default=time.monotonic())
-                found[way, count].append(written / (ended - began))
+                    began, clock = time.monotonic(), time.time()
+                    written = written_by_pgbench(cluster, 0, plan.seconds)
+                    last = began + written[-1].ended - clock
+                    ended = max((at for _, at in read(len(written))), default=last)
+                found[way, count].append(len(written) / (ended - began))
             switch.use("conditional")
             print(f"sustained, round {turn + 1} of {plan.rounds}", file=sys.stderr, flush=True)
     every, one = found["every", 4], found["conditional", 1]
@@ -193,7 +196,8 @@ def subscribed(streamer: Streamer, count: int) -> Iterator[Callable[[int], list[
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        process.stdout.readline()
+        if process.stdout.readline() != "ready\n":
+            raise RuntimeError("the gateways have not subscribed")
 
         def read(events: int) -> list[tuple[int, float]]:
             assert process.stdin is not None
@@ -260,6 +264,8 @@ def main(arguments: list[str]) -> int:
         directory, rate, seconds = arguments[1:]
         print(json.dumps(write_by_the_clock(Cluster(Path(directory)), int(rate), float(seconds))))
         return 0
+    # As Ctrl-C does: what was started is stopped on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     parser = argparse.ArgumentParser(prog="python -m bench.push", description=__doc__)
     parser.add_argument(
         "--smoke", action="store_const", const=SMOKE, default=DEFAULT, dest="plan", help="only prove that it works"

@@ -16,6 +16,7 @@ import collections
 import contextlib
 import io
 import json
+import math
 import os
 import secrets
 import signal
@@ -37,6 +38,7 @@ from dev.push_client import PushClient
 
 _START = 120.0
 _BETWEEN_TURNS = 2.0
+_LEAST = 0.2  # minutes
 _PROGRAMS = ("serve", "api", "worker", "push", "dev.engine")
 _GAME = {"min_players": 2, "max_players": 2, "enrollment_ends_at": "2100-01-01T00:00:00Z", "turn_schedule": "0 0 1 1 *"}
 
@@ -100,9 +102,9 @@ class Load:
         places = platform.places
         self._gateway = PushClient(places["grpc_target"], "soak", places["internal_token"])
         self._gateway.connect()
-        self._listener = threading.Thread(target=self._listen)
+        self._listener = threading.Thread(target=self._listen, daemon=True)
         work: tuple[Callable[[], None], ...] = (self._visits, self._visits, self._play)
-        self._threads = [threading.Thread(target=self._guarded, args=(one,)) for one in work]
+        self._threads = [threading.Thread(target=self._guarded, args=(one,), daemon=True) for one in work]
 
     def start(self) -> None:
         for thread in (self._listener, *self._threads):
@@ -194,7 +196,7 @@ def table(samples: list[dict[str, list[int]]]) -> tuple[list[str], list[str]]:
     """Return lines that tell what the largest process of each program held, and what of that is wrong."""
     lines, problems = [f"{'program':12} {'MiB in each quarter':>35} {'processes':>10}"], []
     length = max(1, len(samples) // 4)
-    quarters = [samples[start : start + length] for start in range(0, 4 * length, length)]
+    quarters = [samples[:length], samples[length : 2 * length], samples[2 * length : -length], samples[-length:]]
     for name in sorted({name for sample in samples for name in sample}):
         held = [statistics.median([max(sample.get(name, [0])) for sample in part]) / 2**20 for part in quarters if part]
         lines.append(f"{name:12} {' '.join(f'{one:8.1f}' for one in held):>35} {len(samples[-1].get(name, [])):10}")
@@ -232,9 +234,14 @@ def soak(minutes: float, directory: Path) -> int:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Mixed load, with the memory of every process and the invariants at the end.")
     parser.add_argument("--minutes", type=float, default=60)
+    minutes: float = parser.parse_args(arguments).minutes
+    if not _LEAST <= minutes < math.inf:
+        parser.error(f"--minutes: at least {_LEAST:g}, and not for ever")
+    # As Ctrl-C does: what was started is stopped on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="galaxy-soak-") as directory:
         Path(directory).chmod(0o711)  # the server's user must get through
-        return soak(parser.parse_args(arguments).minutes, Path(directory))
+        return soak(minutes, Path(directory))
 
 
 if __name__ == "__main__":

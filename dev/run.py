@@ -364,6 +364,8 @@ class Platform:
         for helper in helpers:
             end(helper, 5)
         self.cluster.stop()
+        with contextlib.suppress(OSError):
+            self.cluster.socket_directory.rmdir()  # one who was killed has left a socket there
 
     def kill(self) -> None:
         for process in (self.serve, self.mail, self.translator):

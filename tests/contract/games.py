@@ -310,6 +310,8 @@ def make_game(
             call(connection, "api.game_open_enrollment", owner.user_id, game.game_id)
             invite_id = game.invite(guest)
             seat = json.dumps({"race_name": races[1]})
+            # Who has asked for many that were not there is refused for a while.
+            connection.execute("DELETE FROM invite_attempts WHERE user_id = %s", [guest.user_id])
             call(connection, "api.invite_redeem", guest.user_id, game.game_id, invite_id, seat, None)
         if "ready_to_start" in way:
             call(connection, "api.game_ready_to_start", owner.user_id, game.game_id)

@@ -71,7 +71,7 @@ def test_a_queue_of_commands_that_is_full(cause: Cause, world: World) -> None:
         try:
             answer = request.send(world.api)
         finally:
-            connection.execute(bounds, [64, 1, 100000])
+            connection.execute(bounds, [100000, 1, 100000])
     assert (answer.status_code, answer.json()["error"]["code"], answer.headers["Retry-After"]) == (503, BUSY, "1")
     assert request.send(world.api).status_code == 202
 

@@ -14,6 +14,7 @@ import pytest
 
 from dev.cluster import DEPLOY_LOGIN, Cluster, find_binaries, throw_away
 from dev.schema_dump import normalise
+from tests.services import until
 
 ROOT = Path(__file__).resolve().parents[2]
 DB = ROOT / "db"
@@ -243,3 +244,44 @@ def test_a_migration_that_is_another_is_refused() -> None:
     )
     assert (answer.returncode, answer.stdout) == (1, "")
     assert "is not the migration" in answer.stderr
+
+
+def test_serve_that_is_told_to_stop_while_it_deploys_ends_that_first(tmp_path: Path) -> None:
+    """A Sqitch that ends between a change and its note of it leaves a schema that no deploy can go on from."""
+    with throw_away() as cluster:
+        cluster.create_database("galaxy")
+        _stop_while_it_deploys(cluster, tmp_path)
+
+
+def _stop_while_it_deploys(cluster: Cluster, directory: Path) -> None:
+    given = {
+        "BACKEND_DEVELOPMENT": "true",
+        "BACKEND_POSTGRES_DSN": cluster.dsn("galaxy_api", "galaxy"),
+        "BACKEND_POSTGRES_DSN_DEPLOY": cluster.dsn(DEPLOY_LOGIN, "galaxy"),
+        "BACKEND_SMTP_HOST": "localhost",
+        "BACKEND_SMTP_FROM": "noreply@example.org",
+        "BACKEND_RUNTIME_DRIVER": "process",
+        "BACKEND_GAME_STATE_ROOT": str(directory),
+        "BACKEND_GEOIP_DB_PATH": str(directory / "geo.mmdb"),
+    }
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app", "serve"], cwd=ROOT, env=os.environ | given, stdout=log, stderr=log
+        )
+    try:
+        with cluster.connect("galaxy") as connection:
+
+            def count() -> int:
+                if connection.execute("SELECT to_regclass('sqitch.changes')").fetchone() == (None,):
+                    return 0
+                row = connection.execute("SELECT count(*) FROM sqitch.changes").fetchone()
+                assert row is not None
+                return int(row[0])
+
+            until(lambda: count() or process.poll() is not None)
+            process.terminate()
+            process.wait(120)
+            assert count() == len(CHANGES), (directory / "log").read_text()
+    finally:
+        process.kill()
+        process.wait()
