@@ -120,10 +120,16 @@ class Load:
             time.sleep(0.1)
         if self._gateway.gaps:
             self.failures.append("the stream began afresh")
-        self._gateway.close()
-        self._listener.join()
+        self.close()
         if lost := self.revoked - self.told:
             self.failures.append(f"{len(lost)} ended sessions were never told")
+
+    def close(self) -> None:
+        """Leave the stream, which a program that ends would wait for, and let nothing more begin."""
+        self._over.set()
+        self._gateway.close()
+        if self._listener.is_alive():
+            self._listener.join()
 
     def _listen(self) -> None:
         for event in self._gateway:
@@ -215,12 +221,13 @@ def soak(minutes: float, directory: Path) -> int:
             connection.execute(_MORE_CODES)
         with contextlib.redirect_stdout(io.TextIOWrapper(Path(os.devnull).open("wb"))):
             load = Load(platform)
-            load.start()
-            until = time.monotonic() + minutes * 60
-            while time.monotonic() < until and not load.failures:
-                time.sleep(min(5.0, minutes * 60 / 20))
-                samples.append(memory(pid))
-            load.end()
+            with contextlib.closing(load):
+                load.start()
+                until = time.monotonic() + minutes * 60
+                while time.monotonic() < until and not load.failures:
+                    time.sleep(min(5.0, minutes * 60 / 20))
+                    samples.append(memory(pid))
+                load.end()
         with psycopg.connect(platform.places["postgres_dsn"]) as connection:
             violations: list[Any] = connection.execute("SELECT * FROM backend.invariants").fetchall()
     lines, problems = table(samples)
