@@ -131,6 +131,6 @@ if __name__ == "__main__":
     parser.add_argument("address", help="host:port")
     parser.add_argument("count", type=int)
     options = parser.parse_args()
-    if options.count < 1:
-        parser.error("count: at least 1")
+    if options.count < 0:
+        parser.error("count: not less than 0")
     main(options.address, options.count)
