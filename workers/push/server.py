@@ -101,11 +101,12 @@ class Streamer:
         # The sequencer takes the direct way as well: it holds a lock of its session. What is pending is nothing at one
         # moment and a million at the next, so that statistics mislead: always by the indexes. That makes every plan look
         # dear, and what looks dear would be compiled.
-        plans = {"enable_seqscan": "off", "enable_bitmapscan": "off", "jit": "off"}
-        direct = database(config.postgres_listen_dsn, "sequencer", **plans)
-        tail = database(config.postgres_dsn_push, "stream")
-        self._database = database(config.postgres_dsn_push, "service")
-        self._databases = [direct, tail, self._database]
+        self._databases = [
+            database(config.postgres_listen_dsn, "sequencer", enable_seqscan="off", enable_bitmapscan="off", jit="off"),
+            database(config.postgres_dsn_push, "stream"),
+            database(config.postgres_dsn_push, "service"),
+        ]
+        direct, tail, self._database = self._databases
 
         self._changed = asyncio.Event()
         self._stream = Stream(tail, self._database, lambda: self._subscribers.end_all(RESTARTED))

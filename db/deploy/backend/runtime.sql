@@ -84,7 +84,7 @@ CREATE INDEX runtime_records_due_turns ON backend.runtime_records (next_turn_at)
 CREATE INDEX runtime_records_requested_turns ON backend.runtime_records (next_attempt_at) WHERE turn_requested_at IS NOT NULL;
 CREATE INDEX runtime_records_unsettled ON backend.runtime_records (next_attempt_at)
     WHERE (wanted = 'running' AND status = 'starting') OR (wanted = 'removed' AND status <> 'removed');
--- Records stay for ever, engines do not.
+-- Records stay for ever, engines do not: by this the sweep reads those only, which the time in games could not serve.
 CREATE INDEX runtime_records_finished ON backend.runtime_records (finished_at) WHERE wanted = 'running' AND finished_at IS NOT NULL;
 CREATE TRIGGER follow_edges BEFORE INSERT OR UPDATE OF status ON backend.runtime_records
     FOR EACH ROW EXECUTE FUNCTION backend.tg_state__follow_edges('runtime', 'status');
