@@ -7482,6 +7482,10 @@ COMMENT ON FUNCTION push.events_read(p_after bigint, p_limit integer) IS 'The ev
 CREATE FUNCTION push.events_sequence(p_limit integer) RETURNS TABLE("position" bigint, cursor text, event_id text, user_id text, device_session_id text, kind text, payload text, reason text, request_id text, trace_id text, span_id text, created_at double precision)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET jit TO 'off'
     AS $$
 DECLARE
     -- What this session knows from when it last left nothing: '{pending_id given last, first transaction that had not begun,
@@ -10330,7 +10334,7 @@ CREATE INDEX notifications_by_user ON backend.notifications USING btree (user_id
 
 CREATE INDEX player_mappings_by_user ON backend.player_mappings USING btree (user_id);
 
-CREATE INDEX push_pending_by_writer ON backend.push_pending USING btree (writer, pending_id);
+CREATE INDEX push_pending_by_writer ON backend.push_pending USING btree (writer);
 
 CREATE INDEX race_names_by_expiry ON backend.race_names USING btree (expires_at) WHERE (tier = 'pending_registration'::text);
 

@@ -19,7 +19,7 @@ SELECT col_not_null('backend', t, c, format('%s.%s is always told', t, c))
 SELECT is_empty(
     $$SELECT conname FROM pg_constraint WHERE contype = 'f' AND conrelid IN ('backend.push_pending'::regclass, 'backend.push_events'::regclass)$$,
     'an event holds up nobody''s row');
-SELECT has_index('backend', 'push_pending', 'push_pending_by_writer', ARRAY['writer', 'pending_id'], 'what a transaction left is found by it');
+SELECT has_index('backend', 'push_pending', 'push_pending_by_writer', ARRAY['writer'], 'what a transaction left is found by it');
 SELECT volatility_is('backend', f, '{}'::name[], v, format('%s() is %s', f, upper(v)))
   FROM (VALUES ('push_wake', 'volatile'), ('push_awake_key', 'immutable'), ('push_sequencer_key', 'immutable')) AS t(f, v);
 SELECT isnt(backend.push_awake_key(), backend.push_sequencer_key(), 'the two locks are two');

@@ -98,11 +98,9 @@ class Streamer:
                 lifetime=config.postgres_conn_max_lifetime,
             )
 
-        # The sequencer takes the direct way as well: it holds a lock of its session. What is pending is nothing at one
-        # moment and a million at the next, so that statistics mislead: always by the indexes. That makes every plan look
-        # dear, and what looks dear would be compiled.
+        # The sequencer takes the direct way as well: it holds a lock of its session.
         self._databases = [
-            database(config.postgres_listen_dsn, "sequencer", enable_seqscan="off", enable_bitmapscan="off", jit="off"),
+            database(config.postgres_listen_dsn, "sequencer"),
             database(config.postgres_dsn_push, "stream"),
             database(config.postgres_dsn_push, "service"),
         ]

@@ -34,8 +34,9 @@ COMMENT ON COLUMN backend.push_pending.device_session_id IS 'Null: every device 
 COMMENT ON COLUMN backend.push_pending.span_id IS 'The span that caused it, where the trace is recorded: the sending''s parent.';
 COMMENT ON COLUMN backend.push_pending.writer IS
     'The transaction that wrote it, which had this number before the row had its own: the sequencer relies on that order.';
--- What was left open when everything else had been moved is found by its transaction.
-CREATE INDEX push_pending_by_writer ON backend.push_pending (writer, pending_id);
+-- What was left open when everything else had been moved is found by its transaction. Of nothing else, or what is found by
+-- pending_id might be looked for here, through all of it.
+CREATE INDEX push_pending_by_writer ON backend.push_pending (writer);
 
 CREATE TABLE backend.push_events (
     position bigint PRIMARY KEY,

@@ -35,6 +35,12 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = backend, pg_catalog, pg_temp
+-- What is pending is nothing at one moment and a million at the next, so that statistics mislead: always by the indexes, planned
+-- once. That makes every plan look dear, and what looks dear would be compiled.
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET plan_cache_mode = force_generic_plan
+SET jit = off
 AS $$
 DECLARE
     -- What this session knows from when it last left nothing: '{pending_id given last, first transaction that had not begun,
