@@ -50,7 +50,7 @@ DEFAULT = Plan(3, 4.0)
 SMOKE = Plan(1, 0.5, (1, 4), (100,), (250, 500))
 
 # For the report of everything, which asks less.
-_SHORT = Plan(5, 2.0, rates=(1000,))
+_SHORT = Plan(9, 2.0, rates=(1000,))
 _SHORT_SMOKE = Plan(1, 0.5, (1, 4), (1000,))
 
 _REACH_RATE = 1000

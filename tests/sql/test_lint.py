@@ -272,6 +272,7 @@ _HEADER = re.compile(
     (?:RETURNS\ (?:TABLE\ \(.*?\)|(?:SETOF\ )?[\w.\[\]]+)\n)?
     LANGUAGE\ (?:sql|plpgsql)\ (?:IMMUTABLE|STABLE|VOLATILE)\ SECURITY\ (?:INVOKER|DEFINER)\n
     (?P<path>SET\ search_path\ =\ backend,\ (?:procrastinate,\ )?pg_catalog,\ pg_temp\n)?
+    (?:SET\ (?:enable_\w+|plan_cache_mode|jit)\ =\ \w+\n)*
     (?P<as>AS\ )?
     """,
     re.VERBOSE | re.DOTALL,
@@ -297,6 +298,7 @@ _HEADER = re.compile(
         "api/things",
         function(header="LANGUAGE plpgsql STABLE SECURITY DEFINER\nSET search_path = public, backend, pg_catalog, pg_temp\n"),
     ),
+    ("deploy", "api/things", function(header="LANGUAGE plpgsql STABLE SECURITY DEFINER\n" + PATH + "SET role = none\n")),
     (
         "deploy",
         "backend/things",
@@ -309,7 +311,7 @@ _HEADER = re.compile(
     ),
 )
 def header_is_complete(script: Script, project: Project) -> Iterator[str]:
-    """Language, volatility, security, search path, in this order. A body that is bound when it is made needs no path."""
+    """Language, volatility, security, search path, how it is planned, in this order. A body that is bound when it is made needs no path."""
     if script.kind != "deploy":
         return
     made = project.functions_of(script)

@@ -52,7 +52,8 @@ class Event(NamedTuple):
 
 
 def encode(row: Row) -> Event:
-    event = push_pb2.PushEvent(cursor=row.cursor)
+    message = push_pb2.PushEventBatch()
+    event = message.events.add(cursor=row.cursor)
     if row.kind is not None and row.payload is not None:
         event.client_event.user_id = row.user_id
         event.client_event.device_session_id = row.device_session_id
@@ -65,7 +66,7 @@ def encode(row: Row) -> Event:
         event.session_invalidation.device_session_id = row.device_session_id
         event.session_invalidation.user_id = row.user_id
         event.session_invalidation.reason = row.reason or ""
-    batch = push_pb2.PushEventBatch(events=[event]).SerializeToString()
+    batch = message.SerializeToString()
     traceparent = f"00-{row.trace_id}-{row.span_id}-01" if row.span_id else None
     kind = row.kind or INVALIDATION
     return Event(row.position, row.event_id, kind, row.created_at, traceparent, batch, len(batch) - event.ByteSize())

@@ -61,6 +61,7 @@ TABLES = {
 _misfits: set[str] = set()
 
 
+@lru_cache(maxsize=256)
 def table_name(kind: str) -> str:
     return "".join(word.capitalize() for word in re.split("[._]", kind))
 

@@ -20,7 +20,7 @@ PATIENCE = (0.001, *(0.002,) * 7)
 # less. That begins at some thousands a second; before it, nobody waits for others.
 MANY = 4
 GATHER_EACH = 0.0006
-GATHER = 0.005
+GATHER = 0.01
 
 # Seconds after which it returns though events keep coming: whoever waits for it learns that it works.
 AT_MOST = 1.0

@@ -28,6 +28,8 @@ $$;
 COMMENT ON FUNCTION push.sequencer_sleep() IS
     'From now on writers notify again. Sequence once more after it, before sleeping. Raises nothing of its own.';
 
+-- What is pending is nothing at one moment and a million at the next, so that statistics mislead: always by the indexes, planned
+-- once. That makes every plan look dear, and what looks dear would be compiled.
 CREATE FUNCTION push.events_sequence(p_limit integer)
 RETURNS TABLE (
     "position" bigint, cursor text, event_id text, user_id text, device_session_id text, kind text, payload text, reason text,
@@ -35,8 +37,6 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = backend, pg_catalog, pg_temp
--- What is pending is nothing at one moment and a million at the next, so that statistics mislead: always by the indexes, planned
--- once. That makes every plan look dear, and what looks dear would be compiled.
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
