@@ -27,7 +27,7 @@ class Plan:
     seconds: float
 
 
-DEFAULT = Plan(10_000, 1_000_000, (1, 16, 64), 3, 1.5)
+DEFAULT = Plan(10_000, 1_000_000, (1, 16, 64), 7, 1.0)
 SMOKE = Plan(100, 1_000, (1, 16), 1, 0.3)
 
 
