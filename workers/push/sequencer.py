@@ -17,7 +17,7 @@ BATCH = 1000
 PATIENCE = (0.001, *(0.002,) * 7)
 
 # Where more than MANY had come at once it waits, so many seconds for each of them, and no longer than GATHER: together they cost
-# less. That goes to GATHER at some 5,000 a second; before it, nobody waits for others for long.
+# less. That grows to GATHER at some 5,000 a second; before it, nobody waits for others for long.
 MANY = 4
 GATHER_EACH = 0.0002
 GATHER = 0.02
