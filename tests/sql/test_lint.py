@@ -311,7 +311,7 @@ _HEADER = re.compile(
     ),
 )
 def header_is_complete(script: Script, project: Project) -> Iterator[str]:
-    """Language, volatility, security, search path, how it is planned, in this order. A body that is bound when it is made needs no path."""
+    """Language, volatility, security, search path, planning, in this order. A body that is bound when made needs no path."""
     if script.kind != "deploy":
         return
     made = project.functions_of(script)
