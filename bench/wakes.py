@@ -24,8 +24,8 @@ from workers.waker import BACKSTOP, CHANNEL, Waker
 
 WAYS = ("conditional", "none", "every")
 
-_WAKE = "CREATE OR REPLACE FUNCTION backend.wake(p_awake_key bigint, p_channel text) RETURNS void LANGUAGE plpgsql AS "
-_OTHERS = {"none": f"{_WAKE}'BEGIN END'", "every": f"{_WAKE}'BEGIN PERFORM pg_notify(p_channel, ''''); END'"}
+_IS_ASLEEP = "CREATE OR REPLACE FUNCTION backend.is_asleep(p_awake_key bigint) RETURNS boolean LANGUAGE sql RETURN "
+_OTHERS = {"none": f"{_IS_ASLEEP} false", "every": f"{_IS_ASLEEP} true"}
 
 _TRIGGERS = """
     ALTER TABLE procrastinate.procrastinate_jobs {} TRIGGER wake;
@@ -37,7 +37,7 @@ class Wakes:
     """Switches between the ways; `connection` is a superuser's."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        row = connection.execute("SELECT pg_get_functiondef('backend.wake(bigint, text)'::regprocedure)").fetchone()
+        row = connection.execute("SELECT pg_get_functiondef('backend.is_asleep(bigint)'::regprocedure)").fetchone()
         assert row is not None
         self._connection = connection
         self._own: str = row[0]

@@ -5421,6 +5421,12 @@ $$;
 
 COMMENT ON FUNCTION backend.invites_page(p_list text, p_game_id uuid, p_user_id uuid, p_limit integer, p_before uuid) IS 'A page of the invites to a game, or for a person (the other is null), newest first.';
 
+CREATE FUNCTION backend.is_asleep(p_awake_key bigint) RETURNS boolean
+    LANGUAGE sql
+    RETURN CASE WHEN pg_try_advisory_lock_shared(p_awake_key) THEN pg_advisory_unlock_shared(p_awake_key) ELSE false END;
+
+COMMENT ON FUNCTION backend.is_asleep(p_awake_key bigint) IS 'Whether nobody holds the key: whoever does looks by himself, and need not be notified.';
+
 CREATE FUNCTION backend.is_seen(p_text text) RETURNS boolean
     LANGUAGE sql IMMUTABLE
     RETURN (p_text !~ '^[\s\u0085\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]*$'::text);
@@ -6276,7 +6282,9 @@ DECLARE
 BEGIN
     INSERT INTO push_pending (event_id, user_id, device_session_id, kind, payload, request_id, trace_id, span_id, writer)
     VALUES (p_event_id, p_user_id, p_device_session_id, p_kind, p_payload, p_request_id, split_part(traceparent(), '-', 2), trace_span_id(), v_writer);
-    PERFORM push_wake();
+    IF is_asleep(push_awake_key()) THEN
+        NOTIFY galaxy_push_pending;
+    END IF;
 END;
 $$;
 
@@ -6355,31 +6363,13 @@ DECLARE
 BEGIN
     INSERT INTO push_pending (event_id, user_id, device_session_id, reason, request_id, trace_id, span_id, writer)
     VALUES (uuid_v7(), p_user_id, p_device_session_id, p_reason, request_id(), split_part(traceparent(), '-', 2), trace_span_id(), v_writer);
-    PERFORM push_wake();
-END;
-$$;
-
-COMMENT ON FUNCTION backend.push_session_invalidation(p_user_id uuid, p_device_session_id uuid, p_reason text) IS 'Tells the gateways, in this transaction, that a session (null: every session of the person) is no longer good.';
-
-CREATE FUNCTION backend.wake(p_awake_key bigint, p_channel text) RETURNS void
-    LANGUAGE plpgsql
-    SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    IF pg_try_advisory_lock_shared(p_awake_key) THEN
-        PERFORM pg_advisory_unlock_shared(p_awake_key);
-        PERFORM pg_notify(p_channel, '');
+    IF is_asleep(push_awake_key()) THEN
+        NOTIFY galaxy_push_pending;
     END IF;
 END;
 $$;
 
-COMMENT ON FUNCTION backend.wake(p_awake_key bigint, p_channel text) IS 'Notifies the channel when this transaction commits, unless somebody holds the key: they look by themselves.';
-
-CREATE FUNCTION backend.push_wake() RETURNS void
-    LANGUAGE sql
-    RETURN backend.wake(backend.push_awake_key(), 'galaxy_push_pending'::text);
-
-COMMENT ON FUNCTION backend.push_wake() IS 'Wakes the sequencer if it sleeps.';
+COMMENT ON FUNCTION backend.push_session_invalidation(p_user_id uuid, p_device_session_id uuid, p_reason text) IS 'Tells the gateways, in this transaction, that a session (null: every session of the person) is no longer good.';
 
 CREATE FUNCTION backend.queue_awake_key() RETURNS bigint
     LANGUAGE sql IMMUTABLE
@@ -7281,7 +7271,9 @@ CREATE FUNCTION backend.tg_procrastinate_jobs__wake() RETURNS trigger
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-    PERFORM wake(queue_awake_key(), 'galaxy_queue_pending');
+    IF is_asleep(queue_awake_key()) THEN
+        NOTIFY galaxy_queue_pending;
+    END IF;
     RETURN NULL;
 END;
 $$;
@@ -11269,6 +11261,8 @@ REVOKE ALL ON FUNCTION backend.invite_refusal(p_game backend.games, p_invite bac
 
 REVOKE ALL ON FUNCTION backend.invites_page(p_list text, p_game_id uuid, p_user_id uuid, p_limit integer, p_before uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION backend.is_asleep(p_awake_key bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION backend.is_seen(p_text text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.is_time(p_text text) FROM PUBLIC;
@@ -11354,10 +11348,6 @@ REVOKE ALL ON FUNCTION backend.push_head() FROM PUBLIC;
 REVOKE ALL ON FUNCTION backend.push_sequencer_key() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.push_session_invalidation(p_user_id uuid, p_device_session_id uuid, p_reason text) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION backend.wake(p_awake_key bigint, p_channel text) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION backend.push_wake() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backend.queue_awake_key() FROM PUBLIC;
 

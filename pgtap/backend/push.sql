@@ -1,7 +1,7 @@
 -- Test galaxy-backend:backend/push
 
 BEGIN;
-SELECT plan(65);
+SELECT plan(64);
 \ir ../helpers.psql
 
 -- Attributes.
@@ -21,7 +21,7 @@ SELECT is_empty(
     'an event holds up nobody''s row');
 SELECT has_index('backend', 'push_pending', 'push_pending_by_writer', ARRAY['writer'], 'what a transaction left is found by it');
 SELECT volatility_is('backend', f, '{}'::name[], v, format('%s() is %s', f, upper(v)))
-  FROM (VALUES ('push_wake', 'volatile'), ('push_awake_key', 'immutable'), ('push_sequencer_key', 'immutable')) AS t(f, v);
+  FROM (VALUES ('push_awake_key', 'immutable'), ('push_sequencer_key', 'immutable')) AS t(f, v);
 SELECT isnt(backend.push_awake_key(), backend.push_sequencer_key(), 'the two locks are two');
 
 -- Privileges.

@@ -5,12 +5,12 @@ SELECT plan(19);
 \ir ../helpers.psql
 
 -- Attributes.
-SELECT function_returns('backend', 'wake', ARRAY['bigint', 'text'], 'void', 'waking tells nothing');
+SELECT function_returns('backend', 'is_asleep', ARRAY['bigint'], 'boolean', 'whether anybody is to be woken');
 SELECT function_returns('backend', 'job_defer_once', ARRAY['text', 'text', 'integer'], 'void', 'a job that does whatever waits has no number to keep');
 SELECT function_returns('backend', 'queue_awake_key', '{}'::name[], 'bigint', 'the key is an advisory lock''s');
 SELECT function_returns('backend', 'tg_procrastinate_jobs__wake', '{}'::name[], 'trigger', 'a trigger wakes');
 SELECT isnt_definer('backend', f, a, format('%s() has no rights of its own', f))
-  FROM (VALUES ('wake', ARRAY['bigint', 'text']), ('job_defer_once', ARRAY['text', 'text', 'integer'])) AS t(f, a);
+  FROM (VALUES ('is_asleep', ARRAY['bigint']), ('job_defer_once', ARRAY['text', 'text', 'integer'])) AS t(f, a);
 SELECT is_definer('backend', 'tg_procrastinate_jobs__wake', '{}'::name[], 'who defers a job needs no right on what wakes');
 SELECT volatility_is('backend', 'queue_awake_key', '{}'::name[], 'immutable', 'the key is one');
 SELECT isnt(backend.queue_awake_key(), backend.push_awake_key(), 'and not that of the stream');

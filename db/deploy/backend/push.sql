@@ -103,11 +103,6 @@ LANGUAGE sql IMMUTABLE SECURITY INVOKER
 RETURN x'6a1a0002'::bigint;
 COMMENT ON FUNCTION backend.push_sequencer_key() IS 'Advisory lock: held by the transaction that gives positions.';
 
-CREATE FUNCTION backend.push_wake() RETURNS void
-LANGUAGE sql VOLATILE SECURITY INVOKER
-RETURN backend.wake(backend.push_awake_key(), 'galaxy_push_pending');
-COMMENT ON FUNCTION backend.push_wake() IS 'Wakes the sequencer if it sleeps.';
-
 CREATE FUNCTION backend.push_client_event(
     p_user_id uuid, p_device_session_id uuid, p_kind text, p_payload jsonb, p_event_id uuid, p_request_id text
 ) RETURNS void
@@ -120,7 +115,9 @@ DECLARE
 BEGIN
     INSERT INTO push_pending (event_id, user_id, device_session_id, kind, payload, request_id, trace_id, span_id, writer)
     VALUES (p_event_id, p_user_id, p_device_session_id, p_kind, p_payload, p_request_id, split_part(traceparent(), '-', 2), trace_span_id(), v_writer);
-    PERFORM push_wake();
+    IF is_asleep(push_awake_key()) THEN
+        NOTIFY galaxy_push_pending;
+    END IF;
 END;
 $$;
 COMMENT ON FUNCTION backend.push_client_event(uuid, uuid, text, jsonb, uuid, text) IS
@@ -136,7 +133,9 @@ DECLARE
 BEGIN
     INSERT INTO push_pending (event_id, user_id, device_session_id, reason, request_id, trace_id, span_id, writer)
     VALUES (uuid_v7(), p_user_id, p_device_session_id, p_reason, request_id(), split_part(traceparent(), '-', 2), trace_span_id(), v_writer);
-    PERFORM push_wake();
+    IF is_asleep(push_awake_key()) THEN
+        NOTIFY galaxy_push_pending;
+    END IF;
 END;
 $$;
 COMMENT ON FUNCTION backend.push_session_invalidation(uuid, uuid, text) IS

@@ -8,20 +8,12 @@ BEGIN;
 SET LOCAL ROLE backend_owner;
 
 -- Why the lock is given back at once, not at the end of the transaction: overlapping writers would otherwise keep whom they wake
--- from ever taking it.
-CREATE FUNCTION backend.wake(p_awake_key bigint, p_channel text) RETURNS void
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
-SET search_path = backend, pg_catalog, pg_temp
-AS $$
-BEGIN
-    IF pg_try_advisory_lock_shared(p_awake_key) THEN
-        PERFORM pg_advisory_unlock_shared(p_awake_key);
-        PERFORM pg_notify(p_channel, '');
-    END IF;
-END;
-$$;
-COMMENT ON FUNCTION backend.wake(bigint, text) IS
-    'Notifies the channel when this transaction commits, unless somebody holds the key: they look by themselves.';
+-- from ever taking it. An expression, which costs its callers no statement.
+CREATE FUNCTION backend.is_asleep(p_awake_key bigint) RETURNS boolean
+LANGUAGE sql VOLATILE SECURITY INVOKER
+RETURN CASE WHEN pg_try_advisory_lock_shared(p_awake_key) THEN pg_advisory_unlock_shared(p_awake_key) ELSE false END;
+COMMENT ON FUNCTION backend.is_asleep(bigint) IS
+    'Whether nobody holds the key: whoever does looks by himself, and need not be notified.';
 
 CREATE FUNCTION backend.queue_awake_key() RETURNS bigint
 LANGUAGE sql IMMUTABLE SECURITY INVOKER
@@ -34,7 +26,9 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = backend, pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM wake(queue_awake_key(), 'galaxy_queue_pending');
+    IF is_asleep(queue_awake_key()) THEN
+        NOTIFY galaxy_queue_pending;
+    END IF;
     RETURN NULL;
 END;
 $$;

@@ -9,7 +9,6 @@ DROP FUNCTION backend.push_head();
 DROP FUNCTION backend.push_cursor(bigint, bigint);
 DROP FUNCTION backend.push_session_invalidation(uuid, uuid, text);
 DROP FUNCTION backend.push_client_event(uuid, uuid, text, jsonb, uuid, text);
-DROP FUNCTION backend.push_wake();
 DROP FUNCTION backend.push_sequencer_key();
 DROP FUNCTION backend.push_awake_key();
 DROP TABLE backend.push_heartbeat;

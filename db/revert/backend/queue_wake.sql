@@ -8,6 +8,6 @@ DROP TRIGGER wake ON procrastinate.procrastinate_jobs;
 ALTER TABLE procrastinate.procrastinate_jobs ENABLE TRIGGER procrastinate_jobs_notify_queue_job_inserted_v1;
 DROP FUNCTION backend.tg_procrastinate_jobs__wake();
 DROP FUNCTION backend.queue_awake_key();
-DROP FUNCTION backend.wake(bigint, text);
+DROP FUNCTION backend.is_asleep(bigint);
 
 COMMIT;

@@ -21,7 +21,6 @@ BEGIN
     PERFORM FROM backend.invariants_push;
     PERFORM 'backend.push_awake_key()'::regprocedure;
     PERFORM 'backend.push_sequencer_key()'::regprocedure;
-    PERFORM 'backend.push_wake()'::regprocedure;
     PERFORM 'backend.push_client_event(uuid, uuid, text, jsonb, uuid, text)'::regprocedure;
 END;
 $$;

@@ -7,7 +7,7 @@ DO $$
 DECLARE
     v_before bigint;
 BEGIN
-    PERFORM 'backend.wake(bigint, text)'::regprocedure;
+    PERFORM 'backend.is_asleep(bigint)'::regprocedure;
     PERFORM 'backend.queue_awake_key()'::regprocedure;
     PERFORM 'backend.tg_procrastinate_jobs__wake()'::regprocedure;
     ASSERT (SELECT t.tgenabled = 'D' FROM pg_trigger AS t
