@@ -5669,10 +5669,10 @@ COMMENT ON TABLE backend.mail_payloads IS 'What a mail says, as it was rendered.
 CREATE FUNCTION backend.mail_erase(p_delivery_id uuid) RETURNS void
     LANGUAGE sql
     BEGIN ATOMIC
- UPDATE backend.mail_payloads AS p SET body_text = NULL::text, body_html = NULL::text, erased_at = backend.now()
+ UPDATE backend.mail_payloads SET body_text = NULL::text, body_html = NULL::text, erased_at = backend.now()
     FROM (backend.mail_deliveries d
       JOIN backend.mail_templates t USING (template_id))
-   WHERE ((d.delivery_id = mail_erase.p_delivery_id) AND (p.payload_id = d.payload_id) AND t.is_secret AND (p.erased_at IS NULL));
+   WHERE ((d.delivery_id = mail_erase.p_delivery_id) AND (mail_payloads.payload_id = d.payload_id) AND t.is_secret AND (mail_payloads.erased_at IS NULL));
 END;
 
 COMMENT ON FUNCTION backend.mail_erase(p_delivery_id uuid) IS 'Forgets what a secret mail said; leaves any other alone.';

@@ -223,9 +223,10 @@ COMMENT ON FUNCTION backend.mail_enqueue(text, text, text[], jsonb, uuid, timest
 CREATE FUNCTION backend.mail_erase(p_delivery_id uuid) RETURNS void
 LANGUAGE sql VOLATILE SECURITY INVOKER
 BEGIN ATOMIC
-    UPDATE backend.mail_payloads AS p SET body_text = NULL, body_html = NULL, erased_at = backend.now()
+    UPDATE backend.mail_payloads SET body_text = NULL, body_html = NULL, erased_at = backend.now()
       FROM backend.mail_deliveries AS d JOIN backend.mail_templates AS t USING (template_id)
-     WHERE d.delivery_id = p_delivery_id AND p.payload_id = d.payload_id AND t.is_secret AND p.erased_at IS NULL;
+     WHERE d.delivery_id = p_delivery_id AND mail_payloads.payload_id = d.payload_id AND t.is_secret
+       AND mail_payloads.erased_at IS NULL;
 END;
 COMMENT ON FUNCTION backend.mail_erase(uuid) IS 'Forgets what a secret mail said; leaves any other alone.';
 
