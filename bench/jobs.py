@@ -109,19 +109,19 @@ def worked(cluster: Cluster, processes: int, waiting: int, finished: int) -> flo
 
 def working(cluster: Cluster, plan: Plan) -> list[str]:
     """What workers get done."""
-    found: dict[tuple[int, bool], list[float]] = {case: [] for case in _CASES}
+    found: dict[tuple[int, bool], dict[int, float]] = {case: {} for case in _CASES}
     for turn in range(plan.rounds):
         for case in turned(_CASES, turn):
             processes, is_full = case
-            found[case].append(worked(cluster, processes, plan.waiting * processes, plan.finished if is_full else 0))
+            found[case][turn] = worked(cluster, processes, plan.waiting * processes, plan.finished if is_full else 0)
         print(f"jobs, round {turn + 1} of {plan.rounds}", file=sys.stderr, flush=True)
     base = found[_CASES[0]]
     rows = [
         [
             str(processes),
             f"{plan.finished if is_full else 0:,}",
-            f"{statistics.median(rates):,.0f}",
-            f"{statistics.median(rates) / processes:,.0f}",
+            f"{statistics.median(rates.values()):,.0f}",
+            f"{statistics.median(rates.values()) / processes:,.0f}",
             spread(ratios(rates, base)),
         ]
         for (processes, is_full), rates in found.items()
@@ -131,7 +131,7 @@ def working(cluster: Cluster, plan: Plan) -> list[str]:
 
 def deferring(cluster: Cluster, plan: Plan) -> list[str]:
     """What it costs to defer a job, by the way to wake."""
-    found: dict[str, list[float]] = {way: [] for way in wakes.WAYS}
+    found: dict[str, dict[int, float]] = {way: {} for way in wakes.WAYS}
     with connect(cluster) as connection:
         switch = wakes.Wakes(connection)
         for turn in range(plan.rounds):
@@ -139,7 +139,7 @@ def deferring(cluster: Cluster, plan: Plan) -> list[str]:
                 switch.use(way)
                 connection.execute("TRUNCATE procrastinate.procrastinate_jobs CASCADE")
                 done = pgbench.run(cluster, DATABASE, _DEFER, clients=WRITERS, seconds=plan.seconds, login="postgres")
-                found[way].append(pgbench.figures(done).rate)
+                found[way][turn] = pgbench.figures(done).rate
             print(f"deferring, round {turn + 1} of {plan.rounds}", file=sys.stderr, flush=True)
         switch.use("conditional")
     rows = [[way, spread(ratios(rates, found["every"])), spread(ratios(rates, found["none"]))] for way, rates in found.items()]

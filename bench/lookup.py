@@ -9,10 +9,12 @@ from pathlib import Path
 
 from bench import data, lookup_report, servers
 from bench.load import elsewhere
-from bench.section import Section, turned
+from bench.section import Section, of_round
 from dev.cluster import Cluster
 
-GROWTH_SYSTEMS = ("P", "B", "ours")
+COMPARED = ("B", "ours")
+
+GROWTH_SYSTEMS = ("P", *COMPARED)
 GROWTH_CONNECTIONS = 16
 
 
@@ -27,7 +29,7 @@ class Plan:
     seconds: float
 
 
-DEFAULT = Plan(10_000, 1_000_000, (1, 16, 64), 7, 1.0)
+DEFAULT = Plan(10_000, 1_000_000, (1, 16, 64), 16, 1.0)
 SMOKE = Plan(100, 1_000, (1, 16), 1, 0.3)
 
 
@@ -44,10 +46,11 @@ def slots(plan: Plan, systems: list[str], turn: int) -> list[Slot]:
     """Return what a round measures. What is compared is measured close together, in an order that turns with the rounds."""
     found = []
     for connections in plan.connections:
-        pairs = [(system, plan.large) for system in systems]
+        compared = [(system, plan.large) for system in COMPARED]
+        others = [(system, plan.large) for system in systems if system not in COMPARED]
         if connections == GROWTH_CONNECTIONS:
-            pairs += [(system, plan.small) for system in GROWTH_SYSTEMS]
-        found += [Slot(system, rows, connections) for system, rows in turned(pairs, turn)]
+            others += [(system, plan.small) for system in GROWTH_SYSTEMS]
+        found += [Slot(system, rows, connections) for system, rows in of_round(compared, others, turn)]
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bench.data import SESSIONS_PER_ACCOUNT
 from bench.load import Figures
-from bench.section import Reach, Section, counted, ratios, spread
+from bench.section import OTHERS_EVERY, Reach, Section, counted, ratios, spread
 from bench.servers import THREADS, WORKERS
 
 SYSTEMS = {
@@ -46,7 +46,8 @@ def section(samples: Sequence[Sample], *, versions: Mapping[str, str], seconds: 
         "the machine, trust it more than requests/s.",
         "",
         f"- {', '.join(f'{name} {version}' for name, version in versions.items())}.",
-        f"- {counted(rounds, 'round')} with {seconds:g} s for each measurement, in an order that turns.",
+        f"- {counted(rounds, 'round')} with {seconds:g} s for each measurement, in an order that turns; what has no bar",
+        f"  is measured in each {OTHERS_EVERY}th.",
         f"- The sessions fit into Postgres's buffers; {SESSIONS_PER_ACCOUNT} belong to an account. The load generator took at",
         f"  most {busy:.0%} of a core.",
         *(f"- {note}" for note in notes),
@@ -68,11 +69,11 @@ def _reaches(samples: Sequence[Sample], large: int) -> list[Reach]:
     found = []
     for connections in sorted({sample.connections for sample in samples}):
         chosen = [sample for sample in samples if sample.rows == large and sample.connections == connections]
-        own, base = ([sample.figures for sample in chosen if sample.system == system] for system in ("ours", "B"))
+        own, base = ({s.round: s.figures for s in chosen if s.system == system} for system in ("ours", "B"))
         place = f"look-up, {counted(connections, 'connection')}"
-        rates = ratios([one.rate for one in own], [one.rate for one in base])
-        found.append(Reach(f"{place}: requests/s ÷ B", rates, 1.7))
-        found.append(Reach(f"{place}: p99 ÷ p50", [one.p99 / one.p50 for one in own], 5, at_most=True))
+        rates = [{turn: one.rate for turn, one in rounds.items()} for rounds in (own, base)]
+        found.append(Reach(f"{place}: requests/s ÷ B", ratios(*rates), 1.7))
+        found.append(Reach(f"{place}: p99 ÷ p50", [one.p99 / one.p50 for one in own.values()], 5, at_most=True))
     return found
 
 
@@ -91,7 +92,7 @@ def _table(samples: Sequence[Sample]) -> list[str]:
             _ratio(own, limit, lambda sample: sample.figures.rate),
             _ratio(own, base, lambda sample: sample.figures.p50),
             f"{statistics.median(sample.figures.p50 for sample in own.values()) * 1000:.2f}",
-            spread([sample.figures.p99 / sample.figures.p50 for sample in own.values()]),
+            spread(sample.figures.p99 / sample.figures.p50 for sample in own.values()),
             _ratio(own, base, lambda sample: sample.cpu),
         ]
         lines.append(f"| {system} | {' | '.join(cells)} |")
@@ -122,4 +123,4 @@ def _growth(samples: Sequence[Sample], small: int, large: int) -> list[str]:
 
 def _ratio(own: Mapping[int, Sample], base: Mapping[int, Sample], figure: Callable[[Sample], float]) -> str:
     """Compare a figure round by round."""
-    return spread([figure(sample) / figure(base[turn]) for turn, sample in own.items()])
+    return spread(ratios(*({turn: figure(sample) for turn, sample in one.items()} for one in (own, base))))

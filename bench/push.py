@@ -26,7 +26,7 @@ from pathlib import Path
 from app.supervisor import ROOT
 from bench import data, pgbench, wakes
 from bench.load import percentile
-from bench.section import Reach, Section, counted, ratios, spread, table, turned
+from bench.section import OTHERS_EVERY, Reach, Section, counted, of_round, ratios, spread, table, turned
 from bench.streamers import DATABASE, Streamer, connect, deploy, emit, streamers
 from dev.cluster import DURABLE, Cluster, throw_away
 
@@ -39,19 +39,22 @@ WRITERS = 8
 
 @dataclass(frozen=True)
 class Plan:
+    """`sustained` are the rounds of what is sustained."""
+
     rounds: int
+    sustained: int
     seconds: float
     subscribers: tuple[int, ...] = (1, 4, 16)
     rates: tuple[int, ...] = (100, 1000)
     writes: tuple[int, ...] = (250, 500, 1000, 2000)
 
 
-DEFAULT = Plan(3, 4.0)
-SMOKE = Plan(1, 0.5, (1, 4), (100,), (250, 500))
+DEFAULT = Plan(3, 12, 4.0)
+SMOKE = Plan(1, 1, 0.5, (1, 4), (100,), (250, 500))
 
 # For the report of everything, which asks less.
-_SHORT = Plan(9, 2.0, rates=(1000,))
-_SHORT_SMOKE = Plan(1, 0.5, (1, 4), (1000,))
+_SHORT = Plan(5, 20, 2.0, rates=(1000,))
+_SHORT_SMOKE = Plan(1, 1, 0.5, (1, 4), (1000,))
 
 _REACH_RATE = 1000
 
@@ -106,7 +109,7 @@ def latencies(cluster: Cluster, streamer: Streamer, plan: Plan) -> tuple[list[st
 
 def wake_costs(cluster: Cluster, plan: Plan) -> list[str]:
     """What a writer waits, by rate and way to wake."""
-    found: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    found: dict[tuple[str, int], dict[int, tuple[float, float]]] = {}
     with connect(cluster) as connection:
         switch = wakes.Wakes(connection)
         for turn in range(plan.rounds):
@@ -114,16 +117,21 @@ def wake_costs(cluster: Cluster, plan: Plan) -> list[str]:
                 for way in turned(wakes.WAYS, turn):
                     switch.use(way)
                     took = [one.took for one in written_by_pgbench(cluster, rate, plan.seconds)]
-                    found.setdefault((way, rate), []).append((percentile(took, 0.5), percentile(took, 0.99)))
+                    found.setdefault((way, rate), {})[turn] = (percentile(took, 0.5), percentile(took, 0.99))
             switch.use("conditional")
             print(f"wake-up, round {turn + 1} of {plan.rounds}", file=sys.stderr, flush=True)
     slowest = plan.writes[0]
     rows = []
     for rate in plan.writes:
         for way in wakes.WAYS:
-            p50, p99 = ([one[i] * 1000 for one in found[way, rate]] for i in (0, 1))
-            slow, none = ([one[1] * 1000 for one in found[other]] for other in ((way, slowest), ("none", rate)))
-            rows.append([way, f"{rate:,}", spread(p50), spread(p99), spread(ratios(p99, slow)), spread(ratios(p99, none))])
+            p50 = [one[0] * 1000 for one in found[way, rate].values()]
+            p99, slow, none = (
+                {turn: one[1] * 1000 for turn, one in found[other].items()}
+                for other in ((way, rate), (way, slowest), ("none", rate))
+            )
+            rows.append(
+                [way, f"{rate:,}", spread(p50), spread(p99.values()), spread(ratios(p99, slow)), spread(ratios(p99, none))]
+            )
     return table(["wake-up", "writes/s", "p50, ms", "p99, ms", f"p99 ÷ p99 at {slowest}", "p99 ÷ without wake-up"], rows)
 
 
@@ -132,27 +140,24 @@ def sustained(cluster: Cluster, streamer: Streamer, plan: Plan) -> tuple[list[st
 
     With none, and nobody woken, it is what the writers could do at most.
     """
-    found: dict[tuple[str, int], list[float]] = {
-        ("every", 4): [],
-        **{("conditional", count): [] for count in (4, 1, 16)},
-        ("none", 0): [],
-    }
+    compared, others = [("every", 4), ("conditional", 4)], [("conditional", 1), ("conditional", 16), ("none", 0)]
+    found: dict[tuple[str, int], dict[int, float]] = {case: {} for case in (*compared, *others)}
     with connect(cluster) as connection:
         switch = wakes.Wakes(connection)
-        for turn in range(plan.rounds):
-            for way, count in turned(list(found), turn):
+        for turn in range(plan.sustained):
+            for way, count in of_round(compared, others, turn):
                 switch.use(way)
                 with subscribed(streamer, count) as read:
                     began, clock = time.monotonic(), time.time()
                     written = written_by_pgbench(cluster, 0, plan.seconds)
                     last = began + written[-1].ended - clock
                     ended = max((at for _, at in read(len(written))), default=last)
-                found[way, count].append(len(written) / (ended - began))
+                found[way, count][turn] = len(written) / (ended - began)
             switch.use("conditional")
-            print(f"sustained, round {turn + 1} of {plan.rounds}", file=sys.stderr, flush=True)
+            print(f"sustained, round {turn + 1} of {plan.sustained}", file=sys.stderr, flush=True)
     every, one = found["every", 4], found["conditional", 1]
     rows = [
-        [f"{way}, {count}", f"{statistics.median(rates):,.0f}", spread(ratios(rates, every)), spread(ratios(rates, one))]
+        [f"{way}, {count}", f"{statistics.median(rates.values()):,.0f}", spread(ratios(rates, every)), spread(ratios(rates, one))]
         for (way, count), rates in found.items()
     ]
     reaches = [
@@ -223,7 +228,8 @@ def report(plan: Plan) -> str:
             "# The push stream and its wake-up",
             "",
             "Written by `python -m bench.push`. Writers, streamer, subscribers and Postgres share the cores; each figure is the",
-            f"median of {plan.rounds} rounds of {plan.seconds:g} s, with the least and the greatest in brackets.",
+            f"median of {plan.rounds} rounds of {plan.seconds:g} s, with the least and the greatest in brackets; of what is",
+            f"sustained, to 4 subscribers, of {plan.sustained}, and of the rest of it in each {OTHERS_EVERY}th of them.",
             "Where something else runs on the machine, only the ratios say anything, and those with a wide spread little.",
             "",
             "## From commit to receipt",
@@ -248,6 +254,7 @@ def run(cluster: Cluster, directory: Path, *, is_smoke: bool) -> Section:
         rates, rate_reaches = sustained(cluster, streamer, plan)
     lines = [
         f"{counted(plan.rounds, 'round')} of {plan.seconds:g} s; `python -m bench.push` measures more ([push.md](push.md)).",
+        f"What is sustained to 4 subscribers: {counted(plan.sustained, 'round')}; the rest of it in each {OTHERS_EVERY}th.",
         "",
         "### From commit to receipt",
         "",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
+
+OTHERS_EVERY = 4
+"""What has no bar is measured in each so many rounds: the time goes where it decides something."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,9 @@ class Section:
     """What is to be reached, and why there is no figure."""
 
 
-def spread(figures: Sequence[float]) -> str:
+def spread(figures: Iterable[float]) -> str:
     """Return the median, with the least and the greatest."""
+    figures = list(figures)
     return f"{statistics.median(figures):.2f} ({min(figures):.2f}–{max(figures):.2f})"
 
 
@@ -45,15 +49,20 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def ratios(own: Sequence[float], base: Sequence[float]) -> list[float]:
-    """Compare figures round by round."""
-    return [one / other for one, other in zip(own, base, strict=True)]
+def ratios(own: Mapping[int, float], base: Mapping[int, float]) -> list[float]:
+    """Compare the figures of the rounds, by their number, that measured both."""
+    return [figure / base[turn] for turn, figure in own.items() if turn in base]
 
 
 def turned(items: Sequence[T], turn: int) -> list[T]:
     """Return them in the order of a round: none is always the first, or always after the same one."""
     start = turn % len(items)
     return [*items[start:], *items[:start]]
+
+
+def of_round(barred: Sequence[T], others: Sequence[T], turn: int) -> list[T]:
+    """Return what a round measures, in its order: what has a bar in every one, the others in each OTHERS_EVERY."""
+    return turned([*barred, *([] if turn % OTHERS_EVERY else others)], turn)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

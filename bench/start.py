@@ -125,15 +125,15 @@ def run(cluster: Cluster, directory: Path, *, is_smoke: bool) -> Section:
             for program in turned(list(_PROGRAMS), turn):
                 found[program].append(started(program, cluster, directory))
             print(f"start, round {turn + 1} of {rounds}", file=sys.stderr, flush=True)
-    times = {program: [one.seconds for one in all_of] for program, all_of in found.items()}
-    sizes = {program: [sum(one.memory) / _MEBIBYTE for one in all_of] for program, all_of in found.items()}
+    times = {program: {turn: one.seconds for turn, one in enumerate(all_of)} for program, all_of in found.items()}
+    sizes = {program: {turn: sum(one.memory) / _MEBIBYTE for turn, one in enumerate(all_of)} for program, all_of in found.items()}
     rows = [
         [
             program,
-            f"{statistics.median(times[program]):.2f}",
+            f"{statistics.median(times[program].values()):.2f}",
             spread(ratios(times[program], times[_BASE])),
             ", ".join(f"{size / _MEBIBYTE:.0f}" for size in all_of[-1].memory),
-            f"{statistics.median(sizes[program]):.0f}",
+            f"{statistics.median(sizes[program].values()):.0f}",
             spread(ratios(sizes[program], sizes[_BASE])),
         ]
         for program, all_of in found.items()
