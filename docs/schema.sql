@@ -2877,20 +2877,21 @@ CREATE FUNCTION api.sessions_seen(p_ids uuid[], p_ages double precision[]) RETUR
     SET search_path TO 'backend', 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
+    v_now CONSTANT timestamptz := backend.now();  -- once, not for each session
     v_count integer;
 BEGIN
     WITH noted AS (
-        SELECT n.device_session_id, backend.now() - make_interval(secs => greatest(min(n.age), 0)) AS seen_at
+        SELECT n.device_session_id, v_now - make_interval(secs => greatest(min(n.age), 0)) AS seen_at
           FROM unnest(p_ids, p_ages) AS n (device_session_id, age)
          GROUP BY n.device_session_id
     ), due AS MATERIALIZED (
-        -- In the order of the key; one that somebody is just changing is noted the next time.
-        SELECT s.device_session_id, n.seen_at FROM device_sessions AS s JOIN noted AS n USING (device_session_id)
+        -- In the order of the key; one that somebody is just changing is noted the next time. What is locked stays where it is.
+        SELECT s.ctid AS place, n.seen_at FROM device_sessions AS s JOIN noted AS n USING (device_session_id)
          WHERE s.status = 'active' AND (s.last_seen_at IS NULL OR s.last_seen_at <= n.seen_at - interval '1 minute')
          ORDER BY s.device_session_id
            FOR NO KEY UPDATE OF s SKIP LOCKED
     )
-    UPDATE device_sessions AS s SET last_seen_at = d.seen_at FROM due AS d WHERE s.device_session_id = d.device_session_id;
+    UPDATE device_sessions AS s SET last_seen_at = d.seen_at FROM due AS d WHERE s.ctid = d.place;
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 END;
@@ -6110,7 +6111,8 @@ END),
     CONSTRAINT device_sessions_reason_is_known CHECK ((revoke_reason = ANY (ARRAY['logout'::text, 'revoked_by_user'::text, 'revoked_by_admin'::text, 'account_deleted'::text, 'account_blocked'::text]))),
     CONSTRAINT device_sessions_revoked_says_when_and_why CHECK ((((status = 'revoked'::text) = (revoked_at IS NOT NULL)) AND ((status = 'revoked'::text) = (revoke_reason IS NOT NULL)))),
     CONSTRAINT device_sessions_token_hash_has_32_bytes CHECK ((length(token_hash) = 32))
-);
+)
+WITH (fillfactor='85');
 
 COMMENT ON TABLE backend.device_sessions IS 'A signed-in device of a person.';
 

@@ -154,6 +154,41 @@ def test_no_session_is_opened_for_somebody_who_meanwhile(
 # Mail
 
 
+MANY_SESSIONS = """
+    WITH person AS (SELECT user_id FROM account_create('email', 'ann@example.org', 'ann@example.org', 'en', 'UTC', NULL))
+    INSERT INTO device_sessions (user_id, kind, client_public_key)
+    SELECT p.user_id, 'key', sha256(n::text::bytea) FROM person AS p, generate_series(1, %s) AS n
+"""
+
+
+def test_that_sessions_were_seen_is_written_beside_them_and_into_no_index(database: Database) -> None:
+    connection = database.connect()
+    connection.execute(MANY_SESSIONS, [5000])
+    connection.execute("VACUUM device_sessions")
+    with connection.transaction():
+        seen = (
+            "SELECT api.sessions_seen(array_agg(device_session_id), array_agg(0)) FROM device_sessions TABLESAMPLE BERNOULLI (5)"
+        )
+        count = one(connection, f"{seen} REPEATABLE (1)")
+        in_place = one(connection, "SELECT pg_stat_get_xact_tuples_hot_updated('device_sessions'::regclass)")
+    assert in_place == count > 100
+
+
+def test_a_session_that_somebody_is_changing_is_not_waited_for(database: Database) -> None:
+    connection, other = database.connect(), database.connect(autocommit=False)
+    connection.execute(MANY_SESSIONS, [3])
+    sessions = [row[0] for row in connection.execute("SELECT device_session_id FROM device_sessions ORDER BY 1")]
+    one(other, "SELECT api.session_revoke(%s, '{}')", sessions[1])
+    seen = "SELECT api.sessions_seen(%s, '{0, 0, 0}')"
+    connection.execute("SET statement_timeout = '5s'")
+    assert one(connection, seen, sessions) == 2
+    other.commit()
+    rows = connection.execute(
+        "SELECT status, last_seen_at IS NOT NULL FROM device_sessions ORDER BY device_session_id"
+    ).fetchall()
+    assert rows == [("active", True), ("revoked", False), ("active", True)]
+
+
 def test_one_key_is_one_mail(database: Database) -> None:
     def enqueue(connection: psycopg.Connection[Any], number: int) -> Any:
         return one(

@@ -87,13 +87,13 @@ class Streamer:
         self._config = config
         timeout = {"statement_timeout": str(round(config.postgres_operation_timeout * 1000))}
 
-        def conninfo(given: str, part: str, **settings: str) -> str:
+        def conninfo(given: str, part: str) -> str:
             name = f"{config.service_name}-push-{part}"
-            return dsn.conninfo(given, application_name=name, settings=timeout | settings, connect_timeout="5")
+            return dsn.conninfo(given, application_name=name, settings=timeout, connect_timeout="5")
 
-        def database(given: str, part: str, **settings: str) -> Database:
+        def database(given: str, part: str) -> Database:
             return Database(
-                conninfo(given, part, **settings),
+                conninfo(given, part),
                 timeout=config.postgres_operation_timeout,
                 lifetime=config.postgres_conn_max_lifetime,
             )

@@ -45,20 +45,21 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = backend, pg_catalog, pg_temp
 AS $$
 DECLARE
+    v_now CONSTANT timestamptz := backend.now();  -- once, not for each session
     v_count integer;
 BEGIN
     WITH noted AS (
-        SELECT n.device_session_id, backend.now() - make_interval(secs => greatest(min(n.age), 0)) AS seen_at
+        SELECT n.device_session_id, v_now - make_interval(secs => greatest(min(n.age), 0)) AS seen_at
           FROM unnest(p_ids, p_ages) AS n (device_session_id, age)
          GROUP BY n.device_session_id
     ), due AS MATERIALIZED (
-        -- In the order of the key; one that somebody is just changing is noted the next time.
-        SELECT s.device_session_id, n.seen_at FROM device_sessions AS s JOIN noted AS n USING (device_session_id)
+        -- In the order of the key; one that somebody is just changing is noted the next time. What is locked stays where it is.
+        SELECT s.ctid AS place, n.seen_at FROM device_sessions AS s JOIN noted AS n USING (device_session_id)
          WHERE s.status = 'active' AND (s.last_seen_at IS NULL OR s.last_seen_at <= n.seen_at - interval '1 minute')
          ORDER BY s.device_session_id
            FOR NO KEY UPDATE OF s SKIP LOCKED
     )
-    UPDATE device_sessions AS s SET last_seen_at = d.seen_at FROM due AS d WHERE s.device_session_id = d.device_session_id;
+    UPDATE device_sessions AS s SET last_seen_at = d.seen_at FROM due AS d WHERE s.ctid = d.place;
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 END;

@@ -32,7 +32,7 @@ CREATE TABLE backend.device_sessions (
                          ELSE true END),
     CONSTRAINT device_sessions_revoked_says_when_and_why
         CHECK ((status = 'revoked') = (revoked_at IS NOT NULL) AND (status = 'revoked') = (revoke_reason IS NOT NULL))
-);
+) WITH (fillfactor = 85);  -- that it was seen is written into the same page, and into no index
 COMMENT ON TABLE backend.device_sessions IS 'A signed-in device of a person.';
 COMMENT ON COLUMN backend.device_sessions.client_public_key IS 'Ed25519, 32 bytes; the gateway checks signatures with it.';
 COMMENT ON COLUMN backend.device_sessions.token_hash IS 'SHA-256 of the bearer token, which was shown once and is not kept.';
