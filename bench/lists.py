@@ -1,7 +1,8 @@
 """Lists and sweeps over 100,000 games, each as the function that serves it, with the scans that Postgres does for it.
 
 Half of the games are over, as they come to be; a search is for what nearly all, few, one or none have in their names. Nothing is
-due of what the sweeps look for, so that each finds what the one before has found.
+due of what the sweeps look for, so that each finds what the one before has found. Transitions are
+measured beside them: `bench.transitions`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import psycopg
 
-from bench import data
+from bench import data, transitions
 from bench.load import percentile
 from bench.section import Section, counted, ratios, spread, table, turned
 from bench.streamers import DATABASE, connect
@@ -92,15 +93,16 @@ _BASE = "session_get"
 
 @dataclass(frozen=True)
 class Plan:
-    """The games, the rounds, and the calls of each function in a round."""
+    """The games, the rounds, and in a round the calls of each function and the times that transitions are done."""
 
     games: int
     rounds: int
     calls: int
+    stories: int
 
 
-DEFAULT = Plan(100_000, 3, 50)
-SMOKE = Plan(3_000, 1, 3)
+DEFAULT = Plan(100_000, 3, 50, 15)
+SMOKE = Plan(3_000, 1, 3, 1)
 
 Calls = dict[str, tuple[str, tuple[Any, ...]]]
 """What is called with which arguments, by the name in the report."""
@@ -188,10 +190,14 @@ def run(cluster: Cluster, _directory: Path, *, is_smoke: bool) -> Section:
         fill(connection, plan.games)
         data.settle(cluster)
         wanted = calls(connection)
+        players, person = transitions.people(connection), wanted["my_game_list"][1][0]
         found: dict[str, dict[int, float]] = {name: {} for name in wanted}
+        changed: dict[str, dict[int, float]] = {}
         for turn in range(plan.rounds):
             for name, (call, arguments) in turned(list(wanted.items()), turn):
                 found[name][turn] = took(connection, call, arguments, plan.calls)
+            for name, seconds in transitions.took(connection, players, person, plan.stories).items():
+                changed.setdefault(name, {})[turn] = seconds
             print(f"lists, round {turn + 1} of {plan.rounds}", file=sys.stderr, flush=True)
         large = {row[0] for row in connection.execute(_LARGE, [plan.games // 10])}
         connection.execute(_EXPLAIN)
@@ -205,6 +211,10 @@ def run(cluster: Cluster, _directory: Path, *, is_smoke: bool) -> Section:
         ]
         for name, times in found.items()
     ]
+    changes = [
+        [f"`{name}`", spread(ratios(times, found[_BASE])), f"{statistics.median(times.values()) * 1000:.2f}"]
+        for name, times in changed.items()
+    ]
     lines = [
         f"Over {plan.games:,} games with three members, an application and an invite each, from one connection without HTTP:",
         f"the middle of {plan.calls} calls, in {counted(plan.rounds, 'round')}. Pages have 50 entries; nothing is due for the",
@@ -212,5 +222,12 @@ def run(cluster: Cluster, _directory: Path, *, is_smoke: bool) -> Section:
         "statement's plan.",
         "",
         *table(["function", f"time ÷ `{_BASE}`", "ms", "scans"], rows),
+        "### Transitions",
+        "",
+        f"Beside the same games, from one connection: the life of a game of {transitions.PLAYERS}, and the end of the account of",
+        "somebody with seats, applications and invites in hundreds of them. Each in a transaction that is undone, without its",
+        f"commit, but with the constraints that are checked there; the middle of {plan.stories}, in each round.",
+        "",
+        *table(["transition", f"time ÷ `{_BASE}`", "ms"], changes),
     ]
-    return Section("Lists and sweeps", lines)
+    return Section("Lists, sweeps and transitions", lines)
