@@ -50,19 +50,21 @@ def counted(count: int, noun: str) -> str:
 
 
 def ratios(own: Mapping[int, float], base: Mapping[int, float]) -> list[float]:
-    """Compare the figures of the rounds, by their number, that measured both."""
+    """Compare the figures of the rounds, by their number, that measured both: all of those that measured one of them."""
+    if not (own.keys() <= base.keys() or base.keys() <= own.keys()):
+        raise ValueError("what was not measured in the same rounds cannot be compared")
     return [figure / base[turn] for turn, figure in own.items() if turn in base]
 
 
 def turned(items: Sequence[T], turn: int) -> list[T]:
-    """Return them in the order of a round: none is always the first, or always after the same one."""
+    """Return them in the order of a round, each the first in its turn."""
     start = turn % len(items)
     return [*items[start:], *items[:start]]
 
 
 def of_round(barred: Sequence[T], others: Sequence[T], turn: int) -> list[T]:
     """Return what a round measures, in its order: what has a bar in every one, the others in each OTHERS_EVERY."""
-    return turned([*barred, *([] if turn % OTHERS_EVERY else others)], turn)
+    return [*turned(barred, turn), *([] if turn % OTHERS_EVERY else turned(others, turn // OTHERS_EVERY))]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -69,7 +69,7 @@ class Plan:
     rows: int
 
 
-DEFAULT = Plan(16, 1.5, 12_000)
+DEFAULT = Plan(12, 1.5, 12_000)
 SMOKE = Plan(1, 1.0, 6_000)
 
 

@@ -24,6 +24,8 @@ def test_the_median_decides(figures: list[float], bar: float, at_most: bool, is_
 def test_figures_are_compared_round_by_round() -> None:
     assert ratios({0: 2.0, 4: 9.0}, {0: 1.0, 1: 5.0, 4: 3.0}) == [2.0, 3.0]
     assert ratios({0: 1.0, 1: 5.0, 4: 3.0}, {0: 2.0, 4: 6.0}) == [0.5, 0.5]
+    with pytest.raises(ValueError):
+        ratios({0: 1.0, 1: 5.0}, {1: 2.0, 2: 6.0})
 
 
 def test_a_spread_has_the_least_and_the_greatest() -> None:
@@ -37,7 +39,7 @@ def test_everything_comes_first_in_some_round() -> None:
 def test_what_has_a_bar_is_measured_in_every_round_and_the_others_in_some() -> None:
     assert OTHERS_EVERY == 4
     found = [of_round("ab", "cd", turn) for turn in range(5)]
-    assert found == [list("abcd"), list("ba"), list("ab"), list("ba"), list("abcd")]
+    assert found == [list("abcd"), list("ba"), list("ab"), list("ba"), list("abdc")]
 
 
 def test_the_report_ends_with_what_was_to_be_reached() -> None:
