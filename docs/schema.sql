@@ -2885,7 +2885,8 @@ BEGIN
           FROM unnest(p_ids, p_ages) AS n (device_session_id, age)
          GROUP BY n.device_session_id
     ), due AS MATERIALIZED (
-        -- In the order of the key; one that somebody is just changing is noted the next time. What is locked stays where it is.
+        -- In the order of the key. What is locked stays where it is; one that somebody is changing, or has changed in this very
+        -- moment, is noted another time.
         SELECT s.ctid AS place, n.seen_at FROM device_sessions AS s JOIN noted AS n USING (device_session_id)
          WHERE s.status = 'active' AND (s.last_seen_at IS NULL OR s.last_seen_at <= n.seen_at - interval '1 minute')
          ORDER BY s.device_session_id

@@ -112,6 +112,7 @@ class Streamer:
         with self._errors as errors:
             errors.seek(0)
             text = errors.read()
+        assert "Fatal Python error" not in text, text
         assert "Traceback" not in text, text
         assert "Warning" not in text, text
 

@@ -1,7 +1,7 @@
 -- Test galaxy-backend:push/stream
 
 BEGIN;
-SELECT plan(102);
+SELECT plan(103);
 \ir ../helpers.psql
 
 -- Attributes and privileges.
@@ -31,6 +31,10 @@ SELECT lives_ok('SELECT push.sequencer_sleep()', 'it goes to sleep');
 SELECT is(pg_temp.locks(:awake_key), 0::bigint, 'and no lock is left');
 
 -- Sequencing.
+SELECT is(
+    (SELECT proconfig[2:] FROM pg_proc WHERE oid = 'push.events_sequence(integer)'::regprocedure),
+    '{enable_seqscan=off,enable_bitmapscan=off,plan_cache_mode=force_generic_plan,jit=off}'::text[],
+    'what is pending is found by the indexes, whatever statistics say');
 SELECT is((SELECT count(*) FROM push.events_sequence(10)), 0::bigint, 'where nothing is pending nothing is moved');
 SELECT is(pg_temp.locks(:sequencer_key), 1::bigint, 'whoever moves events holds a lock to the end of the transaction');
 RESET ROLE;

@@ -151,7 +151,7 @@ def test_no_session_is_opened_for_somebody_who_meanwhile(
     assert (status, one(watcher, "SELECT count(*) FROM accounts")) == expected
 
 
-# Mail
+# Sessions
 
 
 MANY_SESSIONS = """
@@ -187,6 +187,9 @@ def test_a_session_that_somebody_is_changing_is_not_waited_for(database: Databas
         "SELECT status, last_seen_at IS NOT NULL FROM device_sessions ORDER BY device_session_id"
     ).fetchall()
     assert rows == [("active", True), ("revoked", False), ("active", True)]
+
+
+# Mail
 
 
 def test_one_key_is_one_mail(database: Database) -> None:
@@ -368,13 +371,15 @@ def test_what_is_pending_is_found_by_its_number_whatever_statistics_say(database
     emit = "SELECT count(push_session_invalidation(gen_random_uuid(), NULL, n::text)) FROM generate_series(1, %s) AS n"
     indexes = one(writer, "SELECT array_agg(indexrelid) FROM pg_index WHERE indrelid = 'push_pending'::regclass")
     fetched = "SELECT sum(pg_stat_get_xact_blocks_fetched(i)) FROM unnest(%s::oid[]) AS i"
+    whole, table = "SELECT pg_stat_get_xact_numscans(%s)", one(writer, "SELECT 'push_pending'::regclass::oid")
 
     def sequence(count: int) -> float:
-        """Move so many events; return the index blocks that were read for each."""
+        """Move so many events, without reading all of the table; return the index blocks that were read for each."""
         writer.execute(emit, [count])
         with sequencer.transaction():  # within which what was counted stays
             before = one(sequencer, fetched, indexes)
             assert one(sequencer, "SELECT count(*) FROM push.events_sequence(50000)") == count
+            assert one(sequencer, whole, table) == 0
             return float(one(sequencer, fetched, indexes) - before) / count
 
     sequence(50_000)

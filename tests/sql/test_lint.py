@@ -479,8 +479,8 @@ def time_is_the_platforms(script: Script, _: Project) -> Iterator[str]:
 )
 def notifications_carry_nothing(script: Script, _: Project) -> Iterator[str]:
     text = "\n".join([script.outside, *script.bodies])
-    # By function: to a channel that is given, with nothing; and to Procrastinate's workers, in its own words.
-    if script.change not in ("backend/queue_wake", "worker/jobs") and re.search(r"\bNOTIFY \w+\s*,|\bpg_notify\b", text):
+    # Procrastinate's workers are told in its own words.
+    if script.change != "worker/jobs" and re.search(r"\bNOTIFY \w+\s*,|\bpg_notify\b", text):
         yield "notifies with a payload"
 
 

@@ -61,25 +61,30 @@ class ListenError(Exception):
 def main(config: Config) -> int:
     """Serve until SIGTERM or SIGINT, a second of which ends at once.
 
-    Returns 0 when told to stop, 78 when it must not be started as it is, 1 when the port cannot be opened.
+    Ends the process with 0 when told to stop; returns 78 when it must not be started as it is, 1 when the port cannot be opened.
     """
     logs.configure(config.service_name, config.logging_level)
     for warning in configuration.warnings(config):
         log.warning(warning)
     try:
         telemetry.configure(config, "push")
-        asyncio.run(_serve(config))
+        _kept = asyncio.run(_serve(config))
     except (schema.Refused, scrape.ListenError, ListenError) as error:
         log.error("refusing to start", extra={"reason": str(error)})
         sys.stderr.write(f"{error}\n")
         return schema.EX_CONFIG if isinstance(error, schema.Refused) else 1
     telemetry.shutdown()
-    return 0
+    sys.stdout.flush()
+    # Where its server is forgotten gRPC ends a thread of its own, in a race that can crash a program whose work is done
+    # (grpc/grpc#43364). So it is kept, to an end that clears nothing away.
+    os._exit(0)
 
 
-async def _serve(config: Config) -> None:
+async def _serve(config: Config) -> Streamer:
     # Here, since gRPC's server belongs to the loop in which it is made.
-    await Streamer(config).run()
+    streamer = Streamer(config)
+    await streamer.run()
+    return streamer
 
 
 class Streamer:
